@@ -1,0 +1,1 @@
+"""What the CNI specification defines, shared by both plugins: requests, results, errors, versions, delegation."""

@@ -1,0 +1,113 @@
+"""IP addresses and networks as numbers, and their text.
+
+Texts are read with inet_pton(3) and written as RFC 5952 has it, which is also how Go prints them: the names of the
+reservation files depend on that. An IPv4 address in IPv6 clothes (::ffff:10.1.2.3) is taken for the IPv4 address.
+"""
+
+import socket
+from typing import NamedTuple
+
+_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+_MAPPED = 0xFFFF << 32  # ::ffff:0:0/96
+_LOW_32 = 0xFFFFFFFF
+
+
+class IP(NamedTuple):
+    """An address: its IP version (4 or 6) and its value as an unsigned integer."""
+
+    version: int
+    value: int
+
+    @property
+    def bits(self) -> int:
+        """How many bits an address of this version has: 32 or 128."""
+        return 32 if self.version == 4 else 128
+
+    @property
+    def family(self) -> int:
+        """AF_INET or AF_INET6."""
+        return int(_FAMILY[self.version])
+
+    @property
+    def packed(self) -> bytes:
+        """The 4 or 16 bytes in network order."""
+        return self.value.to_bytes(self.bits // 8, "big")
+
+    def __str__(self) -> str:
+        text = socket.inet_ntop(self.family, self.packed)
+        if self.version == 6 and "." in text:  # libc writes ::/96 as ::10.1.2.3, RFC 5952 and Go as ::a01:203
+            text = f"::{(self.value & _LOW_32) >> 16:x}:{self.value & 0xFFFF:x}"
+        return text
+
+
+class CIDR(NamedTuple):
+    """An address together with the prefix length of its subnet; a network when no host bit is set."""
+
+    ip: IP
+    prefix: int
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return self.ip.version
+
+    @property
+    def _host_mask(self) -> int:
+        return (1 << (self.ip.bits - self.prefix)) - 1
+
+    @property
+    def first(self) -> IP:
+        """The lowest address, that of the network itself."""
+        return IP(self.version, self.ip.value & ~self._host_mask)
+
+    @property
+    def last(self) -> IP:
+        """The highest address, for IPv4 the broadcast address."""
+        return IP(self.version, self.ip.value | self._host_mask)
+
+    @property
+    def network(self) -> "CIDR":
+        """The same subnet without host bits."""
+        return CIDR(self.first, self.prefix)
+
+    def __contains__(self, ip: object) -> bool:
+        return isinstance(ip, IP) and ip.version == self.version and self.first.value <= ip.value <= self.last.value
+
+    def __str__(self) -> str:
+        return f"{self.ip}/{self.prefix}"
+
+
+ANY4 = CIDR(IP(4, 0), 0)
+ANY6 = CIDR(IP(6, 0), 0)
+
+
+def any_network(version: int) -> CIDR:
+    """0.0.0.0/0 or ::/0."""
+    return ANY4 if version == 4 else ANY6
+
+
+def parse_ip(text: str) -> IP:
+    """An address from its text. Raises ValueError."""
+    version = 6 if ":" in text else 4
+    try:
+        packed = socket.inet_pton(_FAMILY[version], text)
+    except (OSError, UnicodeError, ValueError):
+        raise ValueError(f"{text!r} is no IP address") from None
+    value = int.from_bytes(packed, "big")
+    if version == 6 and value & ~_LOW_32 == _MAPPED:
+        return IP(4, value & _LOW_32)
+    return IP(version, value)
+
+
+def parse_cidr(text: str) -> CIDR:
+    """An address with its prefix length from its text, host bits kept. Raises ValueError."""
+    address, slash, prefix = text.partition("/")
+    ip = parse_ip(address)
+    if not slash or not prefix.isascii() or not prefix.isdigit() or len(prefix) > 3 or int(prefix) > ip.bits:
+        raise ValueError(f"{text!r} is no address with a prefix length (as in {ip}/{ip.bits * 3 // 4})")
+    return CIDR(ip, int(prefix))
+
+
+def parse_ip_or_cidr(text: str) -> IP:
+    """The address in a text that may carry a prefix length behind it. Raises ValueError."""
+    return parse_cidr(text).ip if "/" in text else parse_ip(text)

@@ -1,0 +1,127 @@
+"""Finding another plugin in CNI_PATH and running it (SPEC.md, section "Plugin Delegation").
+
+The delegate gets the environment and the stdin of this plugin as they are (but for CNI_COMMAND, where another one is
+asked for) and shares its stderr. No shell is started. The delegate is given a bounded time and a bounded output.
+"""
+
+import json
+import os
+import select
+import signal
+import time
+from typing import Any
+
+from .errors import DELEGATE_FAILED, INVALID_CONFIG, INVALID_ENVIRONMENT, TRY_AGAIN_LATER, CNIError
+from .request import Request
+
+RUN_BOUND = 60.0  # seconds; longer than any lock that a well-behaved IPAM plugin waits for
+OUTPUT_BOUND = 1 << 20  # bytes of stdout
+
+
+def find_plugin(kind: str, request: Request) -> str:
+    """The path of the executable of a plugin type, the first in the order of CNI_PATH.
+
+    Raises CNIError: 7 for a type that is no plain file name or is not installed, 4 without CNI_PATH.
+    """
+    if "/" in kind or "\0" in kind or kind in ("", ".", ".."):
+        raise CNIError(INVALID_CONFIG, f"plugin type {kind!r} must be the plain file name of an executable in CNI_PATH")
+    if not request.path:
+        raise CNIError(INVALID_ENVIRONMENT, f"CNI_PATH is not set, and plugin {kind!r} has to be found there")
+    for directory in request.path:
+        candidate = os.path.join(directory, kind)
+        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
+            return candidate
+    raise CNIError(
+        INVALID_CONFIG,
+        f"no executable {kind!r} in CNI_PATH ({':'.join(request.path)}); install that plugin or correct the type",
+    )
+
+
+def run_plugin(kind: str, command: str, request: Request) -> Any:
+    """Run `command` of a plugin and return the JSON document that it printed, None for an empty output.
+
+    Raises CNIError: the plugin's own error with its code where it printed one, else 104; 11 when it took longer than
+    RUN_BOUND; those of find_plugin.
+    """
+    path = find_plugin(kind, request)
+    env = {**request.env, "CNI_COMMAND": command}
+    status, output = _execute(path, env, request.stdin)
+    try:
+        document = json.loads(output) if output.strip() else None
+    except (ValueError, RecursionError):
+        document = output
+    if status != 0:
+        raise _failure_of(kind, command, status, document)
+    if isinstance(document, bytes):
+        raise CNIError(DELEGATE_FAILED, f"{kind} {command} printed no JSON", output[:500].decode("utf-8", "replace"))
+    return document
+
+
+def _failure_of(kind: str, command: str, status: int, document: Any) -> CNIError:
+    if isinstance(document, dict) and isinstance(document.get("msg"), str):
+        code = document.get("code")
+        details = document.get("details")
+        return CNIError(
+            code if isinstance(code, int) and code > 0 else DELEGATE_FAILED,
+            f"{kind} {command}: {document['msg']}",
+            details if isinstance(details, str) else "",
+        )
+    how = f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
+    return CNIError(DELEGATE_FAILED, f"{kind} {command} {how} and printed no error object (its stderr may say more)")
+
+
+def _execute(path: str, env: dict[str, str], stdin: bytes) -> tuple[int, bytes]:
+    """Run an executable to its end. Returns its exit status (negative: the signal that ended it) and its stdout."""
+    source = os.memfd_create("cni-stdin")  # a file: the delegate may read it at its leisure, no pipe can fill up
+    reader, writer = os.pipe()
+    try:
+        with open(source, "wb", closefd=False) as file:
+            file.write(stdin)
+        os.lseek(source, 0, os.SEEK_SET)
+        actions = [(os.POSIX_SPAWN_DUP2, source, 0), (os.POSIX_SPAWN_DUP2, writer, 1)]
+        try:
+            child = os.posix_spawn(path, [path], env, file_actions=actions)
+        except OSError as error:
+            raise CNIError(DELEGATE_FAILED, f"{path} cannot be started: {error.strerror}") from None
+    finally:
+        os.close(source)
+        os.close(writer)
+    try:
+        return _wait(path, child, reader)
+    finally:
+        os.close(reader)
+
+
+def _wait(path: str, child: int, reader: int) -> tuple[int, bytes]:
+    """Collect output and exit status of a child, or end it when it exceeds its bounds."""
+    deadline = time.monotonic() + RUN_BOUND
+    ended = os.pidfd_open(child)
+    waited_for = select.poll()
+    waited_for.register(reader, select.POLLIN)
+    waited_for.register(ended, select.POLLIN)
+    chunks: list[bytes] = []
+    size = 0
+    failure: CNIError | None = None
+    try:
+        open_ends = {reader, ended}
+        while open_ends and failure is None:
+            ready = waited_for.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            if not ready:
+                failure = CNIError(TRY_AGAIN_LATER, f"{path} did not answer within {RUN_BOUND:.0f} s and was ended")
+            for descriptor, _ in ready:
+                chunk = os.read(reader, 1 << 16) if descriptor == reader else b""
+                chunks.append(chunk)
+                size += len(chunk)
+                if not chunk:
+                    waited_for.unregister(descriptor)
+                    open_ends.discard(descriptor)
+            if size > OUTPUT_BOUND:
+                failure = CNIError(DELEGATE_FAILED, f"{path} printed more than {OUTPUT_BOUND} bytes and was ended")
+        if failure is not None:
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+    finally:
+        os.close(ended)
+    if failure is not None:
+        raise failure
+    return os.waitstatus_to_exitcode(status), b"".join(chunks)

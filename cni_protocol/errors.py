@@ -1,0 +1,48 @@
+"""The error codes of the CNI specification, pycni's own above them, and the one exception that carries them.
+
+Source: SPEC.md, section "Error".
+"""
+
+from typing import NamedTuple
+
+INCOMPATIBLE_VERSION = 1
+UNSUPPORTED_FIELD = 2
+UNKNOWN_CONTAINER = 3
+INVALID_ENVIRONMENT = 4
+IO_FAILURE = 5
+DECODING_FAILURE = 6
+INVALID_CONFIG = 7
+TRY_AGAIN_LATER = 11
+NOT_AVAILABLE = 50
+NOT_AVAILABLE_LIMITED = 51
+
+# SPEC.md leaves 100 and above to the plugins.
+KERNEL_REFUSED = 100
+NO_ADDRESS = 101
+ALREADY_EXISTS = 102
+CHECK_FAILED = 103
+DELEGATE_FAILED = 104
+INCOMPLETE_DELETE = 105
+INTERNAL = 199
+
+
+class CNIError(Exception):
+    """A failure as the runtime is told of it.
+
+    `code` is one of the numbers above, `msg` one sentence for the operator (what was found, what was expected, what to
+    change), `details` longer text, possibly empty.
+    """
+
+    def __init__(self, code: int, msg: str, details: str = "") -> None:
+        super().__init__(msg)
+        self.code = code
+        self.msg = msg
+        self.details = details
+
+
+class ErrorObject(NamedTuple):
+    """The error object of the specification, as another plugin printed it."""
+
+    code: int
+    msg: str
+    details: str

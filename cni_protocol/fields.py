@@ -1,0 +1,138 @@
+"""Reading a JSON object key by key: every value is checked, every problem is noted, none stops the reading.
+
+A configuration with three mistakes is reported with three mistakes. Keys are matched without regard to case where the
+exact key is absent, as the Go reference does it (runtimes send both `hostPort` and `HostPort`); null means unset.
+
+Must not: know which keys there are.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from .address import CIDR, IP, parse_cidr, parse_ip, parse_ip_or_cidr
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+_TYPE_NAMES: dict[type[Any], str] = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    bool: "true or false",
+    int: "a whole number",
+}
+_SHOWN_LENGTH = 80  # characters of an offending value that a message repeats
+
+
+def shown(value: object) -> str:
+    """A JSON value as an error message repeats it: on one line, shortened."""
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN_LENGTH else text[:_SHOWN_LENGTH] + "..."
+
+
+class Fields:
+    """One JSON object under examination. `problems` is shared by all objects of one document."""
+
+    def __init__(self, value: object, where: str, problems: list[str]) -> None:
+        self.where = where
+        self.problems = problems
+        self._object: Mapping[str, Any] = {}
+        if isinstance(value, dict):
+            self._object = value
+        else:
+            self.problem("", f"must be an object, not {shown(value)}")
+        self._keys = {key.lower(): key for key in self._object}
+
+    def path(self, key: str) -> str:
+        """The whole name of a key, as in `ipam.ranges[0][1].subnet`."""
+        return ".".join(part for part in (self.where, key) if part)
+
+    def problem(self, key: str, text: str) -> None:
+        """Note what is wrong with a key."""
+        self.problems.append(f"{self.path(key)}: {text}")
+
+    def raw(self, key: str) -> Any:
+        """The value of a key as it stands, None when it is not set."""
+        if key in self._object:
+            return self._object[key]
+        return self._object.get(self._keys.get(key.lower(), ""))
+
+    def has(self, key: str) -> bool:
+        """Whether the key is set (null is not)."""
+        return self.raw(key) is not None
+
+    def text(self, key: str, default: str = "") -> str:
+        """A string."""
+        value = self._typed(key, str, default)
+        if not value.isprintable():
+            self.problem(key, f"{shown(value)} has characters that cannot be printed")
+            return default
+        return value
+
+    def flag(self, key: str) -> bool:
+        """True or false; false when it is not set."""
+        return self._typed(key, bool, False)
+
+    def number(self, key: str, low: int, high: int) -> int | None:
+        """A whole number from low to high, None when it is not set."""
+        value = self._typed(key, int, None)
+        if value is not None and not low <= value <= high:
+            self.problem(key, f"{shown(value)} is not between {low} and {high}")
+            return None
+        return value
+
+    def ip(self, key: str) -> IP | None:
+        """An IP address without prefix length, None when it is not set."""
+        return self._parsed(key, parse_ip)
+
+    def cidr(self, key: str) -> CIDR | None:
+        """An IP address with its prefix length, None when it is not set."""
+        return self._parsed(key, parse_cidr)
+
+    def object(self, key: str) -> "Fields":
+        """The object below a key, an empty one when it is not set."""
+        return Fields(self._typed(key, dict, {}), self.path(key), self.problems)
+
+    def values(self, key: str) -> list[Any]:
+        """The list below a key, an empty one when it is not set."""
+        return self._typed(key, list, [])
+
+    def objects(self, key: str) -> list["Fields"]:
+        """The objects in the list below a key."""
+        return [Fields(value, f"{self.path(key)}[{i}]", self.problems) for i, value in enumerate(self.values(key))]
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """The strings in the list below a key."""
+        values = self.values(key)
+        for i, value in enumerate(values):
+            if not isinstance(value, str):
+                self.problem(f"{key}[{i}]", f"must be a string, not {shown(value)}")
+        return tuple(value for value in values if isinstance(value, str))
+
+    def ips(self, key: str) -> tuple[IP, ...]:
+        """The IP addresses in the list below a key, each with or without a prefix length."""
+        found = []
+        for i, text in enumerate(self.texts(key)):
+            try:
+                found.append(parse_ip_or_cidr(text))
+            except ValueError as error:
+                self.problem(f"{key}[{i}]", str(error))
+        return tuple(found)
+
+    def _parsed(self, key: str, parse: Callable[[str], T]) -> T | None:
+        text = self._typed(key, str, "")
+        try:
+            return parse(text) if text else None
+        except ValueError as error:
+            self.problem(key, str(error))
+            return None
+
+    def _typed(self, key: str, kind: type[T], default: U) -> T | U:
+        value = self.raw(key)
+        if value is None:
+            return default
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            self.problem(key, f"must be {_TYPE_NAMES[kind]}, not {shown(value)}")
+            return default
+        return value

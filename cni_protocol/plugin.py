@@ -1,0 +1,133 @@
+"""The one main() of both plugins: environment and stdin in, one JSON document on stdout and an exit status out.
+
+Source: SPEC.md, sections "Protocol", "Error" and "VERSION". Anything unforeseen becomes an error object too.
+"""
+
+import json
+import os
+import select
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from .errors import INTERNAL, INVALID_ENVIRONMENT, IO_FAILURE, CNIError
+from .request import Request, find_version, parse_config, parse_request, supported_versions_reply
+from .version import NEWEST, SUPPORTED
+
+STDIN_BOUND = 16 << 20  # bytes; a network configuration has a few hundred
+STDIN_SECONDS = 30.0  # for the runtime to finish writing it
+
+HELP = """\
+{name}: {what}
+
+A CNI plugin (https://www.cni.dev), called by a container runtime: parameters in the environment, the network
+configuration as JSON on stdin, the answer as JSON on stdout, exit status 0 or not 0. By hand:
+
+  echo '{{"cniVersion": "1.0.0"}}' | CNI_COMMAND=VERSION {name}
+
+  CNI_COMMAND       {commands}
+  CNI_CONTAINERID   the container's id
+  CNI_NETNS         path of its network namespace, as in /run/netns/NAME
+  CNI_IFNAME        name of the interface inside it
+  CNI_ARGS          further arguments, K=V;K=V (optional)
+  CNI_PATH          directories with plugin executables, separated by ':'
+
+  --help            this text
+"""
+
+
+class Plugin(NamedTuple):
+    """A plugin: its name, what it does in a line, and a function for each command but VERSION.
+
+    A function takes the Request and returns the JSON object to print, None for no output; it raises CNIError.
+    """
+
+    name: str
+    what: str
+    commands: Mapping[str, Callable[[Request], dict[str, Any] | None]]
+
+
+def main(plugin: Plugin) -> int:
+    """Serve one call from the process's own environment and descriptors. Returns the exit status."""
+    if sys.argv[1:]:
+        return _print_help(plugin)
+    env = dict(os.environ)
+    status, output = answer(plugin, env, lambda: _read_stdin(env))
+    sys.stdout.buffer.write(output)
+    sys.stdout.buffer.flush()
+    return status
+
+
+def answer(plugin: Plugin, env: Mapping[str, str], read: Callable[[], bytes]) -> tuple[int, bytes]:
+    """Serve one call: `read` returns all of stdin. Returns the exit status and what goes to stdout."""
+    version = NEWEST
+    try:
+        data = read()
+        version = _version_for_errors(data)
+        document = _dispatch(plugin, env, data)
+        status = 0
+    except CNIError as error:
+        document = error_json(error, version)
+        status = 1
+    except Exception as error:
+        traceback.print_exc()
+        unforeseen = CNIError(INTERNAL, f"unforeseen failure of {plugin.name}: {error!r}", traceback.format_exc())
+        document = error_json(unforeseen, version)
+        status = 1
+    return status, b"" if document is None else json.dumps(document, indent=4).encode() + b"\n"
+
+
+def error_json(error: CNIError, version: str) -> dict[str, Any]:
+    """The error object of the specification."""
+    return {"cniVersion": version, "code": error.code, "msg": error.msg, "details": error.details}
+
+
+def _dispatch(plugin: Plugin, env: Mapping[str, str], data: bytes) -> dict[str, Any] | None:
+    if env.get("CNI_COMMAND") == "VERSION":
+        return supported_versions_reply(parse_config(data) if data.strip() else {})
+    request = parse_request(env, data)
+    function = plugin.commands.get(request.command)
+    if function is None:
+        raise CNIError(INVALID_ENVIRONMENT, f"CNI_COMMAND={request.command} is not implemented by {plugin.name}")
+    return function(request)
+
+
+def _version_for_errors(data: bytes) -> str:
+    """The cniVersion of an error object: the configuration's, the newest where that one cannot be read."""
+    try:
+        version = find_version(parse_config(data))
+    except CNIError:
+        return NEWEST
+    return version if version in SUPPORTED else NEWEST
+
+
+def _read_stdin(env: Mapping[str, str]) -> bytes:
+    """All of stdin. Raises CNIError (code 5) when it cannot be read, does not end, or is too large."""
+    if not env.get("CNI_COMMAND") and os.isatty(0):
+        return b""  # somebody tries the executable by hand: say what is missing, do not wait for a configuration
+    deadline = time.monotonic() + STDIN_SECONDS
+    data = b""
+    try:
+        waited_for = select.poll()
+        waited_for.register(0, select.POLLIN)
+        while True:
+            if not waited_for.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise CNIError(IO_FAILURE, f"stdin did not end within {STDIN_SECONDS:.0f} s")
+            chunk = os.read(0, 1 << 16)
+            data += chunk
+            if not chunk:
+                return data
+            if len(data) > STDIN_BOUND:
+                raise CNIError(IO_FAILURE, f"the configuration on stdin is larger than {STDIN_BOUND} bytes")
+    except OSError as error:
+        raise CNIError(IO_FAILURE, f"stdin cannot be read: {error.strerror}") from None
+
+
+def _print_help(plugin: Plugin) -> int:
+    known = sys.argv[1:] == ["--help"]
+    commands = ", ".join((*plugin.commands, "VERSION"))
+    text = HELP.format(name=plugin.name, what=plugin.what, commands=commands)
+    print(text, end="", file=sys.stdout if known else sys.stderr)
+    return 0 if known else 2

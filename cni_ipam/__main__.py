@@ -1,0 +1,20 @@
+"""The executable cni-ipam."""
+
+from cni_protocol import plugin
+
+from . import commands
+
+PLUGIN = plugin.Plugin(
+    name="cni-ipam",
+    what="hands out addresses of a network from reservations on this host",
+    commands={"ADD": commands.add, "DEL": commands.delete, "CHECK": commands.check},
+)
+
+
+def main() -> int:
+    """Serve one call. Returns the exit status."""
+    return plugin.main(PLUGIN)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,71 @@
+"""Ranges of addresses, and which address comes next. Pure: what is taken comes in as a set.
+
+Must not: read a file, or know who holds an address.
+"""
+
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+from cni_protocol.address import CIDR, IP
+
+
+class Range(NamedTuple):
+    """A run of addresses of one subnet, from start to end inclusive; the gateway is never given out."""
+
+    subnet: CIDR
+    start: IP
+    end: IP
+    gateway: IP
+
+    def __contains__(self, ip: object) -> bool:
+        return isinstance(ip, IP) and ip.version == self.start.version and self.start <= ip <= self.end
+
+    def __str__(self) -> str:
+        return f"{self.start}-{self.end}"
+
+    def overlaps(self, other: "Range") -> bool:
+        """Whether an address is in both."""
+        return other.start in self or self.start in other
+
+
+class RangeSet(NamedTuple):
+    """Ranges of one family that serve as one pool: an attachment gets one address out of it."""
+
+    ranges: tuple[Range, ...]
+
+    def __str__(self) -> str:
+        return ",".join(str(entry) for entry in self.ranges)
+
+    def find_range(self, ip: IP) -> Range | None:
+        """The range that an address lies in."""
+        return next((entry for entry in self.ranges if ip in entry), None)
+
+
+def find_next(pool: RangeSet, taken: Collection[IP], last: IP | None) -> IP | None:
+    """The address after `last` that is free, going round all ranges of the set; None when all are taken.
+
+    `last` is the address that was given out last; one outside the set (or None) starts at the beginning. A container
+    that is restarted again and again so gets another address each time, as with the reference.
+    """
+    return next((ip for ip in _from(pool, last) if ip not in taken), None)
+
+
+def _from(pool: RangeSet, last: IP | None) -> Iterator[IP]:
+    """Every address that may be given out, in the order of trial."""
+    ranges = pool.ranges
+    first = next((i for i, entry in enumerate(ranges) if last is not None and last in entry), None)
+    if first is None or last is None:
+        for entry in ranges:
+            yield from _addresses(entry, entry.start.value, entry.end.value)
+        return
+    home = ranges[first]
+    yield from _addresses(home, last.value + 1, home.end.value)
+    for entry in ranges[first + 1 :] + ranges[:first]:
+        yield from _addresses(entry, entry.start.value, entry.end.value)
+    yield from _addresses(home, home.start.value, last.value)
+
+
+def _addresses(entry: Range, start: int, end: int) -> Iterator[IP]:
+    for value in range(start, end + 1):
+        if value != entry.gateway.value:
+            yield IP(entry.start.version, value)

@@ -1,0 +1,1 @@
+"""The interface plugin: connects a container to a Linux bridge."""

@@ -1,0 +1,227 @@
+"""Links, addresses and routes, through rtnetlink(7): the one place where the bridge plugin touches them.
+
+A Kernel speaks to one network namespace, that in which it was opened. What the kernel refuses leaves this file as a
+CNIError (code 100) that says what was being done; decisions are taken on errno alone.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self
+
+from cni_protocol.address import CIDR
+from cni_protocol.errors import INVALID_CONFIG, KERNEL_REFUSED, CNIError
+from cni_protocol.result import Route
+
+from .links import Link, Veth
+from .netlink import ACK, APPEND, CREATE, EXCL, ROUTE, Message, NetlinkError, NetlinkSocket
+from .rtnetlink import (
+    Attributes,
+    address_body,
+    address_query,
+    link_info,
+    link_message,
+    parse_address,
+    parse_link,
+    parse_route,
+    port_info,
+    route_body,
+    route_query,
+)
+
+PORT_BOUND = 5.0  # seconds for a bridge port to come up; it takes milliseconds
+_PORT_POLL = 0.001
+
+_NEWLINK, _DELLINK, _GETLINK, _NEWADDR, _DELADDR, _GETADDR, _NEWROUTE, _GETROUTE = 16, 17, 18, 20, 21, 22, 24, 26
+
+
+class Kernel:
+    """The links, addresses and routes of one network namespace."""
+
+    def __init__(self) -> None:
+        """Speak to the namespace that the process is in."""
+        with _refusals("netlink cannot be used"):
+            self._socket = NetlinkSocket(ROUTE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._socket.close()
+
+    def find_link(self, name: str) -> Link | None:
+        """The interface of that name, None when there is none."""
+        return self._find_link([("IFLA_IFNAME", name)], 0)
+
+    def find_link_at(self, ifindex: int) -> Link | None:
+        """The interface with that index, None when there is none."""
+        return self._find_link([], ifindex)
+
+    def get_link(self, name: str) -> Link:
+        """The interface of that name. Raises CNIError (code 100) when there is none."""
+        link = self.find_link(name)
+        if link is None:
+            raise CNIError(KERNEL_REFUSED, f"interface {name} has vanished while it was being set up")
+        return link
+
+    def _find_link(self, attributes: Attributes, ifindex: int) -> Link | None:
+        with _refusals("interfaces cannot be read"):
+            try:
+                replies = self._socket.send([link_message(_GETLINK, ACK, attributes, ifindex=ifindex)])
+            except NetlinkError as error:
+                if error.errno == errno.ENODEV:
+                    return None
+                raise
+        return parse_link(replies[0])
+
+    def list_ports(self, bridge: Link) -> list[Link]:
+        """The ports of a bridge."""
+        request = link_message(_GETLINK, 0, [("IFLA_MASTER", bridge.ifindex)])
+        with _refusals(f"ports of bridge {bridge.name} cannot be read"):
+            return [parse_link(reply) for reply in self._socket.dump(request.kind, request.body)]
+
+    def create_bridge(self, name: str, mtu: int) -> bool:
+        """Make a bridge, down, with a MAC of its own that stays when ports come and go.
+
+        mtu in bytes, 0 for the kernel's choice. Returns False when an interface of that name is there already.
+        """
+        attributes = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", _random_mac()), link_info("bridge")]
+        if mtu:
+            attributes.append(("IFLA_MTU", mtu))
+        with _refusals(f"bridge {name} cannot be created"):
+            try:
+                self._socket.send([link_message(_NEWLINK, CREATE | EXCL | ACK, attributes)])
+            except NetlinkError as error:
+                if error.errno == errno.EEXIST:
+                    return False
+                raise
+        return True
+
+    def get_bridge(self, name: str) -> Link:
+        """The bridge of that name. Raises CNIError (code 7) when the interface is of another kind."""
+        link = self.get_link(name)
+        if link.kind != "bridge":
+            raise CNIError(
+                INVALID_CONFIG,
+                f"bridge: interface {name} is there and is of kind {link.kind or 'physical'}, not a bridge; "
+                "choose another name",
+            )
+        return link
+
+    def create_veth(self, veth: Veth) -> None:
+        """Make a veth pair: the host's end up and a port of its bridge, the other end down in its namespace."""
+        common: Attributes = [("IFLA_MTU", veth.mtu)] if veth.mtu else []
+        peer = [("IFLA_IFNAME", veth.name), ("IFLA_NET_NS_FD", veth.namespace), *common]
+        if veth.mac:
+            peer.append(("IFLA_ADDRESS", veth.mac))
+        pair = link_info("veth", [("VETH_INFO_PEER", {"attrs": peer})])
+        name = ("IFLA_IFNAME", veth.host_name)
+        port = port_info([("IFLA_BRPORT_MODE", int(veth.hairpin))])
+        messages = [
+            link_message(_NEWLINK, CREATE | EXCL | ACK, [name, ("IFLA_MASTER", veth.bridge), pair, *common], up=True),
+            link_message(_NEWLINK, ACK, [name, ("IFLA_IFALIAS", veth.owner), port]),
+        ]
+        with _refusals(f"veth pair {veth.host_name} (host) and {veth.name} (container) cannot be created"):
+            self._socket.send(messages)
+
+    def delete_link(self, name: str) -> bool:
+        """Remove an interface. Returns False when there is none of that name."""
+        with _refusals(f"interface {name} cannot be removed"):
+            try:
+                self._socket.send([link_message(_DELLINK, ACK, [("IFLA_IFNAME", name)])])
+            except NetlinkError as error:
+                if error.errno == errno.ENODEV:
+                    return False
+                raise
+        return True
+
+    def set_up(self, link: Link) -> None:
+        """Bring an interface up."""
+        with _refusals(f"interface {link.name} cannot be brought up"):
+            self._socket.send([link_message(_NEWLINK, ACK, [], ifindex=link.ifindex, up=True)])
+
+    def set_promisc(self, link: Link) -> None:
+        """Make an interface promiscuous."""
+        with _refusals(f"interface {link.name} cannot be made promiscuous"):
+            self._socket.send([link_message(_NEWLINK, ACK, [], ifindex=link.ifindex, promisc=True)])
+
+    def set_mac(self, link: Link, mac: str) -> None:
+        """Set the MAC of an interface; a bridge that had one by chance keeps this one from then on."""
+        with _refusals(f"the MAC of {link.name} cannot be set to {mac}"):
+            self._socket.send([link_message(_NEWLINK, ACK, [("IFLA_ADDRESS", mac)], ifindex=link.ifindex)])
+
+    def list_addresses(self, link: Link) -> list[CIDR]:
+        """The addresses of an interface, those of the link-local scope too."""
+        with _refusals(f"addresses of {link.name} cannot be read"):
+            replies = self._socket.dump(_GETADDR, address_query(link))
+        return [parse_address(reply) for reply in replies]
+
+    def add_address(self, link: Link, address: CIDR) -> bool:
+        """Give an interface an address, usable at once (no duplicate address detection). False when it has it."""
+        with _refusals(f"address {address} cannot be given to {link.name}"):
+            try:
+                self._socket.send([Message(_NEWADDR, CREATE | EXCL | ACK, address_body(link, address))])
+            except NetlinkError as error:
+                if error.errno == errno.EEXIST:
+                    return False
+                raise
+        return True
+
+    def delete_address(self, link: Link, address: CIDR) -> None:
+        """Take an address away; one that is not there is fine."""
+        with _refusals(f"address {address} cannot be removed from {link.name}"):
+            try:
+                self._socket.send([Message(_DELADDR, ACK, address_body(link, address))])
+            except NetlinkError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.ENODEV):
+                    raise
+
+    def add_routes(self, link: Link, routes: Sequence[Route]) -> None:
+        """Add routes through an interface, in order."""
+        for route in routes:
+            via = f" via {route.gw}" if route.gw else ""
+            with _refusals(f"route {route.dst}{via} cannot be added"):
+                self._socket.send([Message(_NEWROUTE, CREATE | APPEND | ACK, route_body(link, route))])
+
+    def list_routes(self, link: Link) -> list[Route]:
+        """The unicast routes through an interface, of all tables."""
+        with _refusals("routes cannot be read"):
+            replies = [reply for version in (4, 6) for reply in self._dump_routes(link, version)]
+        routes = [parse_route(reply, link) for reply in replies]
+        return [route for route in routes if route is not None]
+
+    def _dump_routes(self, link: Link, version: int) -> list[bytes]:
+        return self._socket.dump(_GETROUTE, route_query(link, version))
+
+    def wait_for_port(self, name: str) -> None:
+        """Wait until a bridge port forwards. Raises CNIError (code 100) after PORT_BOUND seconds."""
+        deadline = time.monotonic() + PORT_BOUND
+        while not (link := self.get_link(name)).forwarding:
+            if time.monotonic() > deadline:
+                state = "up" if link.up else "down"
+                raise CNIError(KERNEL_REFUSED, f"bridge port {name} is {state} and does not forward; is the bridge up?")
+            time.sleep(_PORT_POLL)
+
+
+def _random_mac() -> str:
+    """A unicast MAC of the locally administered kind (IEEE 802)."""
+    first, *rest = os.urandom(6)
+    return ":".join(f"{byte:02x}" for byte in (first & 0xFC | 0x02, *rest))
+
+
+@contextmanager
+def _refusals(what: str) -> Iterator[None]:
+    """Turn an OSError into the error that says what was being done, and what may help."""
+    try:
+        yield
+    except OSError as error:
+        remedy = {
+            errno.EPERM: "run the plugin as root",
+            errno.EEXIST: "something of that name is there already; send DEL, or remove it",
+            errno.EOPNOTSUPP: "this kernel lacks that kind of interface (modules bridge, veth)",
+            errno.ENETUNREACH: "the gateway is on no network of the interface; correct routes and gateway in ipam",
+            errno.EINVAL: "the kernel takes no such value; correct the configuration",
+        }.get(error.errno or 0, "")
+        raise CNIError(KERNEL_REFUSED, f"{what}: {error.strerror}" + (f"; {remedy}" if remedy else "")) from None

@@ -1,0 +1,74 @@
+"""/proc/sys/net of the namespace that the process is in. Source: Documentation/networking/ip-sysctl in the kernel."""
+
+import os
+
+from cni_protocol.errors import KERNEL_REFUSED, CNIError
+
+_ROOT = "/proc/sys/net"
+_FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
+
+
+def is_forwarding(version: int) -> bool:
+    """Whether the namespace forwards packets of an IP version."""
+    return _read(_FORWARDING[version]) == "1"
+
+
+def ensure_forwarding(version: int) -> None:
+    """Have packets of an IP version forwarded. Raises CNIError (code 100)."""
+    if not is_forwarding(version):
+        _write(_FORWARDING[version], "1")
+
+
+def has_ipv6() -> bool:
+    """Whether the kernel speaks IPv6 at all."""
+    return os.path.isdir(f"{_ROOT}/ipv6")
+
+
+def own_interface(name: str, *, ipv6: bool, detect_duplicates: bool) -> None:
+    """Prepare an interface, before it is up, for addresses and routes that come from us alone.
+
+    Router advertisements are not listened to. With `ipv6` the interface and the loopback may have IPv6 addresses
+    whatever the namespace's default says, and keep them over a link-down; `detect_duplicates` switches duplicate
+    address detection. Raises CNIError (code 100).
+    """
+    if not has_ipv6():
+        if ipv6:
+            raise CNIError(
+                KERNEL_REFUSED, "an IPv6 address is wanted, and this kernel runs without IPv6 (ipv6.disable)"
+            )
+        return
+    _write(f"ipv6/conf/{name}/accept_ra", "0")
+    _write(f"ipv6/conf/{name}/accept_dad", "1" if detect_duplicates else "0")
+    if ipv6:
+        _write("ipv6/conf/lo/disable_ipv6", "0")
+        _write(f"ipv6/conf/{name}/disable_ipv6", "0")
+        _write(f"ipv6/conf/{name}/keep_addr_on_down", "1")
+
+
+def own_routes(name: str, *, ipv6: bool) -> None:
+    """Have the bridge ignore router advertisements; `ipv6`: and be able to have, and keep, an IPv6 gateway address."""
+    if has_ipv6():
+        _write(f"ipv6/conf/{name}/accept_ra", "0")
+        if ipv6:
+            _write(f"ipv6/conf/{name}/disable_ipv6", "0")
+            _write(f"ipv6/conf/{name}/keep_addr_on_down", "1")
+
+
+def _read(name: str) -> str:
+    try:
+        with open(f"{_ROOT}/{name}", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _write(name: str, value: str) -> None:
+    """Set a sysctl unless it has that value already (so a read-only /proc/sys with the right values will do)."""
+    if _read(name) == value:
+        return
+    try:
+        with open(f"{_ROOT}/{name}", "w", encoding="ascii") as file:
+            file.write(value)
+    except OSError as error:
+        key = f"net/{name}".replace(".", "%").replace("/", ".").replace("%", "/")
+        raise CNIError(KERNEL_REFUSED, f"sysctl {key}={value} cannot be set: {error.strerror}") from None

@@ -1,0 +1,31 @@
+"""The undo stack of ADD: what was done is undone in reverse when the block fails, and every step is tried."""
+
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+
+class Undo:
+    """A context manager. Steps registered inside are run, last first, only when the block is left by an exception."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+
+    def on_failure(self, step: Callable[..., Any], *arguments: Any) -> None:
+        """Register the step that takes back what is about to be done, or was just done."""
+        self._steps.append((step, arguments))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            return
+        for step, arguments in reversed(self._steps):
+            try:
+                step(*arguments)
+            except Exception as failure:
+                print(f"cni-bridge: undoing after an error: {failure}", file=sys.stderr)

@@ -1,0 +1,139 @@
+"""What should be there against what is there: the differences, in words. Pure; CHECK of the bridge plugin.
+
+Source: SPEC.md, section "CHECK": what prevResult lists must exist; what a later plugin of the chain may have changed or
+added (further addresses and routes, another MAC in the container) is no difference.
+"""
+
+from typing import NamedTuple
+
+from cni_protocol.address import CIDR
+from cni_protocol.result import Interface, IPConfig, Result, Route
+
+from .config import BridgeConfig
+from .links import Link
+from .plan import MAIN_TABLE, Attachment, program_routes
+
+
+class Expected(NamedTuple):
+    """The part of prevResult that this attachment made: its interface in the container, addresses, routes."""
+
+    container: Interface | None
+    ips: tuple[IPConfig, ...]
+    routes: tuple[Route, ...]
+
+
+class Observed(NamedTuple):
+    """What the kernel holds: links (None where there is none), what the container's has, the bridge's addresses.
+
+    `missing_rules` are the differences that masquerade.find_missing saw.
+    """
+
+    bridge: Link | None
+    host: Link | None
+    container: Link | None
+    addresses: list[CIDR]
+    routes: list[Route]
+    bridge_addresses: list[CIDR]
+    missing_rules: list[str]
+
+
+def make_expected(previous: Result, ifname: str, netns: str) -> Expected:
+    """What of a prevResult concerns the interface `ifname` in the namespace at `netns`."""
+    index = next(
+        (i for i, entry in enumerate(previous.interfaces) if entry.name == ifname and entry.sandbox == netns), None
+    )
+    if index is None:
+        return Expected(None, (), ())
+    ips = tuple(entry for entry in previous.ips if entry.interface in (index, None))
+    return Expected(previous.interfaces[index], ips, program_routes(ips, previous.routes))
+
+
+def find_differences(config: BridgeConfig, attachment: Attachment, expected: Expected, observed: Observed) -> list[str]:
+    """All differences, none for an attachment that is as ADD left it."""
+    differences = _link_differences(config, attachment, observed)
+    if expected.container is None:
+        differences.append(f"prevResult lists no interface {attachment.ifname} in this namespace")
+    if observed.container is not None:
+        differences += [
+            f"address {entry.address} of prevResult is missing on {attachment.ifname}"
+            for entry in expected.ips
+            if entry.address not in observed.addresses
+        ]
+        differences += [
+            f"route {route.dst}{f' via {route.gw}' if route.gw else ''} of prevResult is missing in the container"
+            for route in expected.routes
+            if not any(_is_same_route(route, there) for there in observed.routes)
+        ]
+    return differences + _gateway_differences(config, expected, observed) + observed.missing_rules
+
+
+def _link_differences(config: BridgeConfig, attachment: Attachment, observed: Observed) -> list[str]:
+    return (
+        _bridge_differences(config, observed.bridge)
+        + _container_differences(config, attachment, observed.container)
+        + _port_differences(config, attachment, observed)
+    )
+
+
+def _bridge_differences(config: BridgeConfig, bridge: Link | None) -> list[str]:
+    if bridge is None:
+        return [f"bridge {config.bridge} is missing"]
+    if bridge.kind != "bridge":
+        return [f"{config.bridge} is of kind {bridge.kind or 'physical'}, not a bridge"]
+    differences = []
+    if not bridge.up:
+        differences.append(f"bridge {config.bridge} is down (`ip link set {config.bridge} up`)")
+    if config.promisc and not bridge.promisc:
+        differences.append(f"bridge {config.bridge} is not promiscuous, and promiscMode is on")
+    return differences
+
+
+def _container_differences(config: BridgeConfig, attachment: Attachment, container: Link | None) -> list[str]:
+    if container is None:
+        return [f"interface {attachment.ifname} is missing in the container"]
+    differences = []
+    if not container.up:
+        differences.append(f"interface {attachment.ifname} is down in the container")
+    if config.mtu and container.mtu != config.mtu:
+        differences.append(f"mtu of {attachment.ifname} is {container.mtu}, not {config.mtu}")
+    return differences
+
+
+def _port_differences(config: BridgeConfig, attachment: Attachment, observed: Observed) -> list[str]:
+    bridge, host, container = observed.bridge, observed.host, observed.container
+    if container is None:
+        return []
+    if host is None or (host.kind, host.peer) != ("veth", container.ifindex):
+        return [f"the host's end of {attachment.ifname} is missing"]
+    differences = []
+    if not host.up:
+        differences.append(f"{host.name}, the host's end of {attachment.ifname}, is down")
+    if config.mtu and host.mtu != config.mtu:
+        differences.append(f"mtu of {host.name} is {host.mtu}, not {config.mtu}")
+    if bridge is not None and host.master != bridge.ifindex:
+        differences.append(f"{host.name} is not a port of bridge {config.bridge}")
+    elif host.hairpin != config.hairpin:
+        differences.append(f"hairpin of port {host.name} is {_on(host.hairpin)}, hairpinMode is {_on(config.hairpin)}")
+    return differences
+
+
+def _gateway_differences(config: BridgeConfig, expected: Expected, observed: Observed) -> list[str]:
+    if not config.is_gateway or observed.bridge is None:
+        return []
+    gateways = [CIDR(entry.gateway, entry.address.prefix) for entry in expected.ips if entry.gateway is not None]
+    missing = [gateway for gateway in gateways if gateway not in observed.bridge_addresses]
+    return [f"gateway address {gateway} is missing on bridge {config.bridge}" for gateway in dict.fromkeys(missing)]
+
+
+def _is_same_route(wanted: Route, there: Route) -> bool:
+    """Whether the kernel's route is the wanted one; what the wanted one leaves open may be anything."""
+    if (wanted.dst, wanted.gw, wanted.table or MAIN_TABLE) != (there.dst, there.gw, there.table):
+        return False
+    pairs = [(wanted.priority, there.priority), (wanted.mtu, there.mtu), (wanted.advmss, there.advmss)]
+    if wanted.dst.version == 4:  # IPv6 routes have no scope
+        pairs.append((wanted.scope, there.scope))
+    return all(want is None or want == (have or 0) for want, have in pairs)
+
+
+def _on(flag: bool) -> str:
+    return "on" if flag else "off"

@@ -1,0 +1,200 @@
+#!/usr/bin/env bash
+# Puts the plugins cni-bridge and cni-ipam on this host, from the checkout that this script stands in.
+#
+# The code goes into a directory of its own below --lib-dir, named after its content and never changed afterwards; the
+# executables name that directory and are put in place by rename. So a runtime sees the old plugin or the new one,
+# whole, and a call that is running keeps the code that it began with.
+set -euo pipefail
+
+usage() {
+    cat <<'EOF'
+usage: sudo ./install.sh [options]
+
+  --bin-dir DIR    where the runtime looks for plugins                [/opt/cni/bin]
+  --lib-dir DIR    where the code goes                                [/opt/cni/lib/pycni]
+  --conf FILE      also put this network configuration in place
+  --conf-dir DIR   where the runtime looks for configurations         [/etc/cni/net.d]
+  --wheel-dir DIR  take pyroute2 from a wheel in DIR, not from the package index (hosts without a network)
+  --uninstall      remove what an installation with the same directories put there
+  --help           this text
+
+Needs Python 3.11 or later; $PYTHON names another one than /usr/bin/python3.
+EOF
+}
+
+die() {
+    echo "install.sh: $*" >&2
+    exit 1
+}
+
+here=$(cd "$(dirname "$0")" && pwd)
+bin_dir=/opt/cni/bin lib_dir=/opt/cni/lib/pycni conf_dir=/etc/cni/net.d conf='' wheel_dir='' action=install
+python=${PYTHON:-/usr/bin/python3}
+executables=(cni-bridge cni-ipam)
+packages=(cni_protocol cni_bridge cni_ipam)
+
+while [ $# -gt 0 ]; do
+    case $1 in
+    --bin-dir | --lib-dir | --conf | --conf-dir | --wheel-dir)
+        [ $# -ge 2 ] || die "$1 needs a value"
+        name=${1#--}
+        printf -v "${name//-/_}" '%s' "$2"
+        shift 2
+        ;;
+    --uninstall) action=uninstall && shift ;;
+    --help) usage && exit 0 ;;
+    *)
+        usage >&2
+        die "unknown option $1"
+        ;;
+    esac
+done
+
+absolute() { case $1 in /*) printf '%s' "$1" ;; *) printf '%s/%s' "$PWD" "$1" ;; esac }
+bin_dir=$(absolute "$bin_dir") lib_dir=$(absolute "$lib_dir") conf_dir=$(absolute "$conf_dir")
+manifest=$lib_dir/manifest # what --uninstall removes: "dir PATH" or "file SHA256 PATH", oldest first
+
+make_dir() { # make a directory and note those that were not there
+    [ -d "$1" ] && return
+    make_dir "$(dirname "$1")"
+    mkdir "$1" || die "cannot make $1; run as root, or choose another directory"
+    made_dirs+=("$1")
+}
+
+digest() { sha256sum "$1" | cut -d' ' -f1; }
+
+# PATH and content (stdin) with a mode; by rename, so nobody sees half of it
+put_file() {
+    local path=$1 mode=$2 temporary
+    temporary=$(dirname "$path")/.$(basename "$path").$$
+    cat >"$temporary"
+    chmod "$mode" "$temporary"
+    mv -f "$temporary" "$path"
+    put_files+=("file $(digest "$path") $path")
+}
+
+fetch_wheel() { # print the path of pyroute2's wheel
+    local requirement found
+    if [ -n "$wheel_dir" ]; then
+        found=$(find "$wheel_dir" -maxdepth 1 -name 'pyroute2-[0-9]*.whl' | sort -V | tail -n 1)
+        [ -n "$found" ] || die "no pyroute2-*.whl in $wheel_dir; get one with: pip download --no-deps -d $wheel_dir pyroute2"
+        printf '%s' "$found" && return
+    fi
+    if ! "$python" -m pip --version >/dev/null 2>&1; then
+        command -v apt-get >/dev/null || die "$python has no pip; install it, or give --wheel-dir"
+        { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-pip; } >&2 ||
+            die "pip cannot be installed; install python3-pip, or give --wheel-dir"
+    fi
+    requirement=$(sed -n 's/^ *\(pyroute2[<>=].*\)$/\1/p' "$here/setup.cfg")
+    "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+        --dest "$stage/wheel" "$requirement" >&2 || die "pip could not get $requirement; on a host without a network give --wheel-dir"
+    find "$stage/wheel" -name '*.whl'
+}
+
+executable_text() { # NAME CODE_DIR
+    cat <<EOF
+#!$python -ISBXutf8
+# Put here by pycni's install.sh; the code stands in $2.
+import sys
+
+sys.path.insert(0, "$2")
+try:
+    from ${1//-/_}.__main__ import main
+except Exception as error:
+    sys.exit('{"cniVersion": "1.1.0", "code": 199, "msg": "$1 is not installed whole (%s); run install.sh again"}' % error)
+sys.exit(main())
+EOF
+}
+
+build_code() { # fill $stage/code with the packages and their dependency, byte-compiled
+    local wheel package
+    mkdir "$stage/code"
+    wheel=$(fetch_wheel)
+    "$python" -m zipfile -e "$wheel" "$stage/code"
+    rm -rf "$stage"/code/*.data
+    for package in "${packages[@]}"; do
+        mkdir "$stage/code/$package"
+        cp "$here/$package"/*.py "$stage/code/$package/"
+    done
+    chmod -R u=rwX,go=rX "$stage/code"
+    # unchecked: the directory never changes, so no call has to compare a source file with its .pyc
+    "$python" -m compileall -q -j 0 --invalidation-mode unchecked-hash -s "$stage/code" "$stage/code" ||
+        die "the code does not compile with $python"
+}
+
+check_python() {
+    [ -x "$python" ] || die "no $python; install python3, or name one with PYTHON="
+    python=$("$python" -c 'import sys; print(sys.executable)')
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "$python is older than 3.11"
+}
+
+install() {
+    local id code name old
+    made_dirs=() put_files=()
+    check_python
+    [ -z "$conf" ] || "$python" -m json.tool "$conf" >/dev/null || die "$conf is no JSON"
+    make_dir "$lib_dir"
+    make_dir "$bin_dir"
+    stage=$(mktemp -d "$lib_dir/.stage.XXXXXX")
+    trap 'rm -rf "$stage"' EXIT
+    build_code
+    id=$(cd "$stage/code" && find . -name '*.py' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
+    code=$lib_dir/$id
+    [ -d "$code" ] || mv -T "$stage/code" "$code"
+    for name in "${executables[@]}"; do
+        executable_text "$name" "$code" >"$stage/$name"
+        chmod 755 "$stage/$name"
+        CNI_COMMAND=VERSION "$stage/$name" </dev/null >/dev/null || die "$name does not run with $python; nothing was changed"
+    done
+    for name in "${executables[@]}"; do put_file "$bin_dir/$name" 755 <"$stage/$name"; done
+    if [ -n "$conf" ]; then
+        make_dir "$conf_dir"
+        put_file "$conf_dir/$(basename "$conf")" 644 <"$conf"
+    fi
+    write_manifest
+    # the code of the installation before this one stays: calls may still be running with it
+    while read -r old; do rm -rf "$old"; done < <(
+        find "$lib_dir" -mindepth 1 -maxdepth 1 -type d -name '[0-9a-f]*' ! -path "$code" -printf '%T@ %p\n' |
+            sort -rn | tail -n +2 | cut -d' ' -f2-
+    )
+    touch "$code"
+    echo "${executables[*]} are in $bin_dir, their code is in $code"
+}
+
+write_manifest() {
+    local old=''
+    [ ! -f "$manifest" ] || old=$(cat "$manifest")
+    {
+        [ -z "$old" ] || printf '%s\n' "$old"
+        [ ${#made_dirs[@]} -eq 0 ] || printf 'dir %s\n' "${made_dirs[@]}"
+        printf '%s\n' "${put_files[@]}"
+    } | awk '{ key = $1 == "file" ? substr($0, 71) : $0 } !(key in line) { order[++n] = key } { line[key] = $0 }
+             END { for (i = 1; i <= n; i++) print line[order[i]] }' >"$stage/manifest"
+    mv -f "$stage/manifest" "$manifest"
+}
+
+uninstall() {
+    local kind rest path put_there
+    if [ ! -f "$manifest" ]; then
+        echo "nothing of pycni is installed in $lib_dir"
+        return
+    fi
+    put_there=$(tac "$manifest")
+    while read -r kind rest; do
+        path=${rest#* }
+        [ "$kind" = file ] && [ -f "$path" ] || continue
+        if [ "$(digest "$path")" = "${rest%% *}" ]; then
+            rm -f "$path"
+        else
+            echo "install.sh: $path was changed since and stays" >&2
+        fi
+    done <<<"$put_there"
+    find "$lib_dir" -mindepth 1 -maxdepth 1 -type d \( -name '[0-9a-f]*' -o -name '.stage.*' \) -exec rm -rf {} +
+    rm -f "$manifest"
+    while read -r kind rest; do # newest first; what others use by now is not empty and stays
+        [ "$kind" != dir ] || rmdir "$rest" 2>/dev/null || true
+    done <<<"$put_there"
+    echo "pycni is removed"
+}
+
+"$action"

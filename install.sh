@@ -32,11 +32,12 @@ bin_dir=/opt/cni/bin lib_dir=/opt/cni/lib/pycni conf_dir=/etc/cni/net.d conf='' 
 python=${PYTHON:-/usr/bin/python3}
 executables=(cni-bridge cni-ipam)
 packages=(cni_protocol cni_bridge cni_ipam)
+mark=.put-here-by-pycni # in a directory of code: only what carries it is ever removed
 
 while [ $# -gt 0 ]; do
     case $1 in
     --bin-dir | --lib-dir | --conf | --conf-dir | --wheel-dir)
-        [ $# -ge 2 ] || die "$1 needs a value"
+        [ -n "${2:-}" ] || die "$1 needs a value"
         name=${1#--}
         printf -v "${name//-/_}" '%s' "$2"
         shift 2
@@ -140,7 +141,7 @@ install() {
     build_code
     id=$(cd "$stage/code" && find . -name '*.py' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
     code=$lib_dir/$id
-    [ -d "$code" ] || mv -T "$stage/code" "$code"
+    [ -d "$code" ] || { touch "$stage/code/$mark" && mv -T "$stage/code" "$code"; }
     for name in "${executables[@]}"; do
         executable_text "$name" "$code" >"$stage/$name"
         chmod 755 "$stage/$name"
@@ -153,12 +154,13 @@ install() {
     fi
     write_manifest
     # the code of the installation before this one stays: calls may still be running with it
-    while read -r old; do rm -rf "$old"; done < <(
-        find "$lib_dir" -mindepth 1 -maxdepth 1 -type d -name '[0-9a-f]*' ! -path "$code" -printf '%T@ %p\n' |
-            sort -rn | tail -n +2 | cut -d' ' -f2-
-    )
     touch "$code"
+    list_code | tail -n +3 | while read -r old; do rm -rf "$old"; done
     echo "${executables[*]} are in $bin_dir, their code is in $code"
+}
+
+list_code() { # the directories that carry our mark, newest first
+    find "$lib_dir" -mindepth 2 -maxdepth 2 -name "$mark" -printf '%h\n' | xargs -r -d '\n' ls -dt
 }
 
 write_manifest() {
@@ -189,7 +191,7 @@ uninstall() {
             echo "install.sh: $path was changed since and stays" >&2
         fi
     done <<<"$put_there"
-    find "$lib_dir" -mindepth 1 -maxdepth 1 -type d \( -name '[0-9a-f]*' -o -name '.stage.*' \) -exec rm -rf {} +
+    list_code | while read -r path; do rm -rf "$path"; done
     rm -f "$manifest"
     while read -r kind rest; do # newest first; what others use by now is not empty and stays
         [ "$kind" != dir ] || rmdir "$rest" 2>/dev/null || true

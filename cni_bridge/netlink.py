@@ -99,7 +99,7 @@ class NetlinkSocket:
                 if kind != _NLMSG_ERROR:
                     replies.append(body)
                     continue
-                refusal = refusal or _refusal(body, flags, sequence - first)
+                refusal = refusal or _refusal(kind, body, flags, sequence - first)
                 if sequence not in waiting:
                     waiting.clear()
                 waiting.discard(sequence)
@@ -125,7 +125,7 @@ class NetlinkSocket:
                     continue
                 interrupted = interrupted or bool(flags & _NLM_F_DUMP_INTR)
                 if kind in (_NLMSG_DONE, _NLMSG_ERROR):
-                    refusal = _refusal(body, flags, 0)
+                    refusal = _refusal(kind, body, flags, 0)
                     if refusal is not None:
                         raise refusal
                     return replies, interrupted
@@ -147,24 +147,27 @@ class NetlinkSocket:
             offset += (length + 3) & ~3
 
 
-def _refusal(body: bytes, flags: int, index: int) -> NetlinkError | None:
+def _refusal(kind: int, body: bytes, flags: int, index: int) -> NetlinkError | None:
     """The error in an NLMSG_ERROR or NLMSG_DONE body (both start with a negative errno), or None for success."""
     number = -struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
     if number == 0:
         return None
-    return NetlinkError(number, _extended_text(body, flags), index)
+    return NetlinkError(number, _extended_text(kind, body, flags), index)
 
 
-def _extended_text(body: bytes, flags: int) -> str:
+def _extended_text(kind: int, body: bytes, flags: int) -> str:
     """The kernel's own words for a refusal, where it gave any (NLMSGERR_ATTR_MSG)."""
     if not flags & _NLM_F_ACK_TLVS:
         return ""
     # nlmsgerr is the errno and the header of the refused message; its payload follows unless the answer is capped
+    # (at the end of a dump nothing of the request comes back)
     refused_length = struct.unpack_from("=I", body, 4)[0] if len(body) >= 8 else 0
-    offset = 4 + (_HEADER.size if flags & _NLM_F_CAPPED else (refused_length + 3) & ~3)
+    offset = 4
+    if kind == _NLMSG_ERROR:
+        offset += _HEADER.size if flags & _NLM_F_CAPPED else (refused_length + 3) & ~3
     while offset + 4 <= len(body):
-        length, kind = struct.unpack_from("=HH", body, offset)
-        if kind & 0x3FFF == _NLMSGERR_ATTR_MSG:
+        length, attribute = struct.unpack_from("=HH", body, offset)
+        if attribute & 0x3FFF == _NLMSGERR_ATTR_MSG:
             return body[offset + 4 : offset + length].rstrip(b"\0").decode("utf-8", "replace")
         offset += max((length + 3) & ~3, 4)
     return ""

@@ -31,12 +31,7 @@ def require_absent(host: Kernel, inside: Kernel, attachment: Attachment) -> None
     """Raise CNIError (code 102) when either end of the pair is there already; neither is touched."""
     if inside.find_link(attachment.ifname) is not None:
         raise CNIError(ALREADY_EXISTS, f"interface {attachment.ifname} exists already in the container; send DEL first")
-    if host.find_link(attachment.host_name) is not None:
-        raise CNIError(
-            ALREADY_EXISTS,
-            f"interface {attachment.host_name} on the host belongs to an earlier ADD of container "
-            f"{attachment.container_id} interface {attachment.ifname}; send DEL first",
-        )
+    _require_no_host_end(host, attachment)
 
 
 def connect(host: Kernel, namespace: Namespace, config: BridgeConfig, attachment: Attachment, undo: Undo) -> None:
@@ -45,6 +40,7 @@ def connect(host: Kernel, namespace: Namespace, config: BridgeConfig, attachment
     Under the host's lock: nobody removes the bridge as unused before it has our port.
     """
     with host_lock():
+        _require_no_host_end(host, attachment)  # again: undoing must not take a pair that a twin of this ADD made
         if host.create_bridge(config.bridge, config.mtu):
             undo.on_failure(_delete_unused_bridge, host, config.bridge)
         bridge = host.get_bridge(config.bridge)
@@ -163,6 +159,15 @@ def observe(
         bridge_addresses=host.list_addresses(bridge) if bridge is not None else [],
         missing_rules=missing_rules,
     )
+
+
+def _require_no_host_end(host: Kernel, attachment: Attachment) -> None:
+    if host.find_link(attachment.host_name) is not None:
+        raise CNIError(
+            ALREADY_EXISTS,
+            f"interface {attachment.host_name} on the host belongs to an earlier ADD of container "
+            f"{attachment.container_id} interface {attachment.ifname}; send DEL first",
+        )
 
 
 def _in_the_way(gateway: CIDR, present: list[CIDR], plan: Plan) -> list[CIDR]:

@@ -103,9 +103,12 @@ def parse_cidr(text: str) -> CIDR:
     """An address with its prefix length from its text, host bits kept. Raises ValueError."""
     address, slash, prefix = text.partition("/")
     ip = parse_ip(address)
-    if not slash or not prefix.isascii() or not prefix.isdigit() or len(prefix) > 3 or int(prefix) > ip.bits:
+    length = int(prefix) if slash and prefix.isascii() and prefix.isdigit() and len(prefix) <= 3 else -1
+    if ip.version == 4 and ":" in address:
+        length -= 96  # behind ::ffff:10.1.2.3 it counts in 128 bits
+    if not 0 <= length <= ip.bits:
         raise ValueError(f"{text!r} is no address with a prefix length (as in {ip}/{ip.bits * 3 // 4})")
-    return CIDR(ip, int(prefix))
+    return CIDR(ip, length)
 
 
 def parse_ip_or_cidr(text: str) -> IP:

@@ -16,6 +16,7 @@ from .request import Request
 
 RUN_BOUND = 60.0  # seconds; longer than any lock that a well-behaved IPAM plugin waits for
 OUTPUT_BOUND = 1 << 20  # bytes of stdout
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)  # and what is ignored stays so over execve(2)
 
 
 def find_plugin(kind: str, request: Request) -> str:
@@ -75,18 +76,17 @@ def _execute(path: str, env: dict[str, str], stdin: bytes) -> tuple[int, bytes]:
     source = os.memfd_create("cni-stdin")  # a file: the delegate may read it at its leisure, no pipe can fill up
     reader, writer = os.pipe()
     try:
-        with open(source, "wb", closefd=False) as file:
-            file.write(stdin)
-        os.lseek(source, 0, os.SEEK_SET)
-        actions = [(os.POSIX_SPAWN_DUP2, source, 0), (os.POSIX_SPAWN_DUP2, writer, 1)]
         try:
-            child = os.posix_spawn(path, [path], env, file_actions=actions)
+            with open(source, "wb", closefd=False) as file:
+                file.write(stdin)
+            os.lseek(source, 0, os.SEEK_SET)
+            actions = [(os.POSIX_SPAWN_DUP2, source, 0), (os.POSIX_SPAWN_DUP2, writer, 1)]
+            child = os.posix_spawn(path, [path], env, file_actions=actions, setsigdef=_IGNORED_BY_PYTHON)
         except OSError as error:
             raise CNIError(DELEGATE_FAILED, f"{path} cannot be started: {error.strerror}") from None
-    finally:
-        os.close(source)
-        os.close(writer)
-    try:
+        finally:
+            os.close(source)
+            os.close(writer)
         return _wait(path, child, reader)
     finally:
         os.close(reader)

@@ -27,7 +27,10 @@ _SHOWN_LENGTH = 80  # characters of an offending value that a message repeats
 
 def shown(value: object) -> str:
     """A JSON value as an error message repeats it: on one line, shortened."""
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        return "a value that is nested too deeply to be shown"
     return text if len(text) <= _SHOWN_LENGTH else text[:_SHOWN_LENGTH] + "..."
 
 

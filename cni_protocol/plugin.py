@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from .errors import INTERNAL, INVALID_ENVIRONMENT, IO_FAILURE, CNIError
@@ -51,6 +52,8 @@ class Plugin(NamedTuple):
 
 def main(plugin: Plugin) -> int:
     """Serve one call from the process's own environment and descriptors. Returns the exit status."""
+    if sys.stderr is None:  # it was closed: print() would take stdout instead, and the next open file its descriptor
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
     if sys.argv[1:]:
         return _print_help(plugin)
     env = dict(os.environ)
@@ -72,7 +75,8 @@ def answer(plugin: Plugin, env: Mapping[str, str], read: Callable[[], bytes]) ->
         document = error_json(error, version)
         status = 1
     except Exception as error:
-        traceback.print_exc()
+        with suppress(OSError):  # a stderr that takes nothing must not keep the answer from stdout
+            traceback.print_exc()
         unforeseen = CNIError(INTERNAL, f"unforeseen failure of {plugin.name}: {error!r}", traceback.format_exc())
         document = error_json(unforeseen, version)
         status = 1

@@ -1,0 +1,275 @@
+"""The commands of scripts/, and the facts of the documentation: what README.md says is what is so."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cni_bridge.__main__
+import cni_bridge.config
+import cni_ipam.__main__
+import cni_ipam.config
+from cni_protocol import errors
+from cni_protocol.fields import Fields
+from cni_protocol.request import REQUIRED, parse_request
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/design.md")
+RUN_BOUND = 100  # seconds for a script
+
+# Every key that holds an object or a list, so that what is below is read too.
+RICH: dict[str, Any] = {
+    "cniVersion": "1.0.0",
+    "name": "net",
+    "type": "cni-bridge",
+    "ipam": {
+        "type": "cni-ipam",
+        "subnet": "10.1.0.0/16",
+        "ranges": [[{"subnet": "10.2.0.0/16"}]],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    },
+}
+
+
+def machine_network() -> list[str]:
+    """What must be the same before and after: interfaces, addresses, routes, rules, named namespaces."""
+    commands = (
+        ["ip", "-o", "link"],
+        ["ip", "-o", "address"],
+        ["ip", "route", "show", "table", "all"],
+        ["nft", "list", "ruleset"],
+        ["ip", "netns", "list"],
+    )
+    outputs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in commands]
+    return [re.sub(r"(valid_lft|preferred_lft|expires) \w+", "", text) for text in outputs]
+
+
+def run_script(*command: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=RUN_BOUND, check=False, **options)
+
+
+def left_behind(tmp_path: Path) -> list[str]:
+    return [str(path) for path in tmp_path.iterdir()]
+
+
+@pytest.mark.kernel
+def test_demo_is_green_and_leaves_nothing_on_the_machine(tmp_path: Path) -> None:
+    before = machine_network()
+    result = run_script("scripts/demo", env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.rstrip().endswith("All is as it should be.")
+    assert "FAIL" not in result.stdout
+    assert "\x1b" not in result.stdout
+    for line in ("c1 -> c2", "c2 -> c1", "the outside saw 192.0.2.1", "CHECK c2", "nftables is empty"):
+        assert line in result.stdout
+    assert machine_network() == before
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.kernel
+def test_demo_fails_with_a_plugin_that_fails(tmp_path: Path) -> None:
+    for name in ("cni-bridge", "cni-ipam"):
+        plugin = tmp_path / name
+        plugin.write_text(
+            '#!/bin/sh\necho \'{"cniVersion": "1.0.0", "code": 100, "msg": "broken on purpose"}\'; exit 1\n'
+        )
+        plugin.chmod(0o755)
+    body = ("/usr/bin/python3", "scripts/lib/demo.py", str(tmp_path), "conf/10-mynet.conflist")
+    result = run_script("unshare", "--net", "--mount", "--propagation", "private", *body)
+    assert result.returncode == 1
+    assert "FAIL  ADD c1" in result.stdout
+    assert "broken on purpose" in result.stdout
+
+
+@pytest.mark.kernel
+def test_bench_prints_every_command_for_both_networks(tmp_path: Path) -> None:
+    before = machine_network()
+    result = run_script("scripts/bench", "--quick", env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = re.findall(r"^(seed|plain) +(\w+) +([\d.]+) +([\d.]+) +([\d.]+)$", result.stdout, re.MULTILINE)
+    assert [row[:2] for row in rows] == [
+        (network, command) for network in ("seed", "plain") for command in ("ADD", "CHECK", "DEL", "VERSION")
+    ]
+    assert all(float(number) > 0 for row in rows for number in row[2:])
+    assert machine_network() == before
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.kernel
+def test_demo_and_bench_bodies_refuse_to_work_on_the_machine_itself() -> None:
+    for body in ("demo.py", "bench.py"):
+        result = run_script("/usr/bin/python3", f"scripts/lib/{body}", "/nonexistent", "/nonexistent")
+        assert result.returncode != 0
+    assert "namespaces of the caller" in result.stderr
+
+
+@pytest.mark.parametrize("script", ["test", "demo", "bench"])
+def test_script_without_root_says_how_to_call_it(script: str, tmp_path: Path) -> None:
+    stand_in = tmp_path / "id"  # a real other user may be kept from reading the checkout
+    stand_in.write_text("#!/bin/sh\necho 1000\n")
+    stand_in.chmod(0o755)
+    result = run_script(f"{ROOT}/scripts/{script}", env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert result.returncode == 1
+    assert f"sudo scripts/{script}" in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["def test_it():\n    pytest.skip('why')\n", "pytest.skip('why', allow_module_level=True)\n"],
+    ids=["a test", "a module"],
+)
+def test_skipping_counts_as_failed_in_scripts_test(tmp_path: Path, source: str) -> None:
+    (tmp_path / "test_it.py").write_text(f"import pytest\n{source}")
+    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(tmp_path), "-p", "no_skips"]
+    result = run_script(*command, str(tmp_path), env={**os.environ, "PYTHONPATH": f"{ROOT}/scripts/lib"})
+    assert result.returncode in (1, 2)
+    assert "must not skip here" in result.stdout
+
+
+def test_ci_runs_the_test_script() -> None:
+    text = (ROOT / ".ci/run").read_text("utf-8")
+    assert text.endswith("exec scripts/test\n")
+
+
+# --- README.md
+
+
+def section(title: str) -> str:
+    """A section of the README, from its heading to the next one of that level."""
+    return re.split(r"^## ", README.split(f"\n## {title}\n")[1], flags=re.MULTILINE)[0]
+
+
+def code_blocks(text: str) -> list[tuple[str, str]]:
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def first_columns(text: str) -> list[str]:
+    """What stands in backticks in the first cell of each line of the tables."""
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
+    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_json_blocks_parse(document: str) -> None:
+    for language, body in code_blocks((ROOT / document).read_text("utf-8")):
+        if language == "json":
+            json.loads(body)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_within_the_repository_lead_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text("utf-8")
+    headings = {
+        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in re.findall(r"^#+ (.*)$", text, re.M)
+    }
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in headings, target
+        elif "://" not in target:
+            assert (ROOT / document).parent.joinpath(target).exists(), target
+
+
+def keys_read(parse: Any, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Every key that a parser of a configuration looks at, objects and lists left out for what is in them."""
+    seen: set[str] = set()
+
+    class Arguments(dict[str, str]):
+        def get(self, key: str, default: Any = None) -> Any:
+            seen.add(f"CNI_ARGS {key}")
+            return super().get(key, default)
+
+    raw = Fields.raw
+
+    def record(self: Fields, key: str) -> Any:
+        seen.add(re.sub(r"\[\d+\]", "[]", self.path(key)))
+        return raw(self, key)
+
+    monkeypatch.setattr(Fields, "raw", record)
+    env = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c", "CNI_NETNS": "/n", "CNI_IFNAME": "eth0"}
+    parse(parse_request(env, json.dumps(RICH).encode())._replace(args=Arguments()))
+    return {key for key in seen if not any(other.startswith((f"{key}.", f"{key}[")) for other in seen)}
+
+
+def test_key_tables_name_exactly_the_keys_that_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = keys_read(cni_bridge.config.parse_config, monkeypatch) | keys_read(cni_ipam.config.parse_config, monkeypatch)
+    named = first_columns(section("The keys"))
+    assert sorted(named) == sorted(read)
+
+
+def test_table_of_errors_is_that_of_the_code() -> None:
+    named = re.findall(r"^\| (\d+) \| `(\w+)` \|", section("Errors"), re.MULTILINE)
+    defined = [(str(value), name) for name, value in vars(errors).items() if name.isupper()]
+    assert named == defined
+
+
+def test_errors_that_the_readme_calls_unused_are_unused() -> None:
+    unused = re.findall(r"`(\w+)` \|[^|]*not used so far", section("Errors"))
+    sources = [
+        path.read_text("utf-8")
+        for package in ("cni_protocol", "cni_bridge", "cni_ipam")
+        for path in (ROOT / package).glob("*.py")
+    ]
+    counts = {
+        name: sum(len(re.findall(rf"\b{name}\b", text)) for text in sources) for name in vars(errors) if name.isupper()
+    }
+    assert [name for name, count in counts.items() if count == 1] == unused
+
+
+def test_table_of_configurations_names_the_files_in_conf() -> None:
+    named = re.findall(r"^\| \[([\w.-]+)\]\(conf/", README, re.MULTILINE)
+    assert named == sorted(path.name for path in (ROOT / "conf").iterdir())
+
+
+def test_commands_that_the_readme_calls_refused_are_refused() -> None:
+    served = set(cni_bridge.__main__.PLUGIN.commands) & set(cni_ipam.__main__.PLUGIN.commands)
+    refused = re.findall(r"\*\*(.*)\*\*: refused with code 4", section("What it does not do"))
+    assert {name for text in refused for name in text.split(" and ")} == set(REQUIRED) - {"VERSION"} - served
+
+
+def test_keys_that_the_readme_calls_ignored_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    ignored = re.findall(r"`(\w+)`", section("What it does not do").split("that are ignored**:")[1].split("(")[0])
+    assert not keys_read(cni_bridge.config.parse_config, monkeypatch) & set(ignored)
+    assert ignored
+
+
+# --- the first network, word for word
+
+# What differs from run to run: the directory, MACs, the code's directory, times.
+RANDOM = (
+    (r"/\S*/tmp\.\w+", "DIR"),
+    (r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", "MAC"),
+    (r"lib/[0-9a-f]{16}", "lib/CODE"),
+    (r"\d+\.\d{3}(?: ms)?", "TIME"),
+    (r"[ \t]+$", ""),
+)
+
+
+def normalized(text: str) -> str:
+    for pattern, replacement in RANDOM:
+        text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
+    return text.strip()
+
+
+@pytest.mark.kernel
+def test_first_network_runs_as_the_readme_has_it_and_prints_what_it_shows(tmp_path: Path) -> None:
+    """All commands go to one shell through a pipe, as if typed; the shell of `unshare ... bash` reads on from there."""
+    before = machine_network()
+    blocks = code_blocks(section("The first network by hand"))
+    assert [language for language, _ in blocks].count("sh") >= 5
+    script = "".join(body if language == "sh" else "echo END OF OUTPUT\n" for language, body in blocks)
+    options = "errexit:pipefail"  # inherited by the shell inside: the first failure ends both
+    env = {**os.environ, "SHELLOPTS": options, "TMPDIR": str(tmp_path)}
+    result = run_script("bash", input=script, env=env)
+    assert result.returncode == 0, result.stdout + result.stderr
+    shown = [normalized(body) for language, body in blocks if language != "sh"]
+    printed = [normalized(part) for part in result.stdout.split("END OF OUTPUT\n")]
+    assert printed == [*shown, ""]
+    assert machine_network() == before
+    assert left_behind(tmp_path) == []

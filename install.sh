@@ -5,6 +5,7 @@
 # executables name that directory and are put in place by rename. So a runtime sees the old plugin or the new one,
 # whole, and a call that is running keeps the code that it began with.
 set -euo pipefail
+umask 022
 
 usage() {
     cat <<'EOF'
@@ -32,7 +33,7 @@ bin_dir=/opt/cni/bin lib_dir=/opt/cni/lib/pycni conf_dir=/etc/cni/net.d conf='' 
 python=${PYTHON:-/usr/bin/python3}
 executables=(cni-bridge cni-ipam)
 packages=(cni_protocol cni_bridge cni_ipam)
-mark=.put-here-by-pycni # in a directory of code: only what carries it is ever removed
+mark=.put-here-by-pycni # in a directory of code, with its checksums: only what carries it is ever removed
 
 while [ $# -gt 0 ]; do
     case $1 in
@@ -121,6 +122,23 @@ build_code() { # fill $stage/code with the packages and their dependency, byte-c
     # unchecked: the directory never changes, so no call has to compare a source file with its .pyc
     "$python" -m compileall -q -j 0 --invalidation-mode unchecked-hash -s "$stage/code" "$stage/code" ||
         die "the code does not compile with $python"
+    (cd "$stage/code" && find . -type f -print0 | sort -z | xargs -0 sha256sum) >"$stage/sums"
+    mv "$stage/sums" "$stage/code/$mark"
+}
+
+put_code() { # unless the same code stands there already, whole
+    if [ -e "$code" ]; then
+        [ -f "$code/$mark" ] || die "$code is in the way and was not put there by install.sh; remove it"
+        (cd "$code" && sha256sum --check --status "$mark" 2>/dev/null) && return
+        mv -T "$code" "$stage/damaged"
+    fi
+    mv -T "$stage/code" "$code"
+}
+
+clean_up() { # a directory that was made and got nothing goes again
+    local i
+    [ -z "$stage" ] || rm -rf "$stage"
+    for ((i = ${#made_dirs[@]} - 1; i >= 0; i--)); do rmdir "${made_dirs[i]}" 2>/dev/null || true; done
 }
 
 check_python() {
@@ -131,23 +149,23 @@ check_python() {
 
 install() {
     local id code name old
-    made_dirs=() put_files=()
+    made_dirs=() put_files=() stage=''
     check_python
     [ -z "$conf" ] || "$python" -m json.tool "$conf" >/dev/null || die "$conf is no JSON"
+    trap clean_up EXIT
     make_dir "$lib_dir"
     make_dir "$bin_dir"
     stage=$(mktemp -d "$lib_dir/.stage.XXXXXX")
-    trap 'rm -rf "$stage"' EXIT
     build_code
-    id=$(cd "$stage/code" && find . -name '*.py' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
-    code=$lib_dir/$id
-    [ -d "$code" ] || { touch "$stage/code/$mark" && mv -T "$stage/code" "$code"; }
     for name in "${executables[@]}"; do
-        executable_text "$name" "$code" >"$stage/$name"
+        executable_text "$name" "$stage/code" >"$stage/$name"
         chmod 755 "$stage/$name"
         CNI_COMMAND=VERSION "$stage/$name" </dev/null >/dev/null || die "$name does not run with $python; nothing was changed"
     done
-    for name in "${executables[@]}"; do put_file "$bin_dir/$name" 755 <"$stage/$name"; done
+    id=$(cd "$stage/code" && find . -name '*.py' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
+    code=$lib_dir/$id
+    put_code
+    for name in "${executables[@]}"; do put_file "$bin_dir/$name" 755 < <(executable_text "$name" "$code"); done
     if [ -n "$conf" ]; then
         make_dir "$conf_dir"
         put_file "$conf_dir/$(basename "$conf")" 644 <"$conf"

@@ -1,5 +1,6 @@
 """ADD, DEL and CHECK of the address plugin: one lock around the whole command."""
 
+import os
 from typing import Any
 
 from cni_protocol.address import CIDR, IP
@@ -132,6 +133,8 @@ def _read_dns(path: str) -> DNS:
     """The DNS settings of a resolv.conf, none without a path. Raises CNIError (code 5)."""
     if not path:
         return DNS()
+    if os.path.exists(path) and not os.path.isfile(path):  # a FIFO or a device could be read for ever
+        raise CNIError(IO_FAILURE, f"ipam.resolvConf: {path} cannot be read: it is no regular file")
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return parse_resolv_conf(file.read())

@@ -22,7 +22,7 @@ from cni_protocol.errors import IO_FAILURE, TRY_AGAIN_LATER, CNIError
 
 LOCK_BOUND = 15.0  # seconds to wait for the lock; a command of ours holds it for milliseconds
 _LAST_PREFIX = "last_reserved_ip."
-_OWNER_BYTES = 4096  # more than a reservation can hold; a larger file is none
+_OWNER_BYTES = 1 << 18  # more than a reservation can hold: an environment variable has 128 KiB (execve(2))
 
 
 class Owner(NamedTuple):
@@ -205,9 +205,12 @@ def _storage_errors(path: str) -> Iterator[None]:
 
 
 def _address_of(name: str) -> IP | None:
-    """The address that a file name stands for, None for `lock` and everything else that is no reservation."""
+    """The address that a file name stands for, None for `lock` and everything else that is no reservation.
+
+    Another spelling of an address is none either: releasing that address would not remove the file.
+    """
     try:
         ip = parse_ip(name)
     except ValueError:
         return None
-    return ip
+    return ip if str(ip) == name else None

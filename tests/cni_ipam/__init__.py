@@ -1,0 +1,84 @@
+"""Tests of cni_ipam: a network whose reservations lie in a directory of the test's own, and its lock."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni_ipam.__main__ import PLUGIN
+from cni_ipam.store import Store, open_store
+from cni_protocol.errors import CNIError
+from tests.cni_protocol import make_request
+
+HOLDER = """
+import fcntl, sys
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+class Network:
+    """The network `mynet` with its reservations in a directory."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.directory = data_dir / "mynet"
+
+    def call(
+        self,
+        command: str,
+        ipam: Any,
+        container_id: str = "c1",
+        *,
+        ifname: str = "eth0",
+        cni_args: str = "",
+        **keys: Any,
+    ) -> Any:
+        document = {"ipam": {"type": "cni-ipam", "dataDir": str(self.data_dir), **ipam}, **keys}
+        request = make_request(document, command, CNI_CONTAINERID=container_id, CNI_IFNAME=ifname, CNI_ARGS=cni_args)
+        return PLUGIN.commands[command](request)
+
+    def add(self, ipam: Any, container_id: str = "c1", **options: Any) -> list[str]:
+        """The addresses that an ADD gives."""
+        return [entry["address"] for entry in self.call("ADD", ipam, container_id, **options)["ips"]]
+
+    def refusal(self, command: str, ipam: Any, container_id: str = "c1", **options: Any) -> CNIError:
+        with pytest.raises(CNIError) as caught:
+            self.call(command, ipam, container_id, **options)
+        return caught.value
+
+    def put(self, address: str, content: str) -> None:
+        """A reservation file that somebody else wrote."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        (self.directory / address).write_bytes(content.encode())
+
+    def reserved(self) -> dict[str, str]:
+        """Every reservation file with its content."""
+        rest = ("lock", "last_reserved_ip.")
+        files = [path for path in self.directory.iterdir() if not path.name.startswith(rest)]
+        return {path.name: path.read_bytes().decode() for path in files}
+
+
+@contextmanager
+def opened(data_dir: Path, *, create: bool = True) -> Iterator[Store]:
+    with open_store(str(data_dir), "mynet", create=create) as store:
+        assert store is not None
+        yield store
+
+
+@contextmanager
+def held_elsewhere(data_dir: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Another process that holds the lock until its stdin is closed."""
+    with opened(data_dir):
+        pass
+    command = [sys.executable, "-c", HOLDER, str(data_dir / "mynet" / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        yield process

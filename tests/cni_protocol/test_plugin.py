@@ -1,0 +1,276 @@
+"""The main() of both plugins: whatever comes in, one JSON document goes out and the exit status is right."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni_protocol.errors import (
+    DECODING_FAILURE,
+    INCOMPATIBLE_VERSION,
+    INTERNAL,
+    INVALID_CONFIG,
+    INVALID_ENVIRONMENT,
+    IO_FAILURE,
+    CNIError,
+)
+from cni_protocol.plugin import Plugin, answer
+from cni_protocol.request import Request
+from cni_protocol.version import SUPPORTED
+from tests.cni_protocol import ENV
+
+ROOT = str(Path(__file__).resolve().parents[2])
+ADD = {**ENV, "CNI_COMMAND": "ADD"}
+DUMMY = {"CNI_CONTAINERID": "", "CNI_IFNAME": "dummy", "CNI_NETNS": "dummy", "CNI_PATH": "dummy"}  # what podman sends
+
+
+def fail(error: BaseException) -> Any:
+    def function(_: Request) -> dict[str, Any] | None:
+        raise error
+
+    return function
+
+
+def echo(request: Request) -> dict[str, Any]:
+    return {"command": request.command, "config": request.config}
+
+
+def call(function: Any, stdin: bytes, env: dict[str, str] = ADD) -> tuple[int, Any]:
+    """Exit status, and the one document on stdout."""
+    status, output = answer(Plugin("toy", "plays", {"ADD": function, "DEL": function}), env, lambda: stdin)
+    assert output.endswith(b"\n")
+    return status, json.loads(output.decode("ascii"))
+
+
+def config(**keys: Any) -> bytes:
+    return json.dumps({"cniVersion": "0.4.0", "name": "mynet", **keys}).encode()
+
+
+def test_a_command_is_given_the_request_and_its_answer_is_printed() -> None:
+    status, document = call(echo, config(x="ü\ud800"))
+    assert status == 0
+    assert document == {"command": "ADD", "config": {"cniVersion": "0.4.0", "name": "mynet", "x": "ü\ud800"}}
+
+
+def test_no_answer_is_no_output() -> None:
+    assert answer(Plugin("toy", "plays", {"ADD": lambda _: None}), ADD, lambda: config()) == (0, b"")
+
+
+def test_an_error_becomes_the_error_object_of_the_specification() -> None:
+    error = CNIError(103, "it is ü\ud800", "more\nof it")
+    assert call(fail(error), config()) == (
+        1,
+        {"cniVersion": "0.4.0", "code": 103, "msg": "it is ü\ud800", "details": "more\nof it"},
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("k"), OSError(28, "No space left on device"), RecursionError(), MemoryError()],
+    ids=lambda error: type(error).__name__,
+)
+def test_the_unforeseen_becomes_an_error_object_too(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    status, document = call(fail(error), config())
+    assert status == 1
+    assert (document["cniVersion"], document["code"]) == ("0.4.0", INTERNAL)
+    assert document["msg"] == f"unforeseen failure of toy: {error!r}"
+    assert "Traceback" in document["details"]
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("Traceback")
+
+
+@pytest.mark.parametrize("version", SUPPORTED)
+def test_an_error_has_the_version_of_the_configuration(version: str) -> None:
+    assert call(fail(CNIError(7, "")), config(cniVersion=version))[1]["cniVersion"] == version
+
+
+@pytest.mark.parametrize(
+    ("stdin", "code", "version"),
+    [
+        (b'{"name": "mynet"}', 7, "0.1.0"),
+        (b'{"name": "mynet", "cniVersion": ""}', 7, "0.1.0"),
+        (b'{"name": "mynet", "cniVersion": "3.0.0"}', INCOMPATIBLE_VERSION, "1.1.0"),
+        (b'{"name": "mynet", "cniVersion": 1}', INVALID_CONFIG, "1.1.0"),
+        (b'{"name": "mynet", "cniVersion": NaN}', INVALID_CONFIG, "1.1.0"),
+        (b'{"name": "mynet", "cniVersion": ["0.4.0"]}', INVALID_CONFIG, "1.1.0"),
+        (b'{"name": ".", "cniVersion": "0.4.0"}', INVALID_CONFIG, "0.4.0"),
+        (b"", DECODING_FAILURE, "1.1.0"),
+        (b"{", DECODING_FAILURE, "1.1.0"),
+        (b"[]", DECODING_FAILURE, "1.1.0"),
+        (b"\xff\xff", DECODING_FAILURE, "1.1.0"),
+        (b"[" * 200_000, DECODING_FAILURE, "1.1.0"),
+        (b'{"mtu": ' + b"1" * 5000 + b"}", DECODING_FAILURE, "1.1.0"),
+    ],
+    ids=[
+        "no-version",
+        "empty-version",
+        "unknown-version",
+        "number",
+        "nan",
+        "list",
+        "bad-name",
+        "empty",
+        "cut-off",
+        "no-object",
+        "no-utf-8",
+        "deep",
+        "huge-int",
+    ],
+)
+def test_bad_stdin_is_an_error_object_in_a_version_that_exists(stdin: bytes, code: int, version: str) -> None:
+    status, document = call(fail(CNIError(7, "")), stdin)
+    assert (status, document["code"], document["cniVersion"]) == (1, code, version)
+    assert list(document) == ["cniVersion", "code", "msg", "details"]
+
+
+def test_nan_and_infinity_in_keys_that_nobody_reads_do_no_harm() -> None:
+    assert call(lambda _: {}, b'{"cniVersion": "0.4.0", "name": "mynet", "x": [NaN, -Infinity, 1e999]}') == (0, {})
+
+
+def test_a_wrong_environment_is_told_in_the_version_of_the_configuration() -> None:
+    status, document = call(echo, config(), {"CNI_COMMAND": "ADD"})
+    assert (status, document["code"], document["cniVersion"]) == (1, INVALID_ENVIRONMENT, "0.4.0")
+
+
+@pytest.mark.parametrize("command", ["CHECK", "STATUS", "GC"])
+def test_a_command_that_the_plugin_lacks_is_named(command: str) -> None:
+    status, document = call(echo, config(cniVersion="1.1.0"), {**ADD, "CNI_COMMAND": command})
+    assert (status, document["code"]) == (1, INVALID_ENVIRONMENT)
+    assert document["msg"] == f"CNI_COMMAND={command} is not implemented by toy"
+
+
+@pytest.mark.parametrize("env", [{}, ENV, DUMMY], ids=["bare", "attachment", "dummy"])
+@pytest.mark.parametrize(
+    ("stdin", "version"),
+    [
+        (b"", "1.1.0"),
+        (b" \n", "1.1.0"),
+        (b"{}", "1.1.0"),
+        (b'{"cniVersion": "0.2.0"}', "0.2.0"),
+        (b'{"cniVersion": "7.0.0", "name": 5}', "7.0.0"),
+        (b'{"cniVersion": null}', "1.1.0"),
+    ],
+)
+def test_version_needs_nothing_but_its_name(env: dict[str, str], stdin: bytes, version: str) -> None:
+    expected = {"cniVersion": version, "supportedVersions": list(SUPPORTED)}
+    assert call(fail(AssertionError()), stdin, {**env, "CNI_COMMAND": "VERSION"}) == (0, expected)
+
+
+@pytest.mark.parametrize("stdin", [b"{", b"[]", b"1", b"\xff", b"[" * 200_000])
+def test_version_with_a_stdin_that_is_no_object_is_refused(stdin: bytes) -> None:
+    status, document = call(echo, stdin, {"CNI_COMMAND": "VERSION"})
+    assert (status, document["code"], document["cniVersion"]) == (1, DECODING_FAILURE, "1.1.0")
+
+
+def test_a_stdin_that_cannot_be_read_is_an_error_object() -> None:
+    def read() -> bytes:
+        raise CNIError(IO_FAILURE, "stdin cannot be read")
+
+    status, output = answer(Plugin("toy", "plays", {}), ADD, read)
+    assert status == 1
+    assert json.loads(output) == {"cniVersion": "1.1.0", "code": 5, "msg": "stdin cannot be read", "details": ""}
+
+
+# The whole process: main() with its real descriptors.
+
+MAIN = f"""
+import sys
+sys.path.insert(0, {ROOT!r})
+from cni_protocol import plugin
+from tests.cni_protocol.test_plugin import echo, fail
+plugin.STDIN_SECONDS, plugin.STDIN_BOUND = 0.3, 100_000
+commands = {{"ADD": echo, "DEL": lambda request: None, "CHECK": fail(KeyError("k"))}}
+sys.exit(plugin.main(plugin.Plugin("toy", "plays", commands)))
+"""
+
+
+def run(
+    *arguments: str, env: dict[str, str] = ADD, shell: str = "", **options: Any
+) -> "subprocess.CompletedProcess[bytes]":
+    """Run main() in a process of its own; `shell` holds redirections such as `2>&-`."""
+    command = [sys.executable, "-c", MAIN, *arguments]
+    if shell:
+        command = ["/bin/sh", "-c", f'exec "$@" {shell}', "sh", *command]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": 20, **options}
+    return subprocess.run(command, env=env, check=False, **options)
+
+
+def test_main_reads_a_configuration_and_prints_one_document() -> None:
+    result = run(input=config(x="y" * 90_000))
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert json.loads(result.stdout)["config"]["x"] == "y" * 90_000
+
+
+def test_main_without_an_answer_prints_nothing() -> None:
+    result = run(input=config(), env={**ADD, "CNI_COMMAND": "DEL"})
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("shell", ["", "2>&-", "2>/dev/full"], ids=["stderr-open", "stderr-closed", "stderr-full"])
+def test_main_prints_an_error_object_and_nothing_else(shell: str) -> None:
+    result = run(input=config(), env={**ADD, "CNI_COMMAND": "CHECK"}, shell=shell)
+    assert result.returncode != 0
+    assert json.loads(result.stdout)["code"] == INTERNAL
+    assert result.stderr.startswith(b"" if shell else b"Traceback")
+
+
+def test_a_stdin_in_pieces_is_read_to_its_end() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", MAIN], env=ADD, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as process:
+        assert process.stdin is not None
+        for byte in config():
+            process.stdin.write(bytes([byte]))
+        output, _ = process.communicate(timeout=20)
+    assert json.loads(output)["command"] == "ADD"
+
+
+def test_a_stdin_without_end_is_given_up() -> None:
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, b'{"cniVersion": "1.0.0",')
+        result = run(stdin=reader)
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["code"] == IO_FAILURE
+    assert "stdin did not end" in json.loads(result.stdout)["msg"]
+
+
+@pytest.mark.parametrize(
+    ("shell", "said"),
+    [("<&-", "stdin cannot be read"), ("< /dev/zero", "is larger than 100000 bytes")],
+    ids=["closed", "endless"],
+)
+def test_a_stdin_that_is_no_use_is_told(shell: str, said: str) -> None:
+    result = run(shell=shell)
+    document = json.loads(result.stdout)
+    assert (result.returncode, document["code"], result.stderr) == (1, IO_FAILURE, b"")
+    assert said in document["msg"]
+
+
+def test_from_a_terminal_without_a_command_nobody_waits_for_stdin() -> None:
+    master, terminal = pty.openpty()
+    try:
+        result = run(env={}, stdin=terminal)
+    finally:
+        os.close(master)
+        os.close(terminal)
+    assert json.loads(result.stdout)["code"] == INVALID_ENVIRONMENT
+    assert "CNI_COMMAND is not set" in json.loads(result.stdout)["msg"]
+
+
+def test_help_goes_to_stdout_and_an_unknown_option_to_stderr() -> None:
+    known, unknown = run("--help", env={}), run("--halp", env={})
+    assert (known.returncode, known.stderr) == (0, b"")
+    assert (unknown.returncode, unknown.stdout) == (2, b"")
+    for text in (known.stdout, unknown.stderr):
+        assert text.startswith(b"toy: plays\n")
+        assert b"ADD, DEL, CHECK, VERSION" in text

@@ -1,0 +1,236 @@
+"""The rules that our own sources keep: what may import what, and how large things may grow. Read with `ast`."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("cni_protocol", "cni_bridge", "cni_ipam")
+FILES = sorted(str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+FILE_LINES = 400
+FUNCTION_LINES = 50
+
+# Which of our packages a package may import, beside itself.
+ALLOWED = {"cni_protocol": set[str](), "cni_bridge": {"cni_protocol"}, "cni_ipam": {"cni_protocol"}}
+
+# The one importer of pyroute2: everything else goes through it, and it is imported late.
+MESSAGES = "cni_bridge/messages.py"
+
+# Modules that compute and touch nothing, and what they must not import: the host and the rooms that reach for it.
+PURE = (
+    "cni_ipam/ranges.py",
+    "cni_ipam/resolvconf.py",
+    "cni_bridge/plan.py",
+    "cni_bridge/verify.py",
+    "cni_bridge/links.py",
+)
+IMPURE_STDLIB = {
+    *("asyncio", "ctypes", "fcntl", "glob", "io", "multiprocessing", "os", "pathlib", "select", "shutil"),
+    *("signal", "socket", "subprocess", "tempfile", "threading", "time"),
+}
+PURE_OF_OURS = {
+    *("cni_protocol.address", "cni_protocol.errors", "cni_protocol.result", "cni_protocol.version"),
+    *("cni_bridge.config", "cni_bridge.links", "cni_bridge.plan", "cni_ipam.ranges"),
+}
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def tree_of(file: str) -> ast.Module:
+    return ast.parse((ROOT / file).read_text(encoding="utf-8"), file)
+
+
+def imported_by(tree: ast.Module, file: str) -> set[str]:
+    """The full names of all modules that a file imports, wherever it does; `from x import y` may name x.y too."""
+    package = Path(file).parent.parts
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join((*above, *filter(None, [node.module])))
+            names = {".".join(filter(None, [base, alias.name])) for alias in node.names}
+            submodules = {name for name in names if is_module(name)}
+            found |= submodules or {base}
+    return found
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def top_level(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def definitions_in(tree: ast.Module) -> Iterator[Definition]:
+    for node in ast.walk(tree):
+        if isinstance(node, Definition):
+            yield node
+
+
+def public_definitions(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Definition]]:
+    """What a module or a class offers to others: no names with an underscore in front, nothing inside functions."""
+    for node in body:
+        if isinstance(node, Definition) and not node.name.startswith("_"):
+            yield prefix + node.name, node
+            if isinstance(node, ast.ClassDef):
+                yield from public_definitions(node.body, f"{node.name}.")
+
+
+def test_the_rules_have_files_to_look_at() -> None:
+    assert {file.partition("/")[0] for file in FILES} == set(PACKAGES)
+    assert {MESSAGES, *PURE} <= set(FILES)
+
+
+@pytest.mark.parametrize(
+    ("source", "imports"),
+    [
+        ("import os.path, json", {"os.path", "json"}),
+        ("from os import path", {"os"}),
+        ("from . import store, nonsense", {"cni_ipam.store"}),
+        ("from .store import Owner", {"cni_ipam.store"}),
+        ("from .. import cni_bridge", {"cni_bridge"}),
+        ("def f():\n    from cni_bridge import kernel", {"cni_bridge.kernel"}),
+        ("try:\n    import ipaddress as x\nexcept ImportError:\n    pass", {"ipaddress"}),
+    ],
+)
+def test_imports_are_found_wherever_they_stand(source: str, imports: set[str]) -> None:
+    assert imported_by(ast.parse(source), "cni_ipam/commands.py") == imports
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_imports_are_the_standard_library_pyroute2_and_our_own(file: str) -> None:
+    allowed = (sys.stdlib_module_names - {"ipaddress"}) | set(PACKAGES)
+    if file == MESSAGES:
+        allowed |= {"pyroute2"}
+    assert top_level(imported_by(tree_of(file), file)) <= allowed
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_no_module_is_imported_by_a_computed_name(file: str) -> None:
+    """So that the other tests here see every import. messages.py finds a package's place, and imports nothing so."""
+    names = {node.id for node in ast.walk(tree_of(file)) if isinstance(node, ast.Name)}
+    names |= {node.attr for node in ast.walk(tree_of(file)) if isinstance(node, ast.Attribute)}
+    assert not names & {"__import__", "import_module", "exec_module", "exec", "eval"}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_imports_point_one_way(file: str) -> None:
+    package = file.partition("/")[0]
+    ours = top_level(imported_by(tree_of(file), file)) & set(PACKAGES)
+    assert ours <= ALLOWED[package] | {package}
+
+
+@pytest.mark.parametrize("file", PURE)
+def test_pure_modules_import_nothing_that_touches_the_host(file: str) -> None:
+    imported = imported_by(tree_of(file), file)
+    assert not top_level(imported) & IMPURE_STDLIB
+    assert {name for name in imported if top_level({name}) <= set(PACKAGES)} <= PURE_OF_OURS
+
+
+@pytest.mark.parametrize("file", PURE)
+def test_pure_modules_call_nothing_that_touches_the_host(file: str) -> None:
+    called = {
+        node.func.id
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert not called & {"open", "print", "input"}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_stdout_belongs_to_the_protocol(file: str) -> None:
+    """Whatever is printed goes to stderr; cni_protocol/plugin.py alone writes to stdout."""
+    if file == "cni_protocol/plugin.py":
+        return
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            assert [ast.unparse(word.value) for word in node.keywords if word.arg == "file"] == ["sys.stderr"]
+        assert not (isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.stdout", "sys.__stdout__"))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_everything_public_has_a_docstring(file: str) -> None:
+    tree = tree_of(file)
+    assert ast.get_docstring(tree), "the module"
+    assert not [name for name, node in public_definitions(tree.body) if not ast.get_docstring(node)]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_files_and_functions_stay_readable(file: str) -> None:
+    assert len((ROOT / file).read_text(encoding="utf-8").splitlines()) <= FILE_LINES
+    functions = [node for node in definitions_in(tree_of(file)) if not isinstance(node, ast.ClassDef)]
+    long = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
+    assert {name: lines for name, lines in long.items() if lines > FUNCTION_LINES} == {}
+
+
+# What a call really loads, in an interpreter of its own.
+
+PROBE = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from importlib import import_module
+package, env, stdin = json.loads(sys.argv[2])
+from cni_protocol.plugin import answer
+status, output = answer(import_module(package + ".__main__").PLUGIN, env, stdin.encode)
+print(json.dumps([status, json.loads(output or "null"), sorted(sys.modules)]))
+"""
+HEAVY = ("pyroute2", "asyncio", "ssl", "ipaddress", "multiprocessing", "logging", "subprocess", "dataclasses")
+
+
+def probe(package: str, command: str, config: dict[str, Any] | None) -> tuple[int, Any, list[str]]:
+    """Serve one call. Returns its exit status, its answer, and which of HEAVY it loaded."""
+    env = {"CNI_COMMAND": command, "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0"}
+    call = json.dumps([package, env, json.dumps(config) if config is not None else ""])
+    output = subprocess.run(
+        [sys.executable, "-I", "-c", PROBE, str(ROOT), call], check=True, stdout=subprocess.PIPE, timeout=60
+    ).stdout
+    status, answered, modules = json.loads(output)
+    return status, answered, [name for name in HEAVY if any(each.startswith(name) for each in modules)]
+
+
+def test_the_probe_sees_what_is_loaded() -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import cni_bridge.messages; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-I", "-c", code], check=True, stdout=subprocess.PIPE, text=True, timeout=60
+    ).stdout.split()
+    assert "pyroute2.netlink.rtnl.ifinfmsg" in loaded
+
+
+@pytest.mark.parametrize("package", ["cni_ipam", "cni_bridge"])
+def test_version_loads_nothing_heavy(package: str) -> None:
+    status, answered, heavy = probe(package, "VERSION", None)
+    assert (status, heavy) == (0, [])
+    assert "supportedVersions" in answered
+
+
+@pytest.mark.parametrize("package", ["cni_ipam", "cni_bridge"])
+@pytest.mark.parametrize("command", ["ADD", "CHECK"])
+def test_a_configuration_error_loads_nothing_heavy(package: str, command: str) -> None:
+    config = {"cniVersion": "1.0.0", "name": "mynet", "bridge": "a/b", "mtu": -1, "ipam": {"type": 5}}
+    status, answered, heavy = probe(package, command, config)
+    assert (status, answered["code"], heavy) == (1, 7, [])
+
+
+def test_the_address_plugin_never_loads_anything_heavy(tmp_path: Path) -> None:
+    config: dict[str, Any] = {
+        "cniVersion": "1.0.0",
+        "name": "mynet",
+        "ipam": {"dataDir": str(tmp_path), "subnet": "10.1.0.0/16", "routes": [{"dst": "0.0.0.0/0"}]},
+    }
+    status, result, heavy = probe("cni_ipam", "ADD", config)
+    assert (status, heavy) == (0, [])
+    assert result["ips"][0]["address"] == "10.1.0.2/16"
+    assert probe("cni_ipam", "CHECK", {**config, "prevResult": result}) == (0, None, [])
+    assert probe("cni_ipam", "DEL", {**config, "prevResult": result}) == (0, None, [])
+    assert not (tmp_path / "mynet" / "10.1.0.2").exists()

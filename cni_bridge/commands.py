@@ -36,12 +36,12 @@ def add(request: Request) -> dict[str, Any]:
             wiring.connect(host, namespace, config, attachment, undo)
             plan = _ask_ipam(config, request, undo)
             wiring.configure_container(inside, namespace, plan, attachment.ifname)
-            wiring.configure_gateway(host, config, plan, attachment, undo)
             if plan.masqueraded:
                 undo.on_failure(masquerade.delete_masquerade, attachment)
                 masquerade.ensure_masquerade(attachment, plan.masqueraded)
             interfaces = wiring.list_interfaces(host, inside, config, attachment, request.netns)
             wiring.go_live(host, namespace, plan, attachment, interfaces[-1].mac)
+            wiring.configure_gateway(host, config, plan)
     return result_to_json(make_result(plan, interfaces).after(config.previous), request.version)
 
 

@@ -4,7 +4,6 @@ Must not: run another plugin, or read a configuration that is not parsed.
 """
 
 import sys
-from collections.abc import Callable
 
 from cni_protocol.address import CIDR
 from cni_protocol.errors import ALREADY_EXISTS, INVALID_CONFIG, CNIError
@@ -14,7 +13,7 @@ from . import sysctl
 from .announce import announce
 from .config import BridgeConfig
 from .kernel import Kernel
-from .links import Link, Veth
+from .links import Veth
 from .namespace import Namespace, host_lock
 from .plan import Attachment, Plan
 from .undo import Undo
@@ -79,28 +78,34 @@ def configure_container(inside: Kernel, namespace: Namespace, plan: Plan, ifname
     inside.add_routes(link, plan.programmed)
 
 
-def configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, attachment: Attachment, undo: Undo) -> None:
-    """The gateway addresses on the bridge, and forwarding. Raises CNIError (code 7) when others are in the way."""
-    bridge = host.get_bridge(config.bridge)
-    present = host.list_addresses(bridge)
-    for gateway in plan.gateways:
-        if gateway in present:
-            continue
-        for other in _in_the_way(gateway, present, plan):
-            if not config.force_address:
-                raise CNIError(
-                    INVALID_CONFIG,
-                    f"bridge {config.bridge} has address {other}, and this network wants {gateway} there; use another "
-                    'bridge, or set "forceAddress": true to replace it',
-                )
-            undo.on_failure(_if_unused, host, bridge, attachment, host.add_address, other)
-            host.delete_address(bridge, other)
-        sysctl.own_routes(bridge.name, ipv6=gateway.version == 6)
-        undo.on_failure(_if_unused, host, bridge, attachment, host.delete_address, gateway)
-        host.add_address(bridge, gateway)
-        host.set_mac(bridge, bridge.mac)  # keeps it: a bridge without a MAC of its own takes that of its lowest port
-    for version in {gateway.version for gateway in plan.gateways}:
-        sysctl.ensure_forwarding(version)
+def configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan) -> None:
+    """The gateway addresses on the bridge, and forwarding. Raises CNIError (code 7) when others are in the way.
+
+    The last step of ADD, done or undone under the host's lock: nobody comes to rely on an address that goes again.
+    """
+    if not plan.gateways:
+        return
+    with host_lock(), Undo() as undo:
+        bridge = host.get_bridge(config.bridge)
+        present = host.list_addresses(bridge)
+        for gateway in plan.gateways:
+            if gateway in present:
+                continue
+            for other in _in_the_way(gateway, present, plan):
+                if not config.force_address:
+                    raise CNIError(
+                        INVALID_CONFIG,
+                        f"bridge {config.bridge} has address {other}, and this network wants {gateway} there; use "
+                        'another bridge, or set "forceAddress": true to replace it',
+                    )
+                undo.on_failure(host.add_address, bridge, other)
+                host.delete_address(bridge, other)
+            sysctl.own_routes(bridge.name, ipv6=gateway.version == 6)
+            undo.on_failure(host.delete_address, bridge, gateway)
+            host.add_address(bridge, gateway)
+            host.set_mac(bridge, bridge.mac)  # keeps it: a bridge without a MAC of its own has that of its lowest port
+        for version in {gateway.version for gateway in plan.gateways}:
+            sysctl.ensure_forwarding(version)
 
 
 def go_live(host: Kernel, namespace: Namespace, plan: Plan, attachment: Attachment, mac: str) -> None:
@@ -182,12 +187,3 @@ def _delete_unused_bridge(host: Kernel, name: str) -> None:
         bridge = host.find_link(name)
         if bridge is not None and not host.list_ports(bridge):
             host.delete_link(name)
-
-
-def _if_unused(
-    host: Kernel, bridge: Link, attachment: Attachment, step: Callable[[Link, CIDR], object], address: CIDR
-) -> None:
-    """Take a change of the bridge's addresses back, unless another container has come to rely on it meanwhile."""
-    with host_lock():
-        if all(port.name == attachment.host_name for port in host.list_ports(bridge)):
-            step(bridge, address)

@@ -1,0 +1,405 @@
+"""Every primitive on links, addresses and routes, on the real kernel, judged by `ip -j -d`."""
+
+import errno
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from pytest_mock import MockerFixture
+
+from cni_bridge import kernel as subject
+from cni_bridge.kernel import Kernel
+from cni_bridge.links import Link, Veth
+from cni_bridge.netlink import NetlinkError, NetlinkSocket
+from cni_bridge.plan import Attachment
+from cni_protocol.address import parse_cidr, parse_ip
+from cni_protocol.errors import CNIError
+from cni_protocol.result import Route
+from tests.cni_bridge import open_container, open_kernel
+from tests.host import Host, wait_until
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def kernel(host: Host) -> Iterator[Kernel]:
+    """The kernel as the host sees it."""
+    with open_kernel(host) as opened:
+        yield opened
+
+
+@pytest.fixture
+def inside(host: Host) -> Iterator[Kernel]:
+    """The kernel as container c1 sees it, which has a veth to the host's v0 and 10.1.0.5/16 and fd00:1::5/64 there."""
+    host.add_container("c1")
+    host.run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "eth0", "netns", "c1")
+    host.run("ip", "link", "set", "v0", "up")
+    host.run("ip", "-n", "c1", "link", "set", "eth0", "up")
+    host.run("ip", "-n", "c1", "address", "add", "10.1.0.5/16", "dev", "eth0")
+    host.run("ip", "-n", "c1", "address", "add", "fd00:1::5/64", "dev", "eth0", "nodad")
+    with open_kernel(host, "c1") as opened:
+        yield opened
+
+
+def link(host: Host, name: str, container: str | None = None) -> Any:
+    return host.ip("link", "show", "dev", name, container=container)[0]
+
+
+def make_pair(host: Host, kernel: Kernel, **changes: Any) -> None:
+    host.add_container("c1")
+    host.run("ip", "link", "add", "br0", "type", "bridge")
+    host.run("ip", "link", "set", "br0", "up")
+    with open_container(host, "c1") as namespace:
+        veth = Veth(
+            host_name="veth1",
+            owner="mynet/c1/eth0",
+            bridge=kernel.get_link("br0").ifindex,
+            name="eth0",
+            namespace=namespace.descriptor,
+            mac="",
+            mtu=0,
+            hairpin=False,
+        )
+        kernel.create_veth(veth._replace(**changes))
+
+
+def test_a_link_is_found_by_name_and_index_as_ip_sees_it(host: Host, kernel: Kernel) -> None:
+    host.run("ip", "link", "add", "br0", "mtu", "1400", "type", "bridge")
+    seen = link(host, "br0")
+    found = kernel.find_link("br0")
+    assert found is not None
+    assert kernel.find_link_at(found.ifindex) == kernel.get_link("br0") == found
+    assert (found.ifindex, found.mac, found.mtu) == (seen["ifindex"], seen["address"], 1400)
+    assert (found.kind, found.up, found.promisc, found.master) == ("bridge", False, False, 0)
+
+
+def test_a_link_that_is_not_there_is_none_or_an_error(kernel: Kernel) -> None:
+    assert kernel.find_link("br0") is None
+    assert kernel.find_link_at(4711) is None
+    with pytest.raises(CNIError, match="interface br0 has vanished") as caught:
+        kernel.get_link("br0")
+    assert caught.value.code == 100
+
+
+@pytest.mark.parametrize(("mtu", "expected"), [(0, 1500), (1400, 1400), (9000, 9000), (68, 68)])
+def test_a_bridge_is_made_down_with_a_mac_of_its_own(host: Host, kernel: Kernel, mtu: int, expected: int) -> None:
+    assert kernel.create_bridge("br0", mtu) is True
+    made = link(host, "br0")
+    assert (made["linkinfo"]["info_kind"], made["mtu"]) == ("bridge", expected)
+    assert "UP" not in made["flags"]
+    assert int(made["address"][:2], 16) & 0b11 == 0b10  # locally administered, unicast
+    assert kernel.create_bridge("br0", 0) is False
+    assert link(host, "br0")["address"] == made["address"]
+
+
+def test_the_mac_of_a_bridge_stays_when_ports_come_and_go(host: Host, kernel: Kernel) -> None:
+    kernel.create_bridge("br0", 0)
+    before = link(host, "br0")["address"]
+    host.run("ip", "link", "add", "p0", "address", "02:00:00:00:00:01", "type", "veth", "peer", "name", "p1")
+    host.run("ip", "link", "set", "p0", "master", "br0", "up")
+    assert link(host, "br0")["address"] == before
+    host.run("ip", "link", "delete", "p0")
+    assert link(host, "br0")["address"] == before
+
+
+def test_set_mac_pins_the_mac_that_a_bridge_has_by_chance(host: Host, kernel: Kernel) -> None:
+    host.run("ip", "link", "add", "br0", "type", "bridge")
+    bridge = kernel.get_bridge("br0")
+    kernel.set_mac(bridge, bridge.mac)
+    host.run("ip", "link", "add", "p0", "address", "02:00:00:00:00:01", "type", "veth", "peer", "name", "p1")
+    host.run("ip", "link", "set", "p0", "master", "br0", "up")
+    assert link(host, "br0")["address"] == bridge.mac
+
+
+def test_a_name_taken_by_another_kind_of_link_is_no_bridge(host: Host, kernel: Kernel) -> None:
+    host.run("ip", "link", "add", "br0", "type", "veth", "peer", "name", "p1")
+    assert kernel.create_bridge("br0", 0) is False
+    for name, kind in (("br0", "veth"), ("lo", "physical")):
+        with pytest.raises(CNIError, match=f"interface {name} is there and is of kind {kind}") as caught:
+            kernel.get_bridge(name)
+        assert caught.value.code == 7
+
+
+def test_a_pair_is_born_as_it_is_to_be(host: Host, kernel: Kernel) -> None:
+    make_pair(host, kernel)
+    outer, inner = link(host, "veth1"), link(host, "eth0", "c1")
+    assert (outer["master"], outer["ifalias"]) == ("br0", "mynet/c1/eth0")
+    assert "UP" in outer["flags"]
+    assert "UP" not in inner["flags"]
+    assert outer["linkinfo"]["info_kind"] == inner["linkinfo"]["info_kind"] == "veth"
+    assert (outer["link_index"], inner["link_index"]) == (inner["ifindex"], outer["ifindex"])
+    assert outer["linkinfo"]["info_slave_data"]["hairpin"] is False
+    assert host.link_names() == ["br0", "veth1"]
+    found = kernel.get_link("veth1")
+    assert (found.peer, found.alias, found.kind) == (inner["ifindex"], "mynet/c1/eth0", "veth")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"mac": "0a:58:0a:f4:00:02"}, {"address": "0a:58:0a:f4:00:02"}),
+        ({"mtu": 1400}, {"mtu": 1400}),
+        ({"mtu": 65535}, {"mtu": 65535}),
+    ],
+    ids=["mac", "mtu", "largest mtu"],
+)
+def test_the_inner_end_gets_its_mac_and_both_get_the_mtu(
+    host: Host, kernel: Kernel, changes: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    make_pair(host, kernel, **changes)
+    inner, outer = link(host, "eth0", "c1"), link(host, "veth1")
+    assert {key: inner[key] for key in expected} == expected
+    assert outer["mtu"] == changes.get("mtu", 1500)
+    assert outer["address"] != changes.get("mac")
+
+
+def test_the_hairpin_of_a_port(host: Host, kernel: Kernel) -> None:
+    make_pair(host, kernel, hairpin=True)
+    assert link(host, "veth1")["linkinfo"]["info_slave_data"]["hairpin"] is True
+    assert kernel.get_link("veth1").hairpin is True
+
+
+def test_the_longest_owner_fits_an_alias(host: Host, kernel: Kernel) -> None:
+    owner = Attachment("n" * 300, "c" * 300, "fifteen-bytes-x").owner
+    make_pair(host, kernel, owner=owner)
+    assert link(host, "veth1")["ifalias"] == owner
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mtu": 67}, "Invalid argument; the kernel takes no such value; correct the configuration"),
+        ({"mac": "01:00:00:00:00:01"}, "Cannot assign requested address"),
+        ({"bridge": 4711}, ""),
+        ({"owner": "a" * 256}, ""),
+    ],
+    ids=["mtu too small", "multicast MAC", "no such bridge", "alias too long"],
+)
+def test_a_pair_that_cannot_be_is_an_error_that_names_both_ends(
+    host: Host, kernel: Kernel, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(CNIError) as caught:
+        make_pair(host, kernel, **changes)
+    assert caught.value.code == 100
+    assert "veth pair veth1 (host) and eth0 (container) cannot be created" in caught.value.msg
+    assert words in caught.value.msg
+
+
+def test_the_ports_of_a_bridge_are_listed(host: Host, kernel: Kernel) -> None:
+    for bridge in ("br0", "br1"):
+        host.run("ip", "link", "add", bridge, "type", "bridge")
+    for number, bridge in enumerate(("br0", "br0", "br1")):
+        host.run("ip", "link", "add", f"p{number}", "master", bridge, "type", "veth")
+    assert sorted(port.name for port in kernel.list_ports(kernel.get_bridge("br0"))) == ["p0", "p1"]
+    assert [port.name for port in kernel.list_ports(kernel.get_bridge("br1"))] == ["p2"]
+
+
+def test_deleting_tolerates_absence(host: Host, kernel: Kernel) -> None:
+    host.run("ip", "link", "add", "br0", "type", "bridge")
+    assert kernel.delete_link("br0") is True
+    assert host.link_names() == []
+    assert kernel.delete_link("br0") is False
+
+
+def test_up_and_promiscuous_do_not_undo_each_other(host: Host, kernel: Kernel) -> None:
+    host.run("ip", "link", "add", "br0", "type", "bridge")
+    bridge = kernel.get_bridge("br0")
+    kernel.set_promisc(bridge)
+    kernel.set_up(bridge)
+    assert {"UP", "PROMISC"} <= set(link(host, "br0")["flags"])
+    again = kernel.get_bridge("br0")
+    assert (again.up, again.promisc) == (True, True)
+
+
+@pytest.mark.parametrize("text", ["10.1.0.9/16", "10.1.0.9/32", "10.1.0.8/31", "fd00:1::9/64", "fd00:1::9/128"])
+def test_an_address_is_added_and_deleted(host: Host, inside: Kernel, text: str) -> None:
+    eth0, address = inside.get_link("eth0"), parse_cidr(text)
+    before = host.addresses("eth0", "c1")
+    assert inside.add_address(eth0, address) is True
+    assert sorted(host.addresses("eth0", "c1")) == sorted([*before, text])
+    assert address in inside.list_addresses(eth0)
+    assert inside.add_address(eth0, address) is False
+    inside.delete_address(eth0, address)
+    inside.delete_address(eth0, address)
+    assert host.addresses("eth0", "c1") == before
+
+
+def test_an_address_is_usable_at_once_and_has_its_broadcast_address(host: Host, inside: Kernel) -> None:
+    eth0 = inside.get_link("eth0")
+    host.run("ip", "-n", "c1", "address", "flush", "dev", "eth0")
+    inside.add_address(eth0, parse_cidr("10.9.0.5/24"))
+    inside.add_address(eth0, parse_cidr("fd00:9::5/64"))
+    infos = host.ip("address", "show", "dev", "eth0", container="c1")[0]["addr_info"]
+    v4, v6 = (next(info for info in infos if info["local"] == text) for text in ("10.9.0.5", "fd00:9::5"))
+    assert v4["broadcast"] == "10.9.0.255"
+    assert v6["nodad"] is True
+    assert "tentative" not in v6
+
+
+def test_only_the_addresses_of_the_link_are_listed(host: Host, kernel: Kernel) -> None:
+    for name in ("br0", "br1"):
+        host.run("ip", "link", "add", name, "type", "bridge")
+        host.run("ip", "address", "add", f"10.{name[-1]}.0.1/16", "dev", name)
+    assert [str(entry) for entry in kernel.list_addresses(kernel.get_link("br1"))] == ["10.1.0.1/16"]
+
+
+def route(dst: str, gw: str = "", **numbers: int) -> Route:
+    scope = 0 if gw or ":" in dst else 253
+    return Route(parse_cidr(dst), parse_ip(gw) if gw else None, **{"scope": scope, "table": 254, **numbers})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (route("0.0.0.0/0", "10.1.0.1"), {"dst": "default", "gateway": "10.1.0.1", "protocol": "boot"}),
+        (route("10.9.0.0/16", "10.1.0.1", mtu=1400, advmss=1360), {"metrics": [{"mtu": 1400, "advmss": 1360}]}),
+        (route("10.9.0.0/16", "10.1.0.1", priority=77), {"metric": 77}),
+        (route("10.9.0.0/16", "10.1.0.1", table=100), {"gateway": "10.1.0.1"}),
+        (route("10.9.0.0/16", "10.1.0.1", table=70000), {"gateway": "10.1.0.1"}),
+        (route("10.9.0.0/16"), {"scope": "link", "dst": "10.9.0.0/16"}),
+        (route("10.9.0.7/32", scope=253), {"scope": "link", "dst": "10.9.0.7"}),
+        (route("::/0", "fd00:1::1"), {"dst": "default", "gateway": "fd00:1::1"}),
+        (route("fd00:9::/64", "fd00:1::1", priority=5, table=100), {"metric": 5}),
+        (route("fd00:9::/64"), {"dst": "fd00:9::/64"}),
+    ],
+    ids=[
+        "default",
+        "metrics",
+        "priority",
+        "table",
+        "large table",
+        "on link",
+        "host",
+        "IPv6",
+        "IPv6 numbers",
+        "IPv6 link",
+    ],
+)
+def test_a_route_is_added_with_all_its_numbers(
+    host: Host, inside: Kernel, wanted: Route, expected: dict[str, Any]
+) -> None:
+    eth0 = inside.get_link("eth0")
+    inside.add_routes(eth0, [wanted])
+    family = "-6" if wanted.dst.version == 6 else "-4"
+    dst = str(wanted.dst) if wanted.dst.prefix else "default"
+    [seen] = host.ip(family, "route", "show", "table", str(wanted.table), "exact", dst, container="c1")
+    assert {key: seen.get(key) for key in expected} == expected
+    there = [entry for entry in inside.list_routes(eth0) if entry.dst == wanted.dst]
+    assert [(entry.gw, entry.table, entry.mtu, entry.advmss) for entry in there] == [
+        (wanted.gw, wanted.table, wanted.mtu, wanted.advmss)
+    ]
+
+
+def test_a_route_beside_an_equal_one_is_no_conflict(host: Host, inside: Kernel) -> None:
+    eth0 = inside.get_link("eth0")
+    inside.add_routes(eth0, [route("10.9.0.0/16", "10.1.0.1"), route("10.9.0.0/16", "10.1.0.2")])
+    seen = host.ip("-4", "route", "show", "10.9.0.0/16", container="c1")
+    assert [entry["gateway"] for entry in seen] == ["10.1.0.1", "10.1.0.2"]
+
+
+def test_routes_of_other_links_and_local_ones_are_not_listed(host: Host, inside: Kernel) -> None:
+    host.run("ip", "-n", "c1", "link", "add", "br0", "type", "bridge")
+    host.run("ip", "-n", "c1", "link", "set", "br0", "up")
+    host.run("ip", "-n", "c1", "route", "add", "10.8.0.0/16", "dev", "br0")
+    listed = [str(entry.dst) for entry in inside.list_routes(inside.get_link("eth0"))]
+    assert "10.8.0.0/16" not in listed
+    assert sorted(dst for dst in listed if not dst.startswith(("fe80", "ff00"))) == ["10.1.0.0/16", "fd00:1::/64"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (route("0.0.0.0/0", "192.168.7.1"), "route 0.0.0.0/0 via 192.168.7.1 cannot be added: Network is unreachable"),
+        (route("::/0", "fd00:77::1"), "route ::/0 via fd00:77::1 cannot be added: "),
+        (route("10.9.0.0/16", "127.0.0.1"), "route 10.9.0.0/16 via 127.0.0.1 cannot be added: "),
+    ],
+    ids=["IPv4", "IPv6", "loopback"],
+)
+def test_a_gateway_that_cannot_be_reached_is_named(inside: Kernel, wanted: Route, words: str) -> None:
+    with pytest.raises(CNIError) as caught:
+        inside.add_routes(inside.get_link("eth0"), [wanted])
+    assert caught.value.code == 100
+    assert caught.value.msg.startswith(words)
+
+
+def test_the_remedy_for_an_unreachable_gateway_names_the_keys(inside: Kernel) -> None:
+    with pytest.raises(CNIError, match="correct routes and gateway in ipam"):
+        inside.add_routes(inside.get_link("eth0"), [route("0.0.0.0/0", "192.168.7.1")])
+
+
+@pytest.mark.parametrize("mtu", [67, 65536])
+def test_an_mtu_that_the_kernel_does_not_take_is_an_error(host: Host, kernel: Kernel, mtu: int) -> None:
+    with pytest.raises(CNIError, match="bridge br0 cannot be created: Invalid argument") as caught:
+        kernel.create_bridge("br0", mtu)
+    assert caught.value.code == 100
+    assert "correct the configuration" in caught.value.msg
+    assert host.link_names() == []
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.EOPNOTSUPP, "modules bridge, veth"), (errno.EPERM, "run the plugin as root"), (errno.ENOMEM, "")],
+    ids=["missing kind", "no right", "anything else"],
+)
+def test_a_refusal_says_what_was_done_and_what_may_help(
+    kernel: Kernel, mocker: MockerFixture, number: int, remedy: str
+) -> None:
+    mocker.patch.object(NetlinkSocket, "send", side_effect=NetlinkError(number, "Unknown device type", 0))
+    with pytest.raises(CNIError) as caught:
+        kernel.create_bridge("br0", 0)
+    assert caught.value.msg.startswith("bridge br0 cannot be created: ")
+    assert "(Unknown device type)" in caught.value.msg
+    assert remedy in caught.value.msg
+
+
+LO = Link(1, "lo", "", "", 65536, True, True, False, 0, 0, "", False, False)
+ACTIONS: dict[str, Callable[[Kernel], object]] = {
+    "find_link": lambda kernel: kernel.find_link("lo"),
+    "list_ports": lambda kernel: kernel.list_ports(LO),
+    "create_bridge": lambda kernel: kernel.create_bridge("br0", 0),
+    "delete_link": lambda kernel: kernel.delete_link("br0"),
+    "set_up": lambda kernel: kernel.set_up(LO),
+    "set_promisc": lambda kernel: kernel.set_promisc(LO),
+    "set_mac": lambda kernel: kernel.set_mac(LO, "02:00:00:00:00:01"),
+    "list_addresses": lambda kernel: kernel.list_addresses(LO),
+    "add_address": lambda kernel: kernel.add_address(LO, parse_cidr("10.1.0.5/16")),
+    "delete_address": lambda kernel: kernel.delete_address(LO, parse_cidr("10.1.0.5/16")),
+    "add_routes": lambda kernel: kernel.add_routes(LO, [route("10.9.0.0/16")]),
+    "list_routes": lambda kernel: kernel.list_routes(LO),
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS.values(), ids=ACTIONS.keys())
+def test_no_netlink_exception_leaves_the_kernel_room(
+    kernel: Kernel, mocker: MockerFixture, action: Callable[[Kernel], object]
+) -> None:
+    for method in ("send", "dump"):
+        mocker.patch.object(NetlinkSocket, method, side_effect=TimeoutError(errno.ETIMEDOUT, "timed out"))
+    with pytest.raises(CNIError) as caught:
+        action(kernel)
+    assert caught.value.code == 100
+    assert caught.value.msg.endswith(": timed out")
+
+
+def test_the_wait_ends_when_the_port_forwards(host: Host, kernel: Kernel) -> None:
+    make_pair(host, kernel)
+    host.run("ip", "-n", "c1", "link", "set", "eth0", "up")
+    kernel.wait_for_port("veth1")
+    assert link(host, "veth1")["linkinfo"]["info_slave_data"]["state"] == "forwarding"
+
+
+def test_a_port_that_never_forwards_is_an_error_after_a_bound(
+    host: Host, kernel: Kernel, mocker: MockerFixture
+) -> None:
+    make_pair(host, kernel)  # its other end stays down
+    mocker.patch.object(subject, "PORT_BOUND", 0.05)
+    with pytest.raises(CNIError, match="bridge port veth1 is up and does not forward") as caught:
+        kernel.wait_for_port("veth1")
+    assert caught.value.code == 100
+
+
+def test_a_link_that_runs_is_told_from_one_that_is_merely_up(host: Host, kernel: Kernel) -> None:
+    make_pair(host, kernel)
+    assert (kernel.get_link("veth1").up, kernel.get_link("veth1").running) == (True, False)
+    host.run("ip", "-n", "c1", "link", "set", "eth0", "up")
+    assert wait_until(lambda: kernel.get_link("veth1").running)

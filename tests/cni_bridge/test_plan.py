@@ -1,0 +1,233 @@
+"""From configuration and IPAM result to what the kernel should hold: tables."""
+
+from typing import Any
+
+import pytest
+
+from cni_bridge.config import BridgeConfig, parse_config
+from cni_bridge.plan import (
+    LAYER_2,
+    MAIN_TABLE,
+    SCOPE_LINK,
+    SCOPE_UNIVERSE,
+    Attachment,
+    make_plan,
+    make_result,
+    program_routes,
+)
+from cni_protocol.address import CIDR, IP, parse_cidr, parse_ip
+from cni_protocol.errors import CNIError
+from cni_protocol.result import DNS, Interface, IPConfig, Result, Route
+from tests.cni_bridge import make_request
+
+
+def config_of(**keys: Any) -> BridgeConfig:
+    return parse_config(make_request(ipam={"type": "host-local"}, **keys))
+
+
+def ip(address: str, gateway: str = "") -> IPConfig:
+    return IPConfig(parse_cidr(address), parse_ip(gateway) if gateway else None)
+
+
+def route(dst: str, gw: str = "", **numbers: int) -> Route:
+    return Route(parse_cidr(dst), parse_ip(gw) if gw else None, **numbers)
+
+
+def texts(cidrs: tuple[CIDR, ...]) -> list[str]:
+    return [str(cidr) for cidr in cidrs]
+
+
+def gateways_of(ips: tuple[IPConfig, ...]) -> list[IP | None]:
+    return [entry.gateway for entry in ips]
+
+
+@pytest.mark.parametrize("keys", [{}, {"isGateway": True}], ids=["plain", "gateway"])
+def test_a_result_without_addresses_is_refused(keys: dict[str, Any]) -> None:
+    with pytest.raises(CNIError) as caught:
+        make_plan(config_of(**keys), Result())
+    assert caught.value.code == 104
+    assert "host-local" in caught.value.msg
+
+
+@pytest.mark.parametrize(
+    ("keys", "entry", "gateway", "on_bridge"),
+    [
+        ({}, ip("10.1.0.5/16"), None, []),
+        ({}, ip("10.1.0.5/16", "10.1.0.1"), "10.1.0.1", []),
+        ({"isGateway": True}, ip("10.1.0.5/16"), "10.1.0.1", ["10.1.0.1/16"]),
+        ({"isGateway": True}, ip("10.1.9.5/24"), "10.1.9.1", ["10.1.9.1/24"]),
+        ({"isGateway": True}, ip("10.1.0.5/16", "10.1.255.254"), "10.1.255.254", ["10.1.255.254/16"]),
+        ({"isGateway": True}, ip("fd00:1::5/64"), "fd00:1::1", ["fd00:1::1/64"]),
+        ({"isDefaultGateway": True}, ip("fd00:1::5/64"), "fd00:1::1", ["fd00:1::1/64"]),
+    ],
+    ids=["none", "IPAM's stays", "network + 1", "own prefix", "IPAM's", "IPv6", "default gateway"],
+)
+def test_the_gateway_defaults_to_the_first_address(
+    keys: dict[str, Any], entry: IPConfig, gateway: str | None, on_bridge: list[str]
+) -> None:
+    plan = make_plan(config_of(**keys), Result(ips=(entry,)))
+    assert plan.ips == (IPConfig(entry.address, parse_ip(gateway) if gateway else None, 2),)
+    assert texts(plan.gateways) == on_bridge
+
+
+def test_several_addresses_of_a_family_each_have_their_gateway_once() -> None:
+    ips = (ip("10.1.0.5/16"), ip("10.1.0.6/16"), ip("10.2.0.5/16"), ip("fd00:1::5/64"), ip("fd00:2::5/64"))
+    plan = make_plan(config_of(isGateway=True), Result(ips=ips))
+    assert texts(plan.gateways) == ["10.1.0.1/16", "10.2.0.1/16", "fd00:1::1/64", "fd00:2::1/64"]
+    assert [entry.interface for entry in plan.ips] == [2] * 5
+    assert plan.routes == ()
+
+
+V4, V6 = ip("10.1.0.5/16"), ip("fd00:1::5/64")
+
+
+@pytest.mark.parametrize(
+    ("ips", "routes", "expected"),
+    [
+        ((V4,), (), [route("0.0.0.0/0", "10.1.0.1")]),
+        ((V6,), (), [route("::/0", "fd00:1::1")]),
+        ((V4, V6), (), [route("0.0.0.0/0", "10.1.0.1"), route("::/0", "fd00:1::1")]),
+        ((V4, V6), (route("0.0.0.0/0"),), [route("0.0.0.0/0"), route("::/0", "fd00:1::1")]),
+        ((V4,), (route("0.0.0.0/0"),), [route("0.0.0.0/0")]),
+        ((V4,), (route("0.0.0.0/0", "10.1.0.9"),), [route("0.0.0.0/0", "10.1.0.9")]),
+        ((V4,), (route("10.9.0.0/16"),), [route("10.9.0.0/16"), route("0.0.0.0/0", "10.1.0.1")]),
+        (
+            (V4,),
+            (route("0.0.0.0/0", table=7),),
+            [route("0.0.0.0/0", table=7), route("0.0.0.0/0", "10.1.0.1")],
+        ),
+        ((V4, ip("10.2.0.5/16")), (), [route("0.0.0.0/0", "10.1.0.1")]),
+    ],
+    ids=[
+        "IPv4",
+        "IPv6",
+        "dual stack",
+        "dual stack, one given",
+        "IPAM default without gw",
+        "IPAM default with gw",
+        "another route",
+        "default of another table",
+        "two subnets",
+    ],
+)
+def test_a_default_gateway_adds_a_default_route_for_a_family_without_one(
+    ips: tuple[IPConfig, ...], routes: tuple[Route, ...], expected: list[Route]
+) -> None:
+    plan = make_plan(config_of(isDefaultGateway=True), Result(ips=ips, routes=routes))
+    assert list(plan.routes) == expected
+
+
+def test_a_mere_gateway_adds_no_route() -> None:
+    assert make_plan(config_of(isGateway=True), Result(ips=(V4,))).routes == ()
+
+
+def test_a_default_route_of_ipam_without_gw_is_programmed_once_through_the_gateway() -> None:
+    plan = make_plan(config_of(isDefaultGateway=True), Result(ips=(V4,), routes=(route("0.0.0.0/0"),)))
+    assert plan.programmed == (route("0.0.0.0/0", "10.1.0.1", scope=SCOPE_UNIVERSE, table=MAIN_TABLE),)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gw", "scope", "table"),
+    [
+        (route("10.9.0.0/16"), "10.1.0.1", SCOPE_UNIVERSE, MAIN_TABLE),
+        (route("10.9.0.0/16", "10.1.0.7"), "10.1.0.7", SCOPE_UNIVERSE, MAIN_TABLE),
+        (route("10.9.0.0/16", scope=SCOPE_LINK), None, SCOPE_LINK, MAIN_TABLE),
+        (route("10.9.0.0/16", scope=0), "10.1.0.1", SCOPE_UNIVERSE, MAIN_TABLE),
+        (route("10.9.0.0/16", scope=200), "10.1.0.1", 200, MAIN_TABLE),
+        (route("fd00:9::/64"), "fd00:1::1", SCOPE_UNIVERSE, MAIN_TABLE),
+        (route("fd00:9::/64", scope=SCOPE_LINK), None, SCOPE_LINK, MAIN_TABLE),
+        (route("10.9.0.0/16", table=100), "10.1.0.1", SCOPE_UNIVERSE, 100),
+        (route("10.9.0.0/16", table=0), "10.1.0.1", SCOPE_UNIVERSE, MAIN_TABLE),
+    ],
+    ids=["default gw", "own gw", "on link", "universe", "site", "IPv6", "IPv6 on link", "table", "table 0"],
+)
+def test_a_route_gets_the_gateway_of_its_family_a_scope_and_a_table(
+    wanted: Route, gw: str | None, scope: int, table: int
+) -> None:
+    ips = (ip("10.1.0.5/16", "10.1.0.1"), ip("10.2.0.5/16", "10.2.0.1"), ip("fd00:1::5/64", "fd00:1::1"))
+    [programmed] = program_routes(ips, (wanted,))
+    assert programmed == wanted._replace(gw=parse_ip(gw) if gw else None, scope=scope, table=table)
+
+
+@pytest.mark.parametrize(
+    ("dst", "scope"), [("10.9.0.0/16", SCOPE_LINK), ("fd00:9::/64", SCOPE_UNIVERSE)], ids=["IPv4", "IPv6"]
+)
+def test_a_route_without_any_gateway_is_on_the_link(dst: str, scope: int) -> None:
+    [programmed] = program_routes((V4, V6), (route(dst),))
+    assert (programmed.gw, programmed.scope) == (None, scope)
+
+
+def test_the_numbers_of_a_route_are_kept_and_equal_routes_are_programmed_once() -> None:
+    routes = (route("10.9.0.0/16", "10.1.0.1", mtu=1400, advmss=1360, priority=50), route("10.9.0.0/16"))
+    twice = (*routes, routes[0], route("10.9.0.0/16", "10.1.0.1"))
+    programmed = program_routes((ip("10.1.0.5/16", "10.1.0.1"),), twice)
+    assert programmed == (
+        route("10.9.0.0/16", "10.1.0.1", mtu=1400, advmss=1360, priority=50, scope=0, table=MAIN_TABLE),
+        route("10.9.0.0/16", "10.1.0.1", scope=0, table=MAIN_TABLE),
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [({}, []), ({"ipMasq": True}, ["10.1.0.5/16", "fd00:1::5/64"])],
+    ids=["off", "on"],
+)
+def test_every_address_is_masqueraded_when_asked_for(keys: dict[str, Any], expected: list[str]) -> None:
+    assert texts(make_plan(config_of(**keys), Result(ips=(V4, V6))).masqueraded) == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, DNS(("10.0.0.53",), "ipam")),
+        ({"dns": {"domain": "own"}}, DNS((), "own")),
+        ({"dns": {}}, DNS(("10.0.0.53",), "ipam")),
+    ],
+    ids=["IPAM's", "the configuration's", "empty"],
+)
+def test_a_dns_object_replaces_that_of_the_ipam_plugin(keys: dict[str, Any], expected: DNS) -> None:
+    assert make_plan(config_of(**keys), Result(ips=(V4,), dns=DNS(("10.0.0.53",), "ipam"))).dns == expected
+
+
+def test_the_result_lists_bridge_host_and_container_with_the_addresses_on_the_last() -> None:
+    plan = make_plan(config_of(isDefaultGateway=True), Result(ips=(V4,)))
+    interfaces = (Interface("cni0"), Interface("veth1"), Interface("eth0", sandbox="/run/netns/c1"))
+    result = make_result(plan, interfaces)
+    assert result.interfaces == interfaces
+    assert result.interfaces[result.ips[0].interface or 0].name == "eth0"
+    assert gateways_of(result.ips) == [parse_ip("10.1.0.1")]
+    assert result.routes == (route("0.0.0.0/0", "10.1.0.1"),)
+    assert make_result(LAYER_2, interfaces) == Result(interfaces)
+
+
+def test_the_host_name_is_the_same_in_every_build() -> None:
+    # fixed on purpose: an update of the plugin must find the interfaces that its predecessor made
+    assert Attachment("mynet", "c1", "eth0").host_name == "veth956cd39114a"
+
+
+def test_host_names_fit_the_kernel_and_differ() -> None:
+    attachments = [
+        Attachment(network, container, ifname)
+        for network in ("mynet", "n" * 200)
+        for container in ("c1", "c" * 64, "d" * 500)
+        for ifname in ("eth0", "fifteen-bytes-x")
+    ]
+    names = [attachment.host_name for attachment in attachments]
+    assert len(set(names)) == len(attachments)
+    assert all(len(name.encode()) <= 15 for name in names)
+
+
+def test_an_owner_is_readable_when_it_is_short() -> None:
+    assert Attachment("mynet", "f" * 64, "eth0").owner == f"mynet/{'f' * 64}/eth0"
+
+
+def test_long_owners_fit_an_alias_and_differ() -> None:
+    long = "n" * 300
+    owners = {
+        Attachment(network, container, "fifteen-bytes-x").owner
+        for network in (long, long + "a", long + "b")
+        for container in (long, long + "a")
+    }
+    assert len(owners) == 6
+    assert all(len(owner.encode()) < 255 for owner in owners)  # IFALIASZ less the final NUL
+    assert all(owner.startswith("nnn") and owner.endswith("/fifteen-bytes-x") for owner in owners)

@@ -1,0 +1,227 @@
+"""CHECK's comparison: a table of what the kernel might hold, each producing exactly its difference."""
+
+from typing import Any
+
+import pytest
+
+from cni_bridge.config import parse_config
+from cni_bridge.links import Link
+from cni_bridge.plan import Attachment
+from cni_bridge.verify import Expected, Observed, find_differences, make_expected
+from cni_protocol.address import parse_cidr, parse_ip
+from cni_protocol.result import Interface, IPConfig, Result, Route
+from tests.cni_bridge import make_request
+
+ATTACHMENT = Attachment("mynet", "c1", "eth0")
+NETNS = "/run/netns/c1"
+CONFIG = {"isGateway": True, "ipMasq": True, "mtu": 1400, "ipam": {"type": "host-local"}}
+
+
+def link(ifindex: int, name: str, kind: str, **changes: Any) -> Link:
+    healthy = Link(
+        ifindex=ifindex,
+        name=name,
+        kind=kind,
+        mac="0a:58:0a:f4:00:02",
+        mtu=1400,
+        up=True,
+        running=True,
+        promisc=False,
+        master=0,
+        peer=0,
+        alias="",
+        hairpin=False,
+        forwarding=True,
+    )
+    return healthy._replace(**changes)
+
+
+BRIDGE = link(5, "cni0", "bridge")
+HOST = link(6, "veth1", "veth", master=5, peer=2)
+CONTAINER = link(2, "eth0", "veth", peer=6)
+ON_LINK = Route(parse_cidr("10.1.0.0/16"), None, table=254, scope=253, priority=0)
+DEFAULT = Route(parse_cidr("0.0.0.0/0"), parse_ip("10.1.0.1"), table=254, scope=0, priority=0)
+DEFAULT6 = Route(parse_cidr("::/0"), parse_ip("fd00:1::1"), table=254, scope=0, priority=1024)
+HEALTHY = Observed(
+    bridge=BRIDGE,
+    host=HOST,
+    container=CONTAINER,
+    addresses=[parse_cidr("10.1.0.5/16"), parse_cidr("fd00:1::5/64")],
+    routes=[ON_LINK, DEFAULT, DEFAULT6],
+    bridge_addresses=[parse_cidr("10.1.0.1/16"), parse_cidr("fd00:1::1/64")],
+    missing_rules=[],
+)
+PREVIOUS = Result(
+    interfaces=(Interface("cni0"), Interface("veth1"), Interface("eth0", "0a:58:0a:f4:00:02", 1400, NETNS)),
+    ips=(
+        IPConfig(parse_cidr("10.1.0.5/16"), parse_ip("10.1.0.1"), 2),
+        IPConfig(parse_cidr("fd00:1::5/64"), parse_ip("fd00:1::1"), 2),
+    ),
+    routes=(Route(parse_cidr("0.0.0.0/0")), Route(parse_cidr("::/0"), parse_ip("fd00:1::1"))),
+)
+
+
+def differences(
+    keys: dict[str, Any] | None = None, observed: Observed = HEALTHY, previous: Result = PREVIOUS
+) -> list[str]:
+    config = parse_config(make_request("CHECK", **{**CONFIG, **(keys or {})}))
+    return find_differences(config, ATTACHMENT, make_expected(previous, "eth0", NETNS), observed)
+
+
+@pytest.mark.parametrize(
+    ("keys", "changes"),
+    [
+        ({}, {}),
+        ({"mtu": 0}, {"container": CONTAINER._replace(mtu=9000)}),
+        ({}, {"container": CONTAINER._replace(mac="02:00:00:00:00:01")}),
+        ({}, {"addresses": [*HEALTHY.addresses, parse_cidr("10.9.0.1/32"), parse_cidr("fe80::1/64")]}),
+        ({}, {"routes": [*HEALTHY.routes, DEFAULT._replace(priority=900), DEFAULT._replace(table=100)]}),
+        ({}, {"bridge_addresses": [*HEALTHY.bridge_addresses, parse_cidr("192.168.0.1/24")]}),
+        ({}, {"bridge": BRIDGE._replace(promisc=True, mtu=1500, mac="02:00:00:00:00:02")}),
+        ({}, {"host": HOST._replace(name="other", mac="02:00:00:00:00:03", alias="")}),
+        ({"promiscMode": True}, {"bridge": BRIDGE._replace(promisc=True)}),
+        ({"hairpinMode": True}, {"host": HOST._replace(hairpin=True)}),
+        ({"isGateway": False}, {"bridge_addresses": []}),
+    ],
+    ids=[
+        "as ADD left it",
+        "mtu of the kernel's choice",
+        "another MAC in the container",
+        "further addresses",
+        "further routes",
+        "further bridge addresses",
+        "a promiscuous bridge with its own mtu",
+        "a host end of another name",
+        "promiscMode",
+        "hairpinMode",
+        "no gateway",
+    ],
+)
+def test_a_healthy_attachment_has_no_difference(keys: dict[str, Any], changes: dict[str, Any]) -> None:
+    assert differences(keys, HEALTHY._replace(**changes)) == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "changes", "expected"),
+    [
+        ({}, {"bridge": None}, "bridge cni0 is missing"),
+        ({}, {"bridge": BRIDGE._replace(kind="vxlan")}, "cni0 is of kind vxlan, not a bridge"),
+        ({}, {"bridge": BRIDGE._replace(kind="")}, "cni0 is of kind physical, not a bridge"),
+        ({}, {"bridge": BRIDGE._replace(up=False)}, "bridge cni0 is down (`ip link set cni0 up`)"),
+        ({"promiscMode": True}, {}, "bridge cni0 is not promiscuous, and promiscMode is on"),
+        ({}, {"container": None}, "interface eth0 is missing in the container"),
+        ({}, {"container": CONTAINER._replace(up=False)}, "interface eth0 is down in the container"),
+        ({}, {"container": CONTAINER._replace(mtu=1500)}, "mtu of eth0 is 1500, not 1400"),
+        ({}, {"host": None}, "the host's end of eth0 is missing"),
+        ({}, {"host": HOST._replace(peer=9)}, "the host's end of eth0 is missing"),
+        ({}, {"host": HOST._replace(kind="bridge")}, "the host's end of eth0 is missing"),
+        ({}, {"host": HOST._replace(up=False)}, "veth1, the host's end of eth0, is down"),
+        ({}, {"host": HOST._replace(mtu=1500)}, "mtu of veth1 is 1500, not 1400"),
+        ({}, {"host": HOST._replace(master=0)}, "veth1 is not a port of bridge cni0"),
+        ({}, {"host": HOST._replace(master=77, hairpin=True)}, "veth1 is not a port of bridge cni0"),
+        ({"hairpinMode": True}, {}, "hairpin of port veth1 is off, hairpinMode is on"),
+        ({}, {"host": HOST._replace(hairpin=True)}, "hairpin of port veth1 is on, hairpinMode is off"),
+        (
+            {},
+            {"addresses": [parse_cidr("10.1.0.5/16")]},
+            "address fd00:1::5/64 of prevResult is missing on eth0",
+        ),
+        (
+            {},
+            {"addresses": [parse_cidr("10.1.0.5/24"), parse_cidr("fd00:1::5/64")]},
+            "address 10.1.0.5/16 of prevResult is missing on eth0",
+        ),
+        (
+            {},
+            {"routes": [ON_LINK, DEFAULT6]},
+            "route 0.0.0.0/0 via 10.1.0.1 of prevResult is missing in the container",
+        ),
+        (
+            {},
+            {"routes": [ON_LINK, DEFAULT6, DEFAULT._replace(gw=parse_ip("10.1.0.9"))]},
+            "route 0.0.0.0/0 via 10.1.0.1 of prevResult is missing in the container",
+        ),
+        (
+            {},
+            {"routes": [ON_LINK, DEFAULT6, DEFAULT._replace(table=100)]},
+            "route 0.0.0.0/0 via 10.1.0.1 of prevResult is missing in the container",
+        ),
+        (
+            {},
+            {"bridge_addresses": [parse_cidr("fd00:1::1/64")]},
+            "gateway address 10.1.0.1/16 is missing on bridge cni0",
+        ),
+        ({}, {"missing_rules": ["10.1.0.5 is not in map masquerade4"]}, "10.1.0.5 is not in map masquerade4"),
+    ],
+)
+def test_each_breakage_is_one_difference(keys: dict[str, Any], changes: dict[str, Any], expected: str) -> None:
+    assert differences(keys, HEALTHY._replace(**changes)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "there", "same"),
+    [
+        ({}, {}, True),
+        ({}, {"priority": 0, "mtu": 1300}, True),
+        ({"priority": 50}, {"priority": 50}, True),
+        ({"priority": 50}, {"priority": 51}, False),
+        ({"priority": 0}, {"priority": None}, True),
+        ({"mtu": 1300}, {"mtu": 1300}, True),
+        ({"mtu": 1300}, {}, False),
+        ({"advmss": 1260}, {"advmss": 1260}, True),
+        ({"advmss": 1260}, {"advmss": 1261}, False),
+        ({"table": 100}, {"table": 100}, True),
+        ({"table": 100}, {"table": 254}, False),
+        ({"scope": 253}, {"scope": 253, "gw": None}, True),
+        ({"scope": 253}, {"scope": 0, "gw": None}, False),
+    ],
+)
+def test_a_route_is_compared_by_what_it_asks_for(numbers: dict[str, int], there: dict[str, Any], same: bool) -> None:
+    dst = parse_cidr("10.9.0.0/16")
+    previous = PREVIOUS._replace(routes=(Route(dst, None, **numbers),))
+    kernel = Route(dst, parse_ip("10.1.0.1"), table=254, scope=0)._replace(**there)
+    observed = HEALTHY._replace(routes=[kernel])
+    assert (differences(observed=observed, previous=previous) == []) is same
+
+
+def test_an_ipv6_route_has_no_scope_to_compare() -> None:
+    route = Route(parse_cidr("fd00:9::/64"), None, scope=253)
+    previous = PREVIOUS._replace(routes=(route,))
+    observed = HEALTHY._replace(routes=[Route(route.dst, None, table=254, scope=0, priority=1024)])
+    assert differences(observed=observed, previous=previous) == []
+
+
+def test_all_differences_are_reported_at_once() -> None:
+    observed = HEALTHY._replace(
+        bridge=BRIDGE._replace(up=False),
+        container=CONTAINER._replace(up=False),
+        addresses=[],
+        routes=[],
+        bridge_addresses=[],
+        missing_rules=["rule"],
+    )
+    assert len(differences(observed=observed)) == 2 + 2 + 2 + 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "index"),
+    [
+        ((Interface("eth0", sandbox=NETNS),), 0),
+        ((Interface("eth0"), Interface("eth0", sandbox=NETNS)), 1),
+        ((Interface("eth1", sandbox=NETNS), Interface("eth0", sandbox=NETNS)), 1),
+    ],
+    ids=["alone", "a host interface of that name", "another one before"],
+)
+def test_the_expectation_is_what_is_on_our_interface(interfaces: tuple[Interface, ...], index: int) -> None:
+    mine, unbound = IPConfig(parse_cidr("10.1.0.5/16"), None, index), IPConfig(parse_cidr("10.2.0.5/16"))
+    foreign = IPConfig(parse_cidr("10.3.0.5/16"), None, index + 7)
+    expected = make_expected(Result(interfaces, (mine, foreign, unbound)), "eth0", NETNS)
+    assert expected == Expected(interfaces[index], (mine, unbound), ())
+
+
+@pytest.mark.parametrize(
+    "interface", [Interface("eth0"), Interface("eth1", sandbox=NETNS), Interface("eth0", sandbox="/run/netns/c2")]
+)
+def test_a_prev_result_without_our_interface_is_a_difference(interface: Interface) -> None:
+    previous = Result((interface,), (IPConfig(parse_cidr("10.1.0.9/16"), None, 0),))
+    assert differences(previous=previous) == ["prevResult lists no interface eth0 in this namespace"]

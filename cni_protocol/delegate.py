@@ -4,6 +4,7 @@ The delegate gets the environment and the stdin of this plugin as they are (but 
 asked for) and shares its stderr. No shell is started. The delegate is given a bounded time and a bounded output.
 """
 
+import ctypes
 import json
 import os
 import select
@@ -16,7 +17,10 @@ from .request import Request
 
 RUN_BOUND = 60.0  # seconds; longer than any lock that a well-behaved IPAM plugin waits for
 OUTPUT_BOUND = 1 << 20  # bytes of stdout
-_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)  # and what is ignored stays so over execve(2)
+# Ignored or handled here; what is ignored would stay so over execve(2).
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+_RESET_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, *_ENDING)
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def find_plugin(kind: str, request: Request) -> str:
@@ -75,13 +79,13 @@ def _execute(path: str, env: dict[str, str], stdin: bytes) -> tuple[int, bytes]:
     """Run an executable to its end. Returns its exit status (negative: the signal that ended it) and its stdout."""
     source = os.memfd_create("cni-stdin")  # a file: the delegate may read it at its leisure, no pipe can fill up
     reader, writer = os.pipe()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # until _wait has the child in hand, and can end it
     try:
         try:
             with open(source, "wb", closefd=False) as file:
                 file.write(stdin)
             os.lseek(source, 0, os.SEEK_SET)
-            actions = [(os.POSIX_SPAWN_DUP2, source, 0), (os.POSIX_SPAWN_DUP2, writer, 1)]
-            child = os.posix_spawn(path, [path], env, file_actions=actions, setsigdef=_IGNORED_BY_PYTHON)
+            child = _spawn(path, env, source, writer)
         except OSError as error:
             raise CNIError(DELEGATE_FAILED, f"{path} cannot be started: {error.strerror}") from None
         finally:
@@ -90,38 +94,73 @@ def _execute(path: str, env: dict[str, str], stdin: bytes) -> tuple[int, bytes]:
         return _wait(path, child, reader)
     finally:
         os.close(reader)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+
+
+def _spawn(path: str, env: dict[str, str], stdin: int, stdout: int) -> int:
+    """Start an executable that ends when we do, and so never works on behind our back. Raises OSError."""
+    libc = ctypes.CDLL(None)
+    us = os.getpid()
+    told, tell = os.pipe()  # closed by a successful execve(2), else it carries the errno
+    child = os.fork()
+    if child == 0:
+        try:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != us:
+                os._exit(1)
+            for number in _RESET_SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+            os.dup2(stdin, 0)
+            os.dup2(stdout, 1)
+            os.execve(path, [path], env)
+        except OSError as error:
+            os.write(tell, str(error.errno).encode())
+        finally:
+            os._exit(127)
+    os.close(tell)
+    with open(told, "rb") as pipe:
+        failure = pipe.read()
+    if failure:
+        os.waitpid(child, 0)
+        raise OSError(int(failure), os.strerror(int(failure)))
+    return child
 
 
 def _wait(path: str, child: int, reader: int) -> tuple[int, bytes]:
-    """Collect output and exit status of a child, or end it when it exceeds its bounds."""
-    deadline = time.monotonic() + RUN_BOUND
+    """Collect output and exit status of a child; end it when it exceeds its bounds, or when we are interrupted."""
     ended = os.pidfd_open(child)
-    waited_for = select.poll()
-    waited_for.register(reader, select.POLLIN)
-    waited_for.register(ended, select.POLLIN)
-    chunks: list[bytes] = []
-    size = 0
-    failure: CNIError | None = None
     try:
-        open_ends = {reader, ended}
-        while open_ends and failure is None:
-            ready = waited_for.poll(max(0.0, deadline - time.monotonic()) * 1000)
-            if not ready:
-                failure = CNIError(TRY_AGAIN_LATER, f"{path} did not answer within {RUN_BOUND:.0f} s and was ended")
-            for descriptor, _ in ready:
-                chunk = os.read(reader, 1 << 16) if descriptor == reader else b""
-                chunks.append(chunk)
-                size += len(chunk)
-                if not chunk:
-                    waited_for.unregister(descriptor)
-                    open_ends.discard(descriptor)
-            if size > OUTPUT_BOUND:
-                failure = CNIError(DELEGATE_FAILED, f"{path} printed more than {OUTPUT_BOUND} bytes and was ended")
-        if failure is not None:
-            os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+        output = _collect(path, reader, ended)
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
     finally:
         os.close(ended)
-    if failure is not None:
-        raise failure
-    return os.waitstatus_to_exitcode(status), b"".join(chunks)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), output
+
+
+def _collect(path: str, reader: int, ended: int) -> bytes:
+    """All that is written until the pipe is closed and the process has ended. Raises CNIError (codes 11, 104)."""
+    deadline = time.monotonic() + RUN_BOUND
+    waited_for = select.poll()
+    open_ends = {reader, ended}
+    for descriptor in open_ends:
+        waited_for.register(descriptor, select.POLLIN)
+    output = b""
+    while open_ends:
+        ready = waited_for.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        if not ready:
+            raise CNIError(TRY_AGAIN_LATER, f"{path} did not answer within {RUN_BOUND:.0f} s and was ended")
+        for descriptor, _ in ready:
+            chunk = os.read(reader, 1 << 16) if descriptor == reader else b""
+            output += chunk
+            if not chunk:
+                waited_for.unregister(descriptor)
+                open_ends.discard(descriptor)
+        if len(output) > OUTPUT_BOUND:
+            raise CNIError(DELEGATE_FAILED, f"{path} printed more than {OUTPUT_BOUND} bytes and was ended")
+    return output

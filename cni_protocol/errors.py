@@ -3,8 +3,6 @@
 Source: SPEC.md, section "Error".
 """
 
-from typing import NamedTuple
-
 INCOMPATIBLE_VERSION = 1
 UNSUPPORTED_FIELD = 2
 UNKNOWN_CONTAINER = 3
@@ -40,9 +38,8 @@ class CNIError(Exception):
         self.details = details
 
 
-class ErrorObject(NamedTuple):
-    """The error object of the specification, as another plugin printed it."""
+class Interrupted(BaseException):
+    """The process was asked to end (SIGTERM, SIGINT): what is under way is undone, then it ends.
 
-    code: int
-    msg: str
-    details: str
+    Not an Exception, so that nobody takes it for a failure to go on from.
+    """

@@ -22,6 +22,7 @@ _TYPE_NAMES: dict[type[Any], str] = {
     bool: "true or false",
     int: "a whole number",
 }
+_LIKENESS = 0.8  # of a typo to the key that was meant, from 0 to 1 (difflib)
 _SHOWN_LENGTH = 80  # characters of an offending value that a message repeats
 
 
@@ -46,6 +47,8 @@ class Fields:
         else:
             self.problem("", f"must be an object, not {shown(value)}")
         self._keys = {key.lower(): key for key in self._object}
+        self._asked: dict[str, str] = {}
+        self._children: dict[str, list[Fields]] = {}
 
     def path(self, key: str) -> str:
         """The whole name of a key, as in `ipam.ranges[0][1].subnet`."""
@@ -57,6 +60,7 @@ class Fields:
 
     def raw(self, key: str) -> Any:
         """The value of a key as it stands, None when it is not set."""
+        self._asked[key.lower()] = key
         if key in self._object:
             return self._object[key]
         return self._object.get(self._keys.get(key.lower(), ""))
@@ -94,16 +98,21 @@ class Fields:
         return self._parsed(key, parse_cidr)
 
     def object(self, key: str) -> "Fields":
-        """The object below a key, an empty one when it is not set."""
-        return Fields(self._typed(key, dict, {}), self.path(key), self.problems)
+        """The object below a key, an empty one when it is not set; the same one every time."""
+        if key not in self._children:
+            self._children[key] = [Fields(self._typed(key, dict, {}), self.path(key), self.problems)]
+        return self._children[key][0]
 
     def values(self, key: str) -> list[Any]:
         """The list below a key, an empty one when it is not set."""
         return self._typed(key, list, [])
 
     def objects(self, key: str) -> list["Fields"]:
-        """The objects in the list below a key."""
-        return [Fields(value, f"{self.path(key)}[{i}]", self.problems) for i, value in enumerate(self.values(key))]
+        """The objects in the list below a key; the same ones every time."""
+        if key not in self._children:
+            entries = enumerate(self.values(key))
+            self._children[key] = [Fields(value, f"{self.path(key)}[{i}]", self.problems) for i, value in entries]
+        return self._children[key]
 
     def texts(self, key: str) -> tuple[str, ...]:
         """The strings in the list below a key."""
@@ -122,6 +131,20 @@ class Fields:
             except ValueError as error:
                 self.problem(f"{key}[{i}]", str(error))
         return tuple(found)
+
+    def unknown(self) -> dict[str, str]:
+        """The keys that nobody asked for, each with the known key that it looks like, or with an empty text.
+
+        Keys with a domain (`cni.dev/...`) belong to somebody else and do not count.
+        """
+        strange = [key for key in self._object if key.lower() not in self._asked and "/" not in key]
+        return {key: self._like(key) for key in strange}
+
+    def _like(self, key: str) -> str:
+        from difflib import get_close_matches  # only a typo pays for this import
+
+        found = get_close_matches(key.lower(), self._asked, n=1, cutoff=_LIKENESS)
+        return self._asked[found[0]] if found else ""
 
     def _parsed(self, key: str, parse: Callable[[str], T]) -> T | None:
         text = self._typed(key, str, "")

@@ -6,19 +6,23 @@ Source: SPEC.md, sections "Protocol", "Error" and "VERSION". Anything unforeseen
 import json
 import os
 import select
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from io import TextIOBase
+from typing import Any, NamedTuple, TextIO
 
-from .errors import INTERNAL, INVALID_ENVIRONMENT, IO_FAILURE, CNIError
+from .errors import INTERNAL, INVALID_ENVIRONMENT, IO_FAILURE, TRY_AGAIN_LATER, CNIError, Interrupted
 from .request import Request, find_version, parse_config, parse_request, supported_versions_reply
 from .version import NEWEST, SUPPORTED
 
 STDIN_BOUND = 16 << 20  # bytes; a network configuration has a few hundred
 STDIN_SECONDS = 30.0  # for the runtime to finish writing it
+
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 HELP = """\
 {name}: {what}
@@ -52,15 +56,30 @@ class Plugin(NamedTuple):
 
 def main(plugin: Plugin) -> int:
     """Serve one call from the process's own environment and descriptors. Returns the exit status."""
-    if sys.stderr is None:  # it was closed: print() would take stdout instead, and the next open file its descriptor
-        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+    sys.stderr = _Stderr(sys.stderr)
     if sys.argv[1:]:
         return _print_help(plugin)
+    for number in _ENDING:
+        signal.signal(number, _interrupt)
     env = dict(os.environ)
-    status, output = answer(plugin, env, lambda: _read_stdin(env))
+    try:
+        status, output = answer(plugin, env, lambda: _read_stdin(env))
+    except Interrupted as signal_name:  # while another failure was being put into words
+        status, output = 1, _encode(_interruption_json(signal_name, NEWEST))
+    keep_result()
     sys.stdout.buffer.write(output)
     sys.stdout.buffer.flush()
     return status
+
+
+def keep_result() -> None:
+    """From here on a signal does not interrupt: all is done, and who would be told of a failure would be misled.
+
+    To be called while a failure still undoes everything.
+    """
+    for number in _ENDING:
+        if signal.getsignal(number) is _interrupt:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def answer(plugin: Plugin, env: Mapping[str, str], read: Callable[[], bytes]) -> tuple[int, bytes]:
@@ -74,18 +93,28 @@ def answer(plugin: Plugin, env: Mapping[str, str], read: Callable[[], bytes]) ->
     except CNIError as error:
         document = error_json(error, version)
         status = 1
+    except Interrupted as signal_name:
+        document = _interruption_json(signal_name, version)
+        status = 1
     except Exception as error:
-        with suppress(OSError):  # a stderr that takes nothing must not keep the answer from stdout
-            traceback.print_exc()
+        traceback.print_exc()
         unforeseen = CNIError(INTERNAL, f"unforeseen failure of {plugin.name}: {error!r}", traceback.format_exc())
         document = error_json(unforeseen, version)
         status = 1
-    return status, b"" if document is None else json.dumps(document, indent=4).encode() + b"\n"
+    return status, b"" if document is None else _encode(document)
 
 
 def error_json(error: CNIError, version: str) -> dict[str, Any]:
     """The error object of the specification."""
     return {"cniVersion": version, "code": error.code, "msg": error.msg, "details": error.details}
+
+
+def _interruption_json(signal_name: Interrupted, version: str) -> dict[str, Any]:
+    return error_json(CNIError(TRY_AGAIN_LATER, f"ended by {signal_name}; what was begun is undone"), version)
+
+
+def _encode(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, indent=4).encode() + b"\n"
 
 
 def _dispatch(plugin: Plugin, env: Mapping[str, str], data: bytes) -> dict[str, Any] | None:
@@ -127,6 +156,29 @@ def _read_stdin(env: Mapping[str, str]) -> bytes:
                 raise CNIError(IO_FAILURE, f"the configuration on stdin is larger than {STDIN_BOUND} bytes")
     except OSError as error:
         raise CNIError(IO_FAILURE, f"stdin cannot be read: {error.strerror}") from None
+
+
+class _Stderr(TextIOBase):
+    """Stderr, closed or broken as it may be: what cannot be said must not keep anybody from undoing or answering."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        if stream is None:  # it was closed: let no file that is opened later become descriptor 2
+            os.open(os.devnull, os.O_WRONLY)
+
+    def write(self, text: str) -> int:
+        if self._stream is not None:
+            with suppress(OSError):
+                self._stream.write(text)
+                self._stream.flush()
+        return len(text)
+
+
+def _interrupt(number: int, _: object) -> None:
+    """End in good order, and only once: a second signal does not interrupt the undoing."""
+    for ending in _ENDING:
+        signal.signal(ending, signal.SIG_IGN)
+    raise Interrupted(signal.Signals(number).name)
 
 
 def _print_help(plugin: Plugin) -> int:

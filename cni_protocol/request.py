@@ -86,6 +86,9 @@ def parse_request(env: Mapping[str, str], stdin: bytes) -> Request:
             f"name: {shown(name)} is no network name; it starts with a letter or a digit, and letters, digits, "
             "'_', '.' and '-' follow",
         )
+    kind = config.get("type")
+    if isinstance(kind, str) and "/" in kind:
+        raise CNIError(INVALID_CONFIG, f"type: {shown(kind)} must be the plain file name of an executable in CNI_PATH")
     return Request(
         command=command,
         version=version,

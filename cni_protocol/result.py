@@ -14,8 +14,10 @@ from .version import at_least, require_supported
 
 # The attributes of a route beside dst and gw. 1.1.0 brought them; the reference passes them on in every version, so
 # a bridge of an older configuration gets them from its IPAM plugin all the same.
-ROUTE_NUMBERS = ("mtu", "advmss", "priority", "table", "scope")
 _MAX_32 = (1 << 32) - 1
+# The attributes of a route, with their greatest value (rtnetlink(7): rtm_scope is a byte).
+_ROUTE_LIMITS = {"mtu": _MAX_32, "advmss": _MAX_32, "priority": _MAX_32, "table": _MAX_32, "scope": 255}
+ROUTE_NUMBERS = tuple(_ROUTE_LIMITS)
 
 
 class Interface(NamedTuple):
@@ -96,7 +98,7 @@ def parse_routes(objects: list[Fields]) -> tuple[Route, ...]:
     for fields in objects:
         dst = fields.cidr("dst")
         gw = fields.ip("gw")
-        numbers = {key: fields.number(key, 0, _MAX_32) for key in ROUTE_NUMBERS}
+        numbers = {key: fields.number(key, 0, limit) for key, limit in _ROUTE_LIMITS.items()}
         if not fields.has("dst"):
             fields.problem("dst", "is missing; a route needs a destination network such as 0.0.0.0/0")
         if dst is None:

@@ -2,7 +2,10 @@
 
 import json
 import os
+import select
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +21,12 @@ from cni_protocol.errors import (
     INVALID_ENVIRONMENT,
     TRY_AGAIN_LATER,
     CNIError,
+    Interrupted,
 )
 from cni_protocol.request import Request
-from tests.cni_protocol import make_request
+from tests.cni_protocol import ENV, make_request
 
+ROOT = str(Path(__file__).resolve().parents[2])
 SHORT = 0.3  # seconds; RUN_BOUND of tests in which it is reached
 
 
@@ -275,3 +280,119 @@ def test_a_large_stdin_need_not_be_read(script: str, tmp_path: Path, request_to:
     put_plugin(tmp_path, script)
     document = run_plugin("ipam", "ADD", request_to._replace(stdin=b"x" * 1_000_000))
     assert document == (1_000_000 if script == "wc -c" else {})
+
+
+# A caller that ends, or is told to
+
+CALLER = f"""
+import sys
+sys.path.insert(0, {ROOT!r})
+from cni_protocol import delegate, plugin
+commands = {{"ADD": lambda request: delegate.run_plugin("ipam", "ADD", request)}}
+sys.exit(plugin.main(plugin.Plugin("toy", "plays", commands)))
+"""
+
+
+def call_hanging_plugin(tmp_path: Path) -> "tuple[subprocess.Popen[bytes], int]":
+    """A process that has called a plugin which hangs and ignores every signal that can be, and that one's id."""
+    os.mkfifo(tmp_path / "pid")
+    put_plugin(tmp_path, f"trap '' TERM INT HUP; echo $$ > {tmp_path}/pid; exec sleep 30")
+    env = {"CNI_COMMAND": "ADD", **ENV, "CNI_PATH": str(tmp_path), "PATH": os.environ["PATH"]}
+    caller = subprocess.Popen(
+        [sys.executable, "-c", CALLER], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert caller.stdin is not None
+    caller.stdin.write(b'{"cniVersion": "1.0.0", "name": "mynet"}')
+    caller.stdin.close()
+    return caller, int((tmp_path / "pid").read_text())
+
+
+def await_end(pid: int) -> bool:
+    """Whether a process that is not our child ends within a bound."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    with open(descriptor, "rb", closefd=True):
+        return bool(select.select([descriptor], [], [], 10)[0])
+
+
+def test_a_plugin_ends_with_a_caller_that_is_killed(tmp_path: Path) -> None:
+    caller, pid = call_hanging_plugin(tmp_path)
+    with caller:
+        assert Path(f"/proc/{pid}").exists()
+        caller.kill()
+        assert await_end(pid)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_caller_that_is_told_to_end_ends_the_plugin_first_and_answers(number: int, tmp_path: Path) -> None:
+    caller, pid = call_hanging_plugin(tmp_path)
+    with caller:
+        assert caller.stdout is not None
+        caller.send_signal(number)
+        document = json.loads(caller.stdout.read())
+        assert not Path(f"/proc/{pid}").exists()
+        assert caller.wait(10) == 1
+    assert document["code"] == TRY_AGAIN_LATER
+    assert document["msg"] == f"ended by {signal.Signals(number).name}; what was begun is undone"
+
+
+def test_a_signal_just_after_the_start_ends_the_plugin_too(
+    tmp_path: Path, request_to: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would go on to reserve an address while its caller undoes."""
+    put_plugin(tmp_path, "exec sleep 30")
+    started: list[int] = []
+    real = delegate._spawn
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted("SIGTERM")
+
+    def spawn(*args: Any) -> int:
+        started.append(real(*args))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return started[0]
+
+    monkeypatch.setattr(delegate, "_spawn", spawn)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            run_plugin("ipam", "ADD", request_to)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert not Path(f"/proc/{started[0]}").exists()
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGTERM, signal.SIGINT}
+
+
+def test_no_signal_is_blocked_in_the_plugin_or_afterwards(tmp_path: Path, request_to: Request) -> None:
+    path = put_plugin(tmp_path, "")
+    code = "import json, signal; print(json.dumps(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, []))))"
+    path.write_text(f"#!{sys.executable} -IS\n{code}\n")  # a shell would clear its mask
+    assert run_plugin("ipam", "ADD", request_to) == []
+    (tmp_path / "ipam").write_bytes(b"#!/nowhere/sh\n")
+    failure_of(request_to)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+
+
+def test_a_plugin_is_not_started_for_a_caller_that_has_gone(
+    tmp_path: Path, request_to: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_plugin(tmp_path, f"touch {tmp_path}/ran; echo '{{}}'")
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert "exited with status 1 and printed no error object" in failure_of(request_to).msg
+    assert not (tmp_path / "ran").exists()
+
+
+def test_signals_that_are_handled_here_have_their_default_in_the_plugin(tmp_path: Path, request_to: Request) -> None:
+    put_plugin(tmp_path, "sed -n 's/^SigIgn:.\\(.*\\)/\"\\1\"/p' /proc/self/status")
+    endings = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, signal.SIG_IGN) for number in endings]  # as in a plugin that is undoing
+    try:
+        ignored = int(run_plugin("ipam", "ADD", request_to), 16)
+    finally:
+        for number, handler in zip(endings, before, strict=True):
+            signal.signal(number, handler)
+    assert not [number for number in endings if ignored & 1 << number - 1]

@@ -3,8 +3,10 @@
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from cni_protocol.errors import (
     INVALID_CONFIG,
     INVALID_ENVIRONMENT,
     IO_FAILURE,
+    TRY_AGAIN_LATER,
     CNIError,
+    Interrupted,
 )
 from cni_protocol.plugin import Plugin, answer
 from cni_protocol.request import Request
@@ -34,6 +38,26 @@ def fail(error: BaseException) -> Any:
         raise error
 
     return function
+
+
+def wait_and_undo(_: Request) -> None:
+    """Hang as an ADD would in a system call; undo when interrupted, which takes its time."""
+    try:
+        print("begun", file=sys.stderr)
+        time.sleep(20)
+    finally:
+        print("undoing", file=sys.stderr)
+        sys.stdin.buffer.read(1)  # until the test has sent another signal
+        print("undone", file=sys.stderr)
+
+
+def talk(_: Request) -> dict[str, Any]:
+    """Warn more than once, and with more than a pipe or a buffer holds; then answer."""
+    for _number in range(3):
+        print("a warning " * 20_000, file=sys.stderr)
+    descriptor = os.open("/dev/null", os.O_RDONLY)
+    os.close(descriptor)
+    return {"descriptor": descriptor}
 
 
 def echo(request: Request) -> dict[str, Any]:
@@ -83,6 +107,18 @@ def test_the_unforeseen_becomes_an_error_object_too(error: Exception, capsys: py
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("Traceback")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_an_interruption_becomes_an_error_object_too(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, document = call(fail(Interrupted(name)), config())
+    assert (status, document["code"], document["cniVersion"]) == (1, TRY_AGAIN_LATER, "0.4.0")
+    assert document["msg"] == f"ended by {name}; what was begun is undone"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_interruption_is_no_failure_that_somebody_goes_on_from() -> None:
+    assert not issubclass(Interrupted, Exception)
 
 
 @pytest.mark.parametrize("version", SUPPORTED)
@@ -183,9 +219,10 @@ MAIN = f"""
 import sys
 sys.path.insert(0, {ROOT!r})
 from cni_protocol import plugin
-from tests.cni_protocol.test_plugin import echo, fail
+from tests.cni_protocol.test_plugin import echo, fail, talk, wait_and_undo
 plugin.STDIN_SECONDS, plugin.STDIN_BOUND = 0.3, 100_000
 commands = {{"ADD": echo, "DEL": lambda request: None, "CHECK": fail(KeyError("k"))}}
+commands |= {{"GC": wait_and_undo, "STATUS": talk}}
 sys.exit(plugin.main(plugin.Plugin("toy", "plays", commands)))
 """
 
@@ -273,4 +310,96 @@ def test_help_goes_to_stdout_and_an_unknown_option_to_stderr() -> None:
     assert (unknown.returncode, unknown.stdout) == (2, b"")
     for text in (known.stdout, unknown.stderr):
         assert text.startswith(b"toy: plays\n")
-        assert b"ADD, DEL, CHECK, VERSION" in text
+        assert b"ADD, DEL, CHECK, GC, STATUS, VERSION" in text
+
+
+# Signals, and a stderr that is no use
+
+
+NEWEST_CONFIG = config(cniVersion="1.1.0")
+
+
+@pytest.mark.parametrize("blocked", [False, True], ids=["alone", "with-another-signal"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_undoes_and_answers_and_a_second_one_does_not_disturb(
+    number: signal.Signals, blocked: bool, tmp_path: Path
+) -> None:
+    stdin = tmp_path / "stdin"
+    stdin.write_bytes(NEWEST_CONFIG)
+    reader, writer = os.pipe()
+    script = MAIN.replace("sys.exit(", f"plugin._read_stdin = lambda env: open({str(stdin)!r}, 'rb').read(); sys.exit(")
+    with (
+        open(reader, "rb") as stdin_pipe,
+        subprocess.Popen(
+            [sys.executable, "-c", script],
+            env={**ADD, "CNI_COMMAND": "GC"},
+            stdin=stdin_pipe,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process,
+    ):
+        assert process.stderr is not None
+        assert process.stdout is not None
+        assert process.stderr.readline() == b"begun\n"
+        process.send_signal(number)
+        assert process.stderr.readline() == b"undoing\n"
+        if blocked:
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGINT)
+        os.write(writer, b"x")
+        os.close(writer)
+        document = json.loads(process.stdout.read())
+        assert process.stderr.read() == b"undone\n"
+        assert process.wait(10) == 1
+    assert document == {
+        "cniVersion": "1.1.0",
+        "code": TRY_AGAIN_LATER,
+        "msg": f"ended by {number.name}; what was begun is undone",
+        "details": "",
+    }
+
+
+def test_a_signal_while_stdin_is_awaited_is_answered_too() -> None:
+    reader, writer = os.pipe()
+    script = MAIN.replace("0.3", "20").replace(
+        "sys.exit(", "plugin.select.poll = announce(plugin.select.poll); sys.exit("
+    )
+    script = script.replace("commands =", "from tests.cni_protocol.test_plugin import announce\ncommands =")
+    with (
+        open(reader, "rb") as stdin,
+        open(writer, "wb"),
+        subprocess.Popen(
+            [sys.executable, "-c", script], env=ADD, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process,
+    ):
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"waiting\n"
+        process.terminate()
+        output, _ = process.communicate(timeout=10)
+    assert process.returncode == 1
+    assert json.loads(output)["code"] == TRY_AGAIN_LATER
+
+
+def announce(function: Any) -> Any:
+    def stand_in() -> Any:
+        print("waiting", file=sys.stderr)
+        return function()
+
+    return stand_in
+
+
+@pytest.mark.parametrize("shell", ["2>&-", "2>/dev/full"], ids=["closed", "full"])
+def test_what_cannot_be_said_on_stderr_disturbs_nothing(shell: str) -> None:
+    result = run(input=NEWEST_CONFIG, env={**ADD, "CNI_COMMAND": "STATUS"}, shell=shell)
+    assert result.returncode == 0
+    assert json.loads(result.stdout)["descriptor"] > 2  # a file that a warning would be written into otherwise
+
+
+def test_a_stderr_whose_reader_has_gone_disturbs_nothing() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        result = run(input=NEWEST_CONFIG, env={**ADD, "CNI_COMMAND": "STATUS"}, stderr=writer)
+    finally:
+        os.close(writer)
+    assert (result.returncode, list(json.loads(result.stdout))) == (0, ["descriptor"])

@@ -7,7 +7,13 @@ from . import commands
 PLUGIN = plugin.Plugin(
     name="cni-ipam",
     what="hands out addresses of a network from reservations on this host",
-    commands={"ADD": commands.add, "DEL": commands.delete, "CHECK": commands.check},
+    commands={
+        "ADD": commands.add,
+        "DEL": commands.delete,
+        "CHECK": commands.check,
+        "STATUS": commands.status,
+        "GC": commands.collect,
+    },
 )
 
 

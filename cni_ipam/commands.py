@@ -1,17 +1,29 @@
-"""ADD, DEL and CHECK of the address plugin: one lock around the whole command."""
+"""The commands of the address plugin: one lock around each that changes something."""
 
 import os
+import sys
 from typing import Any
 
 from cni_protocol.address import CIDR, IP
-from cni_protocol.errors import ALREADY_EXISTS, CHECK_FAILED, INVALID_CONFIG, IO_FAILURE, NO_ADDRESS, CNIError
+from cni_protocol.attachments import parse_valid_attachments
+from cni_protocol.errors import (
+    ALREADY_EXISTS,
+    CHECK_FAILED,
+    INVALID_CONFIG,
+    IO_FAILURE,
+    NO_ADDRESS,
+    NOT_AVAILABLE,
+    CNIError,
+)
+from cni_protocol.plugin import keep_result
 from cni_protocol.request import Request
 from cni_protocol.result import DNS, IPConfig, Result, parse_result, result_to_json
 
 from .config import IpamConfig, parse_config, parse_data_dir
-from .ranges import RangeSet, find_next
+from .ranges import RangeSet, find_next, is_exhausted
+from .records import make_label
 from .resolvconf import parse_resolv_conf
-from .store import Owner, Store, open_store
+from .store import UNKNOWN, Store, open_store, peek_addresses
 
 
 def add(request: Request) -> dict[str, Any]:
@@ -22,48 +34,94 @@ def add(request: Request) -> dict[str, Any]:
     config = parse_config(request)
     dns = _read_dns(config.resolv_conf)
     requests = _match_requests(config)
-    owner = Owner(request.container_id, request.ifname)
     with open_store(config.data_dir, config.network, create=True) as store:
         assert store is not None
-        addresses = _choose(config.pools, requests, owner, store)
-        _reserve_all(addresses, owner, store)
+        addresses = _choose(config.pools, requests, request, store)
+        _reserve_all(addresses, request, store)
     ips = tuple(_ip_config(ip, pool) for ip, pool in zip(addresses, config.pools, strict=True))
     return result_to_json(Result(ips=ips, routes=config.routes, dns=dns), request.version)
 
 
 def delete(request: Request) -> None:
     """Give back all addresses of the attachment; none is fine. Raises CNIError (codes 5, 7, 11)."""
-    owner = Owner(request.container_id, request.ifname)
-    failures = []
     with open_store(parse_data_dir(request), request.name, create=False) as store:
         if store is None:
             return
-        for ip in _addresses_of(owner, store):
-            try:
-                store.release(ip)
-            except CNIError as error:
-                failures.append(error.msg)
-    if failures:
-        raise CNIError(IO_FAILURE, "; ".join(failures))
+        damaged = [ip for ip in _previous_addresses(request) if store.owners.get(ip) == UNKNOWN]
+        _release_all(store, store.addresses_of(request.container_id, request.ifname) + damaged)
 
 
 def check(request: Request) -> None:
     """Raise CNIError (code 103) unless the attachment holds the addresses that prevResult lists."""
     config = parse_config(request)
-    owner = Owner(request.container_id, request.ifname)
-    previous = parse_result(request.config.get("prevResult") or {}, request.version, "prevResult")
-    expected = [ip.address.ip for ip in previous.ips if any(pool.find_range(ip.address.ip) for pool in config.pools)]
+    expected = [ip for ip in _previous_addresses(request) if any(pool.find_range(ip) for pool in config.pools)]
     with open_store(config.data_dir, config.network, create=False) as store:
-        held = _addresses_of(owner, store) if store is not None else []
+        held = store.addresses_of(request.container_id, request.ifname) if store is not None else []
     missing = [ip for ip in expected if ip not in held]
     if missing or not held:
         what = ", ".join(map(str, missing)) or "any address"
-        where = f"{config.data_dir}/{config.network}"
-        raise CNIError(CHECK_FAILED, f"{owner} has no reservation of {what} in {where}; recreate the container")
+        raise CNIError(
+            CHECK_FAILED,
+            f"container {request.container_id} interface {request.ifname} has no reservation of {what} in "
+            f"{config.data_dir}/{config.network}; recreate the container",
+        )
 
 
-def _addresses_of(owner: Owner, store: Store) -> list[IP]:
-    return [ip for ip, holder in store.list_reservations().items() if holder.covers(owner)]
+def status(request: Request) -> None:
+    """Raise CNIError (code 50) when ADD could not work: an exhausted range set, an unusable store. Changes nothing."""
+    config = parse_config(request)
+    try:
+        taken = peek_addresses(config.data_dir, config.network)
+    except CNIError as error:
+        raise CNIError(NOT_AVAILABLE, error.msg) from None
+    exhausted = [str(pool) for pool in config.pools if is_exhausted(pool, taken)]
+    if exhausted:
+        raise CNIError(NOT_AVAILABLE, f"no IP addresses available in range set: {'; '.join(exhausted)}")
+
+
+def collect(request: Request) -> None:
+    """GC: give back every address whose attachment is not in the valid list; all others stay as they are.
+
+    Raises CNIError: 7 for a malformed list (then nothing is removed), 5 naming what could not be removed, 11.
+    """
+    valid = parse_valid_attachments(request)
+    if valid is None:
+        print("cni-ipam: GC without a list of valid attachments: nothing was removed", file=sys.stderr)
+        return
+    with open_store(parse_data_dir(request), request.name, create=False) as store:
+        if store is None:
+            return
+        labels = {make_label(*pair) for pair in valid.pairs} | {make_label(pair[0], "") for pair in valid.pairs}
+        known = set(store.owners.values())
+        # a reservation that says not whose it is may be that of a valid attachment which has no other
+        complete = all(known & {make_label(*pair), make_label(pair[0], "")} for pair in valid.pairs)
+        stale = [ip for ip, label in store.owners.items() if label not in labels and (complete or label != UNKNOWN)]
+        _release_all(store, stale)
+
+
+def _release_all(store: Store, addresses: list[IP]) -> None:
+    """Release every address that can be; then raise CNIError (code 5) naming those that could not."""
+    failures = []
+    for ip in addresses:
+        try:
+            store.release(ip)
+        except CNIError as error:
+            failures.append(error.msg)
+    if failures:
+        raise CNIError(IO_FAILURE, "; ".join(failures))
+
+
+def _previous_addresses(request: Request) -> list[IP]:
+    """The addresses in prevResult, none when there is none or (on DEL) when it cannot be read."""
+    document = request.config.get("prevResult")
+    if document is None:
+        return []
+    try:
+        return [entry.address.ip for entry in parse_result(document, request.version, "prevResult").ips]
+    except CNIError:
+        if request.command == "DEL":
+            return []
+        raise
 
 
 def _match_requests(config: IpamConfig) -> dict[int, IP]:
@@ -83,42 +141,45 @@ def _match_requests(config: IpamConfig) -> dict[int, IP]:
     return matched
 
 
-def _choose(pools: tuple[RangeSet, ...], requests: dict[int, IP], owner: Owner, store: Store) -> list[IP]:
+def _choose(pools: tuple[RangeSet, ...], requests: dict[int, IP], request: Request, store: Store) -> list[IP]:
     """An address that is free out of every range set. Raises CNIError (codes 101, 102)."""
-    reservations = store.list_reservations()
-    for ip, holder in reservations.items():
-        if holder.covers(owner) and any(pool.find_range(ip) for pool in pools):
+    for ip in store.addresses_of(request.container_id, request.ifname):
+        if any(pool.find_range(ip) for pool in pools):
             raise CNIError(
                 ALREADY_EXISTS,
-                f"{owner} holds {ip} already ({store.file_of(ip)}); an attachment gets one address of a range set: "
-                "send DEL before another ADD",
+                f"{ip} is held by {store.describe(ip)} already; an attachment gets one address of a range set: send "
+                "DEL before another ADD",
             )
+    before = store.list_previous(request.container_id, request.ifname)
     chosen = []
     for index, pool in enumerate(pools):
-        choice = requests.get(index) or find_next(pool, reservations, store.find_last(index))
+        again = next((ip for ip in before if ip not in store.owners and pool.can_give(ip)), None)
+        choice = requests.get(index) or again or find_next(pool, store.owners, store.find_last(index))
         if choice is None:
             raise CNIError(NO_ADDRESS, f"no IP addresses available in range set: {pool}")
-        if choice in reservations:
+        if choice in store.owners:
             raise CNIError(
                 ALREADY_EXISTS,
-                f"requested address {choice} is held by {reservations[choice]} ({store.file_of(choice)}); ask for "
-                "another one, or delete that container",
+                f"requested address {choice} is held by {store.describe(choice)}; ask for another one, or delete that "
+                "container",
             )
         chosen.append(choice)
     return chosen
 
 
-def _reserve_all(addresses: list[IP], owner: Owner, store: Store) -> None:
+def _reserve_all(addresses: list[IP], request: Request, store: Store) -> None:
     """Reserve all addresses, or none when one cannot be written. Raises CNIError (codes 5, 102)."""
-    reserved: list[IP] = []
+    tried: list[IP] = []
     try:
         for index, ip in enumerate(addresses):
-            if not store.reserve(ip, owner):
+            tried.append(ip)
+            if not store.reserve(ip, request.container_id, request.ifname):
+                tried.remove(ip)
                 raise CNIError(ALREADY_EXISTS, f"{store.file_of(ip)} came into being under our lock; try again")
-            reserved.append(ip)
             store.set_last(index, ip)
+        keep_result()
     except BaseException:
-        for ip in reserved:
+        for ip in tried:
             store.release(ip)
         raise
 

@@ -12,6 +12,7 @@ from cni_protocol.errors import INVALID_CONFIG, CNIError
 from cni_protocol.fields import Fields
 from cni_protocol.request import Request, check_args
 from cni_protocol.result import Route, parse_routes
+from cni_protocol.typos import check_keys
 from cni_protocol.version import at_least
 
 from .ranges import Range, RangeSet
@@ -40,7 +41,8 @@ def parse_config(request: Request) -> IpamConfig:
     ipam = network.object("ipam")
     if not network.has("ipam"):
         network.problem("ipam", "is missing; it names the ranges to give addresses from")
-    pools = _parse_pools(network, ipam) if network.has("ipam") else []
+    sets = _range_sets(network, ipam)
+    pools = _parse_pools(network, ipam, sets) if network.has("ipam") else []
     _check_families(pools, request.version, problems)
     config = IpamConfig(
         network=request.name,
@@ -52,6 +54,9 @@ def parse_config(request: Request) -> IpamConfig:
     )
     if problems:
         raise CNIError(INVALID_CONFIG, "invalid IPAM configuration: " + "; ".join(problems))
+    ipam.text("type")
+    ranges = [entry for _, objects in sets for entry in objects if entry is not ipam]
+    check_keys("cni-ipam", network.flag("strict"), [ipam, *ranges, *ipam.objects("routes")])
     return config
 
 
@@ -88,13 +93,18 @@ def _parse_ip_arg(text: str, problems: list[str]) -> tuple[IP, ...]:
         return ()
 
 
-def _parse_pools(network: Fields, ipam: Fields) -> list[tuple[str, RangeSet]]:
-    """All range sets with the place they come from, in the order of host-local."""
-    problems = network.problems
+def _range_sets(network: Fields, ipam: Fields) -> list[tuple[str, list[Fields]]]:
+    """The objects of all range sets with the place they come from, in the order of host-local."""
     sets = _range_set_objects(network.object("runtimeConfig"), "ipRanges")
-    if any(ipam.has(key) for key in _RANGE_KEYS):
+    single = [ipam.has(key) for key in _RANGE_KEYS]
+    if any(single):
         sets.append((ipam.where, [ipam]))
-    sets += _range_set_objects(ipam, "ranges")
+    return sets + _range_set_objects(ipam, "ranges")
+
+
+def _parse_pools(network: Fields, ipam: Fields, sets: list[tuple[str, list[Fields]]]) -> list[tuple[str, RangeSet]]:
+    """The range sets with the place they come from."""
+    problems = network.problems
     if not sets:
         ipam.problem("ranges", "no address range; give a subnet, ranges, or the capability ipRanges")
     pools = []

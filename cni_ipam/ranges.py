@@ -36,9 +36,26 @@ class RangeSet(NamedTuple):
     def __str__(self) -> str:
         return ",".join(str(entry) for entry in self.ranges)
 
+    def can_give(self, ip: IP) -> bool:
+        """Whether an address is one of the set and no gateway."""
+        entry = self.find_range(ip)
+        return entry is not None and ip != entry.gateway
+
+    @property
+    def size(self) -> int:
+        """How many addresses it can give out."""
+        return sum(_size(entry) for entry in self.ranges)
+
     def find_range(self, ip: IP) -> Range | None:
         """The range that an address lies in."""
         return next((entry for entry in self.ranges if ip in entry), None)
+
+
+def is_exhausted(pool: RangeSet, taken: Collection[IP]) -> bool:
+    """Whether no address of the set is free."""
+    entries = pool.ranges
+    used = sum(1 for ip in taken if any(ip in entry and ip != entry.gateway for entry in entries))
+    return used >= pool.size
 
 
 def find_next(pool: RangeSet, taken: Collection[IP], last: IP | None) -> IP | None:
@@ -63,6 +80,10 @@ def _from(pool: RangeSet, last: IP | None) -> Iterator[IP]:
     for entry in ranges[first + 1 :] + ranges[:first]:
         yield from _addresses(entry, entry.start.value, entry.end.value)
     yield from _addresses(home, home.start.value, last.value)
+
+
+def _size(entry: Range) -> int:
+    return entry.end.value - entry.start.value + 1 - (1 if entry.gateway in entry else 0)
 
 
 def _addresses(entry: Range, start: int, end: int) -> Iterator[IP]:

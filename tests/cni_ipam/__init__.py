@@ -1,5 +1,7 @@
 """Tests of cni_ipam: a network whose reservations lie in a directory of the test's own, and its lock."""
 
+import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ import pytest
 
 from cni_ipam.__main__ import PLUGIN
 from cni_ipam.store import Store, open_store
-from cni_protocol.errors import CNIError
+from cni_protocol.errors import NO_ADDRESS, CNIError
 from tests.cni_protocol import make_request
 
 HOLDER = """
@@ -53,6 +55,17 @@ class Network:
             self.call(command, ipam, container_id, **options)
         return caught.value
 
+    def exhaust(self, ipam: Any) -> list[str]:
+        """The addresses that ADDs of new containers get until there is none left."""
+        given: list[str] = []
+        while True:
+            try:
+                given += [entry.partition("/")[0] for entry in self.add(ipam, f"exhausting{len(given)}")]
+            except CNIError as error:
+                assert error.code == NO_ADDRESS, error.msg
+                assert len(given) == len(set(given))
+                return given
+
     def put(self, address: str, content: str) -> None:
         """A reservation file that somebody else wrote."""
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -63,6 +76,29 @@ class Network:
         rest = ("lock", "last_reserved_ip.")
         files = [path for path in self.directory.iterdir() if not path.name.startswith(rest)]
         return {path.name: path.read_bytes().decode() for path in files}
+
+    def records(self) -> set[str]:
+        """The names of this boot's records."""
+        boots = (self.data_dir / ".pycni" / "mynet").iterdir()
+        return {path.name for boot in boots if boot.name != "previous" for path in boot.iterdir()}
+
+    def collect(self, valid: Any, **keys: Any) -> None:
+        """GC with a list of valid attachments."""
+        entries = [{"containerID": container_id, "ifname": ifname} for container_id, ifname in valid]
+        assert self.call("GC", {}, cniVersion="1.1.0", **{"cni.dev/valid-attachments": entries, **keys}) is None
+
+
+def snapshot(top: Path) -> dict[str, tuple[int, int, bytes]]:
+    """All that is below a directory: type and mode, inode number and content of each file."""
+    found = {}
+    for path in sorted(top.rglob("*")):
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            content = os.fsencode(os.readlink(path))
+        else:
+            content = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
+        found[str(path.relative_to(top))] = status.st_mode, status.st_ino, content
+    return found
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,6 @@ from tests.cni_protocol import ENV
 
 SMALL = {"subnet": "10.1.0.0/29"}  # gives .2 to .6
 DUAL = {"ranges": [[SMALL], [{"subnet": "2001:db8::/126"}]]}  # the second gives ::2 and ::3
-
-
-@pytest.fixture
-def network(tmp_path: Path) -> Iterator[Network]:
-    """A network without any reservation, its directory not yet made."""
-    yield Network(tmp_path / "networks")
 
 
 # ADD
@@ -155,7 +148,9 @@ def test_a_second_add_of_an_attachment_is_refused_and_changes_nothing(network: N
     for options in ({}, {"cni_args": "IP=10.1.0.6"}):
         error = network.refusal("ADD", SMALL, **options)
         assert error.code == ALREADY_EXISTS
-        assert f"container c1 interface eth0 holds 10.1.0.2 already ({network.directory}/10.1.0.2)" in error.msg
+        holder = f"container c1 interface eth0 ({network.directory}/10.1.0.2)"
+        assert f"10.1.0.2 is held by {holder} already" in error.msg
+        assert "send DEL before another ADD" in error.msg
     assert {path.name: path.read_bytes() for path in network.directory.iterdir()} == before
 
 
@@ -176,7 +171,7 @@ def test_reservations_of_ranges_that_were_since_changed_do_not_count(network: Ne
 def test_files_of_others_are_taken_addresses(network: Network) -> None:
     network.put("10.1.0.2", "c7\r\neth0")
     network.put("10.1.0.3", "c8")
-    network.put("10.1.0.4", "")
+    network.put("10.1.0.4", "?")
     network.put("last_reserved_ip.0", "10.1.0.1")
     assert network.add(SMALL) == ["10.1.0.5/29"]
 
@@ -444,4 +439,10 @@ def test_no_value_of_any_key_is_unforeseen(command: str, key: str, tmp_path: Pat
 
 
 def test_the_commands_of_this_version() -> None:
-    assert dict(PLUGIN.commands) == {"ADD": commands.add, "DEL": commands.delete, "CHECK": commands.check}
+    assert dict(PLUGIN.commands) == {
+        "ADD": commands.add,
+        "DEL": commands.delete,
+        "CHECK": commands.check,
+        "STATUS": commands.status,
+        "GC": commands.collect,
+    }

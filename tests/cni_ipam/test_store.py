@@ -14,13 +14,14 @@ import pytest
 from pytest_mock import MockerFixture
 
 from cni_ipam import store as store_module
-from cni_ipam.store import Owner, Store, open_store
+from cni_ipam.records import make_label
+from cni_ipam.store import UNKNOWN, Store, open_store
 from cni_protocol.address import parse_ip
 from cni_protocol.errors import IO_FAILURE, TRY_AGAIN_LATER, CNIError
 from tests.cni_ipam import held_elsewhere, opened
 
 V4, V6 = parse_ip("10.1.0.5"), parse_ip("2001:db8::5")
-OWNER = Owner("c1", "eth0")
+OWNER = ("c1", "eth0")
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +40,16 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def names(data_dir: Path) -> set[str]:
     return set(os.listdir(data_dir / "mynet"))
+
+
+def records(data_dir: Path) -> set[str]:
+    return {path.name for path in data_dir.glob(".pycni/mynet/*/*")}
+
+
+def owners(data_dir: Path) -> dict[str, str]:
+    """Who holds what, as the next command sees it."""
+    with opened(data_dir) as store:
+        return {str(ip): label for ip, label in store.owners.items()}
 
 
 def failing(function: Any, number: int) -> Any:
@@ -76,8 +87,8 @@ def test_the_files_are_those_of_the_reference_byte_for_byte(
     before = os.umask(umask)
     try:
         with opened(tmp_path) as store:
-            assert store.reserve(V4, OWNER)
-            assert store.reserve(V6, OWNER)
+            assert store.reserve(V4, *OWNER)
+            assert store.reserve(V6, *OWNER)
             store.set_last(0, V4)
             store.set_last(1, V6)
     finally:
@@ -92,37 +103,57 @@ def test_the_files_are_those_of_the_reference_byte_for_byte(
         "lock": b"",
     }
     assert {path.stat().st_mode & 0o7777 for path in network.iterdir()} == {0o600}
-    assert {path.stat().st_nlink for path in network.iterdir()} == {1}
+    links = {path.name: path.stat().st_nlink for path in network.iterdir()}
+    assert links == {"10.1.0.5": 2, "2001:db8::5": 2, "last_reserved_ip.0": 1, "last_reserved_ip.1": 1, "lock": 1}
     assert network.stat().st_mode & 0o7777 == 0o755 & ~umask
+    ours = [tmp_path / ".pycni", *(path for path in (tmp_path / ".pycni").rglob("*") if path.is_dir())]
+    assert {path.stat().st_mode & 0o7777 for path in ours} == {0o700}
 
 
 @pytest.mark.parametrize(
-    ("content", "owner"),
+    ("content", "label"),
     [
-        (b"c1\r\neth0", Owner("c1", "eth0")),
-        (b"c1", Owner("c1", "")),
-        (b"c1\n", Owner("c1", "")),
-        (b" c1\r\neth0\n", Owner("c1", "eth0")),
-        (b"c1\r\n", Owner("c1", "")),
-        (b"", Owner("", "")),
-        (b"\xff\r\neth0", Owner("\ufffd", "eth0")),
+        (b"c1\r\neth0", "c1,eth0"),
+        (b"c1", "c1,"),
+        (b"c1\n", "c1,"),
+        (b" c1\r\neth0\n", "c1,eth0"),
+        (b"c1\r\n", "c1,"),
+        (b"\xff\r\neth0", UNKNOWN),
+        (b"c1\r\neth0\r\neth1", UNKNOWN),
+        (b"\0\0\0\0", UNKNOWN),
+        (b"c1\r\neth\0", UNKNOWN),
+        (b"c1\r\n../../eth0", UNKNOWN),
+        (b"../c1\r\neth0", UNKNOWN),
+        (b"c1\r\n" + b"x" * 300, UNKNOWN),
+        (b"-c1\r\neth0", UNKNOWN),
     ],
-    ids=["whole", "old", "old-newline", "white-space", "no-interface", "empty", "no-utf-8"],
+    ids=[
+        *("whole", "old", "old-newline", "white-space", "no-interface", "no-utf-8", "three-lines", "zeros", "nul"),
+        *("path", "path-id", "long-interface", "no-id"),
+    ],
 )
-def test_the_owner_is_read_from_files_of_every_age(content: bytes, owner: Owner, store: Store) -> None:
-    Path(store.path, "10.1.0.5").write_bytes(content)
-    assert store.list_reservations() == {V4: owner}
+@pytest.mark.parametrize("create", [True, False])
+def test_the_owner_is_read_from_files_of_every_age(content: bytes, label: str, create: bool, tmp_path: Path) -> None:
+    (tmp_path / "mynet").mkdir()
+    (tmp_path / "mynet" / "10.1.0.5").write_bytes(content)
+    for _ in range(2):
+        with opened(tmp_path, create=create) as store:
+            assert store.owners == {V4: label}
+        assert records(tmp_path) == ({f"10.1.0.5,{label}"} if label else set())
+    assert {path.name for path in tmp_path.iterdir()} == {"mynet", ".pycni"}
 
 
-def test_what_is_written_is_read(store: Store) -> None:
-    owner = Owner("c" * 100_000, "eth0")
-    store.reserve(V4, owner)
-    store.reserve(V6, OWNER)
-    assert store.list_reservations() == {V4: owner, V6: OWNER}
+def test_what_is_written_is_read(store: Store, tmp_path: Path) -> None:
+    long = "c" * 100_000
+    store.reserve(V4, long, "eth0")
+    store.reserve(V6, *OWNER)
+    assert store.owners == {V4: make_label(long, "eth0"), V6: "c1,eth0"}
+    (read,) = (path for path in (tmp_path / "mynet").iterdir() if path.stat().st_size > 1000)
+    assert (read.name, read.read_bytes()) == ("10.1.0.5", f"{long}\r\neth0".encode())
 
 
-def test_files_that_are_no_reservations_are_passed_over(store: Store) -> None:
-    for name in (
+def test_files_that_are_no_reservations_are_passed_over(tmp_path: Path) -> None:
+    strange = {
         "notes.txt",
         "10.1.0",
         "10.1.0.5.bak",
@@ -133,42 +164,47 @@ def test_files_that_are_no_reservations_are_passed_over(store: Store) -> None:
         "2001:DB8::5",
         "2001:db8:0::5",
         "::ffff:10.1.0.5",
-    ):
-        Path(store.path, name).write_bytes(b"c1\r\neth0")
-    assert store.list_reservations() == {}
-
-
-def test_what_cannot_be_read_under_an_address_is_taken_by_nobody_known(store: Store) -> None:
-    directory = Path(store.path)
-    (directory / "10.1.0.1").mkdir()
-    (directory / "10.1.0.2").symlink_to("/etc/hostname")
-    os.mkfifo(directory / "10.1.0.3")
-    expected = {parse_ip(f"10.1.0.{i}"): Owner("", "") for i in (1, 2, 3)}
-    assert store.list_reservations() == expected
-    assert [store.reserve(ip, OWNER) for ip in expected] == [False, False, False]
+    }
+    (tmp_path / "mynet").mkdir()
+    for name in strange:
+        (tmp_path / "mynet" / name).write_bytes(b"c1\r\neth0")
+    assert owners(tmp_path) == {}
+    assert names(tmp_path) == {*strange, "lock"}
 
 
 @pytest.mark.parametrize(
-    ("holder", "wanted", "covered"),
+    ("held", "asked", "counts"),
     [
-        (Owner("c1", "eth0"), OWNER, True),
-        (Owner("c1", ""), OWNER, True),
-        (Owner("c1", "eth1"), OWNER, False),
-        (Owner("c2", "eth0"), OWNER, False),
-        (Owner("c2", ""), OWNER, False),
-        (Owner("", ""), OWNER, False),
-        (Owner("c", "1eth0"), OWNER, False),
+        (("c1", "eth0"), OWNER, True),
+        (("c1", ""), OWNER, True),
+        (("c1", "eth1"), OWNER, False),
+        (("c2", "eth0"), OWNER, False),
+        (("c2", ""), OWNER, False),
+        (("c", "1eth0"), OWNER, False),
+        (("c" * 5000, "eth0"), ("c" * 5000, "eth0"), True),
+        (("c" * 5000, "eth1"), ("c" * 5000, "eth0"), False),
+        (("c" * 5000, "eth0"), ("c" * 5001, "eth0"), False),
+        (("c" * 5000, ""), ("c" * 5000, "eth0"), True),
     ],
+    ids=lambda value: None if isinstance(value, bool) else f"{value[0][:3]}-{len(value[0])}-{value[1]}",
 )
-def test_a_reservation_without_interface_counts_for_all_of_its_container(
-    holder: Owner, wanted: Owner, covered: bool
+def test_a_reservation_counts_for_its_attachment_and_without_interface_for_all_of_the_container(
+    held: tuple[str, str], asked: tuple[str, str], counts: bool, tmp_path: Path
 ) -> None:
-    assert holder.covers(wanted) == covered
+    (tmp_path / "mynet").mkdir()
+    (tmp_path / "mynet" / "10.1.0.5").write_text("\r\n".join(filter(None, held)), newline="")
+    for _ in range(2):  # adopted, and then by the record
+        with opened(tmp_path) as store:
+            assert store.addresses_of(*asked) == ([V4] if counts else [])
 
 
-def test_an_owner_reads_as_words() -> None:
-    assert str(OWNER) == "container c1 interface eth0"
-    assert str(Owner("c1", "")) == "container c1"
+def test_a_holder_reads_as_words_with_the_file(store: Store, tmp_path: Path) -> None:
+    store.reserve(V4, *OWNER)
+    assert store.describe(V4) == f"container c1 interface eth0 ({tmp_path}/mynet/10.1.0.5)"
+    store.owners[V4] = make_label("c1", "")
+    assert store.describe(V4) == f"container c1 ({tmp_path}/mynet/10.1.0.5)"
+    store.owners[V4] = UNKNOWN
+    assert store.describe(V4) == f"container unknown ({tmp_path}/mynet/10.1.0.5)"
 
 
 # Changes
@@ -180,8 +216,8 @@ def test_a_taken_address_is_not_reserved_again(
 ) -> None:
     if not tmpfile:
         without_tmpfile(mocker)
-    assert store.reserve(V4, OWNER)
-    assert not store.reserve(V4, Owner("c2", "eth0"))
+    assert store.reserve(V4, *OWNER)
+    assert not store.reserve(V4, "c2", "eth0")
     assert (tmp_path / "mynet" / "10.1.0.5").read_bytes() == b"c1\r\neth0"
     assert names(tmp_path) == {"lock", "10.1.0.5"}
 
@@ -192,17 +228,18 @@ def test_without_tmpfile_a_temporary_file_serves_also_over_a_leftover(
 ) -> None:
     Path(store.path, ".10.1.0.5.new").write_bytes(b"half of what a crashed process wrote, and longer")
     without_tmpfile(mocker, number)
-    assert store.reserve(V4, OWNER)
+    assert store.reserve(V4, *OWNER)
     assert names(tmp_path) == {"lock", "10.1.0.5"}
     assert Path(store.path, "10.1.0.5").read_bytes() == b"c1\r\neth0"
 
 
 def test_a_released_address_is_free_and_releasing_it_again_is_fine(store: Store, tmp_path: Path) -> None:
-    store.reserve(V4, OWNER)
+    store.reserve(V4, *OWNER)
+    assert records(tmp_path) == {"10.1.0.5,c1,eth0"}
     store.release(V4)
-    assert names(tmp_path) == {"lock"}
+    assert (names(tmp_path), records(tmp_path)) == ({"lock"}, set())
     store.release(V4)
-    assert store.reserve(V4, OWNER)
+    assert store.reserve(V4, *OWNER)
 
 
 def test_the_last_address_replaces_a_longer_one(store: Store) -> None:
@@ -257,11 +294,28 @@ def test_a_reservation_that_cannot_be_written_leaves_nothing(
         without_tmpfile(mocker)
     mocker.patch.object(os, function, failing(getattr(os, function), number))
     with pytest.raises(CNIError) as caught:
-        store.reserve(V4, OWNER)
+        store.reserve(V4, *OWNER)
     assert caught.value.code == IO_FAILURE
     for part in (str(tmp_path / "mynet" / "10.1.0.5"), os.strerror(number), remedy):
         assert part in caught.value.msg
-    assert names(tmp_path) == {"lock"}
+    assert (names(tmp_path), records(tmp_path)) == ({"lock"}, set())
+
+
+def test_a_reservation_whose_record_cannot_be_made_leaves_nothing(
+    store: Store, tmp_path: Path, mocker: MockerFixture
+) -> None:
+    real = os.link
+
+    def link(source: str, target: str, **options: Any) -> None:
+        if target == "10.1.0.5,c1,eth0":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, target, **options)
+
+    mocker.patch.object(os, "link", link)
+    with pytest.raises(CNIError) as caught:
+        store.reserve(V4, *OWNER)
+    assert caught.value.code == IO_FAILURE
+    assert (names(tmp_path), records(tmp_path), store.owners) == ({"lock"}, set(), {})
 
 
 @pytest.mark.parametrize("function", ["open", "pwrite"])
@@ -279,13 +333,15 @@ def test_an_address_that_cannot_be_released_is_told(store: Store, mocker: Mocker
     assert caught.value.code == IO_FAILURE
 
 
-def test_a_directory_that_cannot_be_listed_is_told(store: Store, mocker: MockerFixture) -> None:
-    mocker.patch.object(os, "listdir", failing(os.listdir, errno.EIO))
-    with pytest.raises(CNIError) as caught:
-        store.list_reservations()
+@pytest.mark.parametrize("create", [True, False])
+def test_a_directory_that_cannot_be_listed_is_told(create: bool, tmp_path: Path, mocker: MockerFixture) -> None:
+    (tmp_path / "mynet").mkdir()
+    mocker.patch.object(os, "scandir", failing(os.scandir, errno.EIO))
+    with pytest.raises(CNIError) as caught, opened(tmp_path, create=create):
+        pytest.fail("the store was opened")
     mocker.stopall()
     assert caught.value.code == IO_FAILURE
-    assert store.path in caught.value.msg
+    assert str(tmp_path / "mynet") in caught.value.msg
 
 
 @pytest.mark.parametrize("create", [True, False])
@@ -300,8 +356,8 @@ def test_what_is_in_the_way_is_named(create: bool, in_the_way: str, tmp_path: Pa
     with pytest.raises(CNIError) as caught, opened(tmp_path / "data", create=create):
         pytest.fail("the store was opened")
     assert caught.value.code == IO_FAILURE
-    assert str(tmp_path / "data" / "mynet") in caught.value.msg
-    assert "dataDir" in caught.value.msg
+    assert str(path if path.name == "lock" else tmp_path / "data" / "mynet") in caught.value.msg
+    assert ("remove it" if path.name == "lock" else "set ipam.dataDir") in caught.value.msg
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -339,7 +395,7 @@ def test_a_lock_that_is_let_go_in_time_is_had(tmp_path: Path) -> None:
         release.start()
         with opened(tmp_path) as store:
             assert process.wait(5) == 0
-            assert store.list_reservations() == {}
+            assert store.owners == {}
         release.join()
 
 

@@ -7,7 +7,13 @@ from . import commands
 PLUGIN = plugin.Plugin(
     name="cni-bridge",
     what="connects a container to a Linux bridge",
-    commands={"ADD": commands.add, "DEL": commands.delete, "CHECK": commands.check},
+    commands={
+        "ADD": commands.add,
+        "DEL": commands.delete,
+        "CHECK": commands.check,
+        "STATUS": commands.status,
+        "GC": commands.collect,
+    },
 )
 
 

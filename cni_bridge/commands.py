@@ -1,19 +1,32 @@
-"""ADD, DEL and CHECK of the bridge plugin: the story.
+"""The commands of the bridge plugin: the story.
 
 The rooms that talk to the kernel bring pyroute2's messages along, so they are imported where a command first needs
 them: a configuration error is answered without them.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
+from cni_protocol.attachments import parse_valid_attachments
 from cni_protocol.delegate import run_plugin
-from cni_protocol.errors import CHECK_FAILED, INCOMPLETE_DELETE, INVALID_CONFIG, CNIError
+from cni_protocol.errors import (
+    ALREADY_EXISTS,
+    CHECK_FAILED,
+    INCOMPLETE_DELETE,
+    INVALID_CONFIG,
+    NOT_AVAILABLE,
+    NOT_AVAILABLE_LIMITED,
+    CNIError,
+)
+from cni_protocol.plugin import keep_result
 from cni_protocol.request import Request
 from cni_protocol.result import parse_result, result_to_json
 
+from .attachment import Attachment
 from .config import BridgeConfig, parse_config, salvage_config
-from .plan import LAYER_2, Attachment, Plan, make_plan, make_result
+from .filters import list_filters, sample_filters
+from .plan import LAYER_2, Plan, make_plan, make_result
 from .undo import Undo
 from .verify import find_differences, make_expected
 
@@ -21,53 +34,55 @@ from .verify import find_differences, make_expected
 def add(request: Request) -> dict[str, Any]:
     """Connect a container to the bridge. Returns the result object; a failure is undone in full.
 
-    Raises CNIError: 4 and 7 for bad input, 100 for what the kernel refuses, 102 when the interface is there already,
-    and whatever the IPAM plugin reports.
+    Raises CNIError: 4 and 7 for bad input, 100 for what the kernel refuses, 102 when the interface is there already or
+    a host port is taken, and whatever the IPAM plugin reports.
     """
     config = parse_config(request)
     attachment = Attachment(request.name, request.container_id, request.ifname)
-    from . import masquerade, wiring
+    from . import ruleset, wiring
     from .kernel import Kernel
-    from .namespace import open_namespace
+    from .namespace import activity_lock, attachment_lock, open_namespace
 
-    with open_namespace(request.netns) as namespace, Kernel() as host, wiring.open_inside(namespace) as inside:
+    with (
+        activity_lock(exclusive=False),
+        attachment_lock(attachment.host_name),
+        open_namespace(request.netns) as namespace,
+        Kernel() as host,
+        wiring.open_inside(namespace) as inside,
+    ):
         wiring.require_absent(host, inside, attachment)
         with Undo() as undo:
             wiring.connect(host, namespace, config, attachment, undo)
             plan = _ask_ipam(config, request, undo)
-            wiring.configure_container(inside, namespace, plan, attachment.ifname)
-            if plan.masqueraded:
-                undo.on_failure(masquerade.delete_masquerade, attachment)
-                masquerade.ensure_masquerade(attachment, plan.masqueraded)
+            wiring.configure_container(inside, namespace, config, plan, request.ifname)
             interfaces = wiring.list_interfaces(host, inside, config, attachment, request.netns)
-            wiring.go_live(host, namespace, plan, attachment, interfaces[-1].mac)
-            wiring.configure_gateway(host, config, plan)
+            addresses = [entry.address for entry in plan.ips]
+            undo.on_failure(ruleset.delete_own_rules, attachment.owner)
+            for rules in list_filters(config, attachment, addresses, interfaces[2].mac):
+                ruleset.ensure_rules(rules)
+            wiring.go_live(host, inside, namespace, config, plan, attachment)
+            interfaces += wiring.configure_gateway(host, config, plan)
+            keep_result()
     return result_to_json(make_result(plan, interfaces).after(config.previous), request.version)
 
 
 def delete(request: Request) -> None:
     """Remove all that ADD made, every step of it that can be done; what is gone already is fine.
 
-    Raises CNIError (code 105) naming everything that could not be removed.
+    Raises CNIError: that of the one step that failed, or 105 naming everything that could not be removed.
     """
     config = salvage_config(request)
     attachment = Attachment(request.name, request.container_id, request.ifname)
     steps: list[Callable[[], object]] = [
         lambda: _disconnect(request, config, attachment),
-        lambda: _unmasquerade(config, attachment),
+        lambda: _delete_rules(config, attachment.owner, attachment.owner.__eq__),
     ]
     if config.ipam_type:  # last: an address must not be given out while it is still in use here
         steps.append(lambda: run_plugin(config.ipam_type, "DEL", request))
-    failures = []
-    for step in steps:
-        try:
-            step()
-        except CNIError as error:
-            failures.append(error)
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        raise CNIError(INCOMPLETE_DELETE, "; ".join(error.msg for error in failures))
+    from .namespace import attachment_lock
+
+    with attachment_lock(attachment.host_name):
+        _do_all(steps)
 
 
 def check(request: Request) -> None:
@@ -79,17 +94,58 @@ def check(request: Request) -> None:
     if config.ipam_type:
         run_plugin(config.ipam_type, "CHECK", request)
     expected = make_expected(config.previous, request.ifname, request.netns)
-    from . import masquerade, wiring
+    from . import ruleset, wiring
     from .kernel import Kernel
     from .namespace import open_namespace
 
     with open_namespace(request.netns) as namespace, Kernel() as host, wiring.open_inside(namespace) as inside:
         addresses = [entry.address for entry in expected.ips]
-        missing_rules = masquerade.find_missing(attachment, addresses) if config.ip_masq and addresses else []
-        observed = wiring.observe(host, inside, config, attachment, missing_rules)
+        mac = expected.container.mac if expected.container is not None else ""
+        filters = list_filters(config, attachment, addresses, mac)
+        missing = [difference for rules in filters for difference in ruleset.find_missing(rules)]
+        observed = wiring.observe(host, inside, config, attachment, missing)
     differences = find_differences(config, attachment, expected, observed)
     if differences:
         raise CNIError(CHECK_FAILED, "; ".join(differences))
+
+
+def status(request: Request) -> None:
+    """Raise CNIError when ADD could not work: 50, 51 where running containers suffer too. Changes nothing."""
+    config = parse_config(request)
+    from .status import require_ready
+
+    require_ready(config, sample_filters(config))
+    if config.ipam_type:
+        try:
+            run_plugin(config.ipam_type, "STATUS", request)
+        except CNIError as error:
+            code = error.code if error.code in (NOT_AVAILABLE, NOT_AVAILABLE_LIMITED) else NOT_AVAILABLE
+            raise CNIError(code, error.msg, error.details) from None
+
+
+def collect(request: Request) -> None:
+    """GC: remove host interfaces and rules of attachments that are not in the valid list, and have IPAM do the same.
+
+    Raises CNIError: 7 for a malformed list (then nothing is removed), else as delete.
+    """
+    valid = parse_valid_attachments(request)
+    config = salvage_config(request)
+    network = Attachment(request.name, "", "")
+    steps: list[Callable[[], object]] = []
+    if valid is None:
+        print("cni-bridge: GC without a list of valid attachments: nothing was removed", file=sys.stderr)
+    else:
+        owners = {Attachment(request.name, container_id, ifname).owner for container_id, ifname in valid.pairs}
+        steps = [
+            lambda: _disconnect_stale(network, lambda owner: owner not in owners),
+            lambda: _delete_rules(config, network.owner_prefix, lambda owner: owner not in owners),
+        ]
+    if config.ipam_type:
+        steps.append(lambda: run_plugin(config.ipam_type, "GC", request))
+    from .namespace import activity_lock
+
+    with activity_lock(exclusive=True):
+        _do_all(steps)
 
 
 def _ask_ipam(config: BridgeConfig, request: Request, undo: Undo) -> Plan:
@@ -97,7 +153,14 @@ def _ask_ipam(config: BridgeConfig, request: Request, undo: Undo) -> Plan:
     if not config.ipam_type:
         return LAYER_2
     undo.on_failure(run_plugin, config.ipam_type, "DEL", request)
-    document = run_plugin(config.ipam_type, "ADD", request)
+    try:
+        document = run_plugin(config.ipam_type, "ADD", request)
+    except CNIError as error:
+        if error.code != ALREADY_EXISTS:
+            raise
+        # What holds the address is an ADD of this very attachment that died: neither end of its pair was there.
+        run_plugin(config.ipam_type, "DEL", request)
+        document = run_plugin(config.ipam_type, "ADD", request)
     return make_plan(config, parse_result(document, request.version, f"result of {config.ipam_type}"))
 
 
@@ -115,12 +178,39 @@ def _disconnect(request: Request, config: BridgeConfig, attachment: Attachment) 
                 disconnect(host, namespace, config, attachment)
 
 
-def _unmasquerade(config: BridgeConfig, attachment: Attachment) -> None:
-    """Without ipMasq too: it may have been on when the container was added. Then a kernel without nftables is fine."""
-    from .masquerade import delete_masquerade
+def _disconnect_stale(network: Attachment, is_stale: Callable[[str], bool]) -> None:
+    from .kernel import Kernel
+    from .wiring import disconnect_stale
 
+    with Kernel() as host:
+        disconnect_stale(host, network, is_stale)
+
+
+def _delete_rules(config: BridgeConfig, mark: str, is_stale: Callable[[str], bool]) -> None:
+    """Without ipMasq and the like too: it may have been on at ADD. Then a kernel without nftables is fine."""
+    from .kernel import Kernel
+    from .ruleset import delete_rules, has_loopback_targets, list_loopback_targets
+    from .wiring import close_loopback
+
+    network = Attachment(config.network, "", "")
     try:
-        delete_masquerade(attachment)
+        if delete_rules(mark, is_stale) and not has_loopback_targets(network.owner_prefix):
+            with Kernel() as host:
+                close_loopback(host, config, list_loopback_targets)
     except CNIError:
-        if config.ip_masq:
+        if sample_filters(config):
             raise
+
+
+def _do_all(steps: list[Callable[[], object]]) -> None:
+    """Do every step, also after one that failed; then raise what failed."""
+    failures = []
+    for step in steps:
+        try:
+            step()
+        except CNIError as error:
+            failures.append(error)
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise CNIError(INCOMPLETE_DELETE, "; ".join(error.msg for error in failures))

@@ -7,20 +7,38 @@ import re
 import sys
 from typing import NamedTuple
 
-from cni_protocol.errors import INVALID_CONFIG, CNIError
+from cni_protocol.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CNIError
 from cni_protocol.fields import Fields
 from cni_protocol.request import Request, check_args, is_interface_name
 from cni_protocol.result import DNS, Result, parse_dns, parse_result
+from cni_protocol.typos import check_keys
+
+from .portmap import PROTOCOLS, PortMapping
 
 DEFAULT_BRIDGE = "cni0"
+_MIN_MTU = 68  # ETH_MIN_MTU
 _MAX_MTU = 65535  # ETH_MAX_MTU, what veth and bridge accept
+_MAX_VLAN = 4094  # IEEE 802.1Q
+_MAX_PORT = 65535
+# What the specification and the conventions have beside our own keys; libcni leaves the last ones in as well.
+_PASSED_OVER = (
+    "cniVersion",
+    "name",
+    "type",
+    "capabilities",
+    "ipMasqBackend",
+    "cniVersions",
+    "disableCheck",
+    "disableGC",
+)
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
 
 
 class BridgeConfig(NamedTuple):
     """What every command of the bridge goes by. mtu in bytes, 0 is the kernel's choice; mac empty likewise.
 
-    `ipam_type` is empty for a network of layer 2 only, `dns` None where the configuration has none.
+    `ipam_type` is empty for a network of layer 2 only, `dns` None where the configuration has none. `vlan` is the
+    port's untagged VLAN (0: none), `trunk` its tagged ones.
     """
 
     network: str
@@ -32,54 +50,160 @@ class BridgeConfig(NamedTuple):
     mtu: int
     hairpin: bool
     promisc: bool
+    isolated: bool
+    vlan: int
+    trunk: tuple[int, ...]
+    keep_default_vlan: bool
+    spoof_check: bool
+    detect_duplicates: bool
+    leave_down: bool
+    port_mappings: tuple[PortMapping, ...]
     mac: str
     dns: DNS | None
     ipam_type: str
     previous: Result | None
 
+    @property
+    def wants_hairpin(self) -> bool:
+        """Whether frames may leave by the port that they came in by.
+
+        Port mappings need it: with bridge netfilter on, what a container sends to a host port of its own is turned
+        round within the bridge. That does no harm beside promiscMode: the copy that goes up is dropped there, since it
+        has the container's MAC by then.
+        """
+        return self.hairpin or bool(self.port_mappings)
+
+    @property
+    def wants_vlans(self) -> bool:
+        """Whether the bridge has to filter VLANs."""
+        return bool(self.vlan or self.trunk)
+
 
 def parse_config(request: Request) -> BridgeConfig:
     """The configuration of an ADD or CHECK. Raises CNIError: 7 with all problems in one go, 4 for CNI_ARGS."""
-    config, problems = _parse(request)
+    problems: list[str] = []
+    fields = Fields(request.config, "", problems)
+    config = _parse(request, fields)
+    _check_combinations(config, fields)
     check_args(request, ("MAC", "IP") if config.ipam_type else ("MAC",))
     if problems:
         raise CNIError(INVALID_CONFIG, "invalid bridge configuration: " + "; ".join(problems))
+    _check_backend(fields)
+    for key in _PASSED_OVER:
+        fields.raw(key)
+    check_keys("cni-bridge", fields.flag("strict"), [fields, fields.object("dns"), *fields.objects("vlanTrunk")])
     return config
 
 
 def salvage_config(request: Request) -> BridgeConfig:
     """What can be made of the configuration of a DEL: it must work also where the ADD was refused."""
-    config, problems = _parse(request)
+    problems: list[str] = []
+    config = _parse(request, Fields(request.config, "", problems))
     for problem in problems:
         print(f"cni-bridge: ignored on {request.command}: {problem}", file=sys.stderr)
     return config
 
 
-def _parse(request: Request) -> tuple[BridgeConfig, list[str]]:
-    problems: list[str] = []
-    fields = Fields(request.config, "", problems)
-    ipam = fields.object("ipam")
+def _parse(request: Request, fields: Fields) -> BridgeConfig:
     is_default_gateway = fields.flag("isDefaultGateway")
-    config = BridgeConfig(
+    return BridgeConfig(
         network=request.name,
         bridge=_parse_bridge(fields),
         is_gateway=fields.flag("isGateway") or is_default_gateway,
         is_default_gateway=is_default_gateway,
         force_address=fields.flag("forceAddress"),
         ip_masq=fields.flag("ipMasq"),
-        mtu=fields.number("mtu", 0, _MAX_MTU) or 0,
+        mtu=_parse_mtu(fields),
         hairpin=fields.flag("hairpinMode"),
         promisc=fields.flag("promiscMode"),
+        isolated=fields.flag("portIsolation"),
+        vlan=fields.number("vlan", 0, _MAX_VLAN) or 0,
+        trunk=_parse_trunk(fields),
+        keep_default_vlan=fields.flag("preserveDefaultVlan"),
+        spoof_check=fields.flag("macspoofchk"),
+        detect_duplicates=fields.flag("enabledad"),
+        leave_down=fields.flag("disableContainerInterface"),
+        port_mappings=_parse_port_mappings(fields.object("runtimeConfig")),
         mac=_parse_mac(request, fields),
         dns=_parse_dns(fields),
-        ipam_type=ipam.text("type"),
-        previous=_parse_previous(request, problems),
+        ipam_type=fields.object("ipam").text("type"),
+        previous=_parse_previous(request, fields),
     )
+
+
+def _check_combinations(config: BridgeConfig, fields: Fields) -> None:
     if config.hairpin and config.promisc:
-        problems.append("hairpinMode and promiscMode: cannot both be on; promiscMode alone lets traffic come back too")
-    if fields.has("ipam") and not config.ipam_type and fields.raw("ipam") != {}:
+        fields.problem("hairpinMode", "cannot be on together with promiscMode, with which traffic comes back too")
+    if config.leave_down and config.ipam_type:
+        fields.problem("disableContainerInterface", "leaves the interface down, and ipam wants addresses on it")
+    if config.port_mappings and not config.ipam_type:
+        fields.problem("runtimeConfig.portMappings", "need an address to lead to; this network has no ipam")
+    if config.vlan and config.is_gateway and not is_interface_name(f"{config.bridge}.{config.vlan}"):
+        fields.problem(
+            "bridge", f"{config.bridge!r} is too long: its gateway would be on {config.bridge}.{config.vlan}"
+        )
+    ipam = fields.object("ipam")
+    if fields.raw("ipam") and not config.ipam_type:
         ipam.problem("type", "is missing; it names the IPAM plugin (leave out ipam for layer 2 only)")
-    return config, problems
+
+
+def _check_backend(fields: Fields) -> None:
+    backend = fields.text("ipMasqBackend")
+    if backend not in ("", "nftables"):
+        raise CNIError(
+            UNSUPPORTED_FIELD,
+            f"ipMasqBackend={backend!r} is not supported: NAT is done in nftables, without any program; "
+            'leave the key out, or set it to "nftables"',
+        )
+
+
+def _parse_mtu(fields: Fields) -> int:
+    mtu = fields.number("mtu", 0, _MAX_MTU) or 0
+    if 0 < mtu < _MIN_MTU:
+        fields.problem("mtu", f"{mtu} is less than {_MIN_MTU}, the least that IPv4 works with (0: the kernel's choice)")
+    return mtu
+
+
+def _parse_trunk(fields: Fields) -> tuple[int, ...]:
+    """The VLANs of a trunk, merged and in order."""
+    vlans: set[int] = set()
+    for entry in fields.objects("vlanTrunk"):
+        single, low, high = (entry.number(key, 1, _MAX_VLAN) for key in ("id", "minID", "maxID"))
+        if single is not None:
+            vlans.add(single)
+        if entry.has("minID") != entry.has("maxID"):
+            entry.problem("minID" if entry.has("minID") else "maxID", "must come with its other end (minID and maxID)")
+        elif low is not None and high is not None:
+            if low > high:
+                entry.problem("minID", f"{low} is greater than maxID {high}")
+            vlans.update(range(low, high + 1))
+        elif not entry.has("minID") and not entry.has("id"):
+            entry.problem("id", "is missing; an entry has an id, or minID and maxID")
+    return tuple(sorted(vlans))
+
+
+def _parse_port_mappings(runtime: Fields) -> tuple[PortMapping, ...]:
+    """The host ports asked for, each once (CONVENTIONS.md, "portMappings")."""
+    mappings = []
+    for entry in runtime.objects("portMappings"):
+        host, container = (entry.number(key, 1, _MAX_PORT) for key in ("hostPort", "containerPort"))
+        protocol = (entry.text("protocol") or "tcp").lower()
+        if protocol not in PROTOCOLS:
+            entry.problem("protocol", f"{protocol!r} is none of {', '.join(PROTOCOLS)}")
+        for key in ("hostPort", "containerPort"):
+            if not entry.has(key):
+                entry.problem(key, "is missing")
+        host_ip = entry.ip("hostIP")
+        if host_ip is not None and host_ip.value == 0:
+            host_ip = None  # 0.0.0.0 and ::, as podman and containerd send for "every address"
+        if host is not None and container is not None:
+            mappings.append(PortMapping(host, container, protocol, host_ip))
+    claims: dict[tuple[object, ...], int] = {}
+    for mapping in mappings:
+        claim = (mapping.host_port, mapping.protocol, mapping.host_ip)
+        if claims.setdefault(claim, mapping.container_port) != mapping.container_port:
+            runtime.problem("portMappings", f"host port {mapping.host_port}/{mapping.protocol} leads to two ports")
+    return tuple(dict.fromkeys(mappings))
 
 
 def _parse_bridge(fields: Fields) -> str:
@@ -112,12 +236,12 @@ def _parse_dns(fields: Fields) -> DNS | None:
     return dns if dns != DNS() else None
 
 
-def _parse_previous(request: Request, problems: list[str]) -> Result | None:
-    document = request.config.get("prevResult")
+def _parse_previous(request: Request, fields: Fields) -> Result | None:
+    document = fields.raw("prevResult")
     if document is None:
         return None
     try:
         return parse_result(document, request.version, "prevResult")
     except CNIError as error:
-        problems.append(error.msg)
+        fields.problems.append(error.msg)
         return None

@@ -15,8 +15,9 @@ from cni_protocol.address import CIDR
 from cni_protocol.errors import INVALID_CONFIG, KERNEL_REFUSED, CNIError
 from cni_protocol.result import Route
 
-from .links import Link, Veth
+from .links import Address, Link, Veth
 from .netlink import ACK, APPEND, CREATE, EXCL, ROUTE, Message, NetlinkError, NetlinkSocket
+from .plan import PortVlan
 from .rtnetlink import (
     Attributes,
     address_body,
@@ -26,15 +27,21 @@ from .rtnetlink import (
     parse_address,
     parse_link,
     parse_route,
+    parse_vlans,
     port_info,
     route_body,
     route_query,
+    vlan_message,
+    vlan_query,
 )
 
 PORT_BOUND = 5.0  # seconds for a bridge port to come up; it takes milliseconds
 _PORT_POLL = 0.001
+DAD_BOUND = 10.0  # seconds; with the kernel's defaults it takes one to two
+_DAD_POLL = 0.02
 
-_NEWLINK, _DELLINK, _GETLINK, _NEWADDR, _DELADDR, _GETADDR, _NEWROUTE, _GETROUTE = 16, 17, 18, 20, 21, 22, 24, 26
+_NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19  # RTM_*
+_NEWADDR, _DELADDR, _GETADDR, _NEWROUTE, _GETROUTE = 20, 21, 22, 24, 26
 
 
 class Kernel:
@@ -82,6 +89,25 @@ class Kernel:
         with _refusals(f"ports of bridge {bridge.name} cannot be read"):
             return [parse_link(reply) for reply in self._socket.dump(request.kind, request.body)]
 
+    def list_links(self) -> list[Link]:
+        """All interfaces."""
+        request = link_message(_GETLINK, 0, [])
+        with _refusals("interfaces cannot be read"):
+            return [parse_link(reply) for reply in self._socket.dump(request.kind, request.body)]
+
+    def probe_kind(self, kind: str) -> None:
+        """Raise CNIError (code 100) unless the kernel can make interfaces of a kind. Changes nothing.
+
+        An MTU of one byte is refused, but only after the kind was found (rtnl_newlink in net/core/rtnetlink.c).
+        """
+        request = link_message(_NEWLINK, CREATE | EXCL | ACK, [("IFLA_MTU", 1), link_info(kind)])
+        with _refusals(f"interfaces of kind {kind} cannot be made"):
+            try:
+                self._socket.send([request])
+            except NetlinkError as error:
+                if error.errno not in (errno.EINVAL, errno.ERANGE):
+                    raise
+
     def create_bridge(self, name: str, mtu: int) -> bool:
         """Make a bridge, down, with a MAC of its own that stays when ports come and go.
 
@@ -110,6 +136,29 @@ class Kernel:
             )
         return link
 
+    def filter_vlans(self, bridge: Link) -> None:
+        """Have a bridge keep its ports' VLANs apart. Raises CNIError (code 100) naming what the kernel lacks."""
+        on = link_info("bridge", [("IFLA_BR_VLAN_FILTERING", 1)])
+        with _refusals(f"vlan: bridge {bridge.name} cannot filter VLANs (CONFIG_BRIDGE_VLAN_FILTERING of the kernel)"):
+            self._socket.send([link_message(_NEWLINK, ACK, [on], ifindex=bridge.ifindex)])
+
+    def set_vlans(self, port: Link, vlans: Sequence[PortVlan]) -> None:
+        """Give a bridge port exactly these VLANs."""
+        there = self.list_vlans(port)
+        gone = [vlan for vlan in there if vlan.vid not in {wanted.vid for wanted in vlans}]
+        messages = [vlan_message(_DELLINK, ACK, port.ifindex, [PortVlan(vlan.vid)]) for vlan in gone]
+        messages += [vlan_message(_SETLINK, ACK, port.ifindex, [vlan]) for vlan in vlans]
+        with _refusals(
+            f"vlan: port {port.name} cannot be put into its VLANs (CONFIG_BRIDGE_VLAN_FILTERING of the kernel)"
+        ):
+            self._socket.send(messages)
+
+    def list_vlans(self, port: Link) -> list[PortVlan]:
+        """The VLANs of a bridge port."""
+        with _refusals("VLANs of bridge ports cannot be read"):
+            found = [parse_vlans(reply) for reply in self._socket.dump(_GETLINK, vlan_query())]
+        return sorted(vlan for ifindex, vlans in found if ifindex == port.ifindex for vlan in vlans)
+
     def create_veth(self, veth: Veth) -> None:
         """Make a veth pair: the host's end up and a port of its bridge, the other end down in its namespace."""
         common: Attributes = [("IFLA_MTU", veth.mtu)] if veth.mtu else []
@@ -118,7 +167,7 @@ class Kernel:
             peer.append(("IFLA_ADDRESS", veth.mac))
         pair = link_info("veth", [("VETH_INFO_PEER", {"attrs": peer})])
         name = ("IFLA_IFNAME", veth.host_name)
-        port = port_info([("IFLA_BRPORT_MODE", int(veth.hairpin))])
+        port = port_info([("IFLA_BRPORT_MODE", int(veth.hairpin)), ("IFLA_BRPORT_ISOLATED", int(veth.isolated))])
         messages = [
             link_message(_NEWLINK, CREATE | EXCL | ACK, [name, ("IFLA_MASTER", veth.bridge), pair, *common], up=True),
             link_message(_NEWLINK, ACK, [name, ("IFLA_IFALIAS", veth.owner), port]),
@@ -142,27 +191,30 @@ class Kernel:
         with _refusals(f"interface {link.name} cannot be brought up"):
             self._socket.send([link_message(_NEWLINK, ACK, [], ifindex=link.ifindex, up=True)])
 
-    def set_promisc(self, link: Link) -> None:
-        """Make an interface promiscuous."""
-        with _refusals(f"interface {link.name} cannot be made promiscuous"):
-            self._socket.send([link_message(_NEWLINK, ACK, [], ifindex=link.ifindex, promisc=True)])
+    def set_flags(self, link: Link, *, up: bool, promisc: bool) -> None:
+        """Bring an interface up or down, and make it promiscuous or not, where it is not so already."""
+        if (link.up, link.promisc) == (up, promisc):
+            return
+        with _refusals(f"interface {link.name} cannot be set {'up' if up else 'down'}"):
+            self._socket.send([link_message(_NEWLINK, ACK, [], ifindex=link.ifindex, up=up, promisc=promisc)])
 
     def set_mac(self, link: Link, mac: str) -> None:
         """Set the MAC of an interface; a bridge that had one by chance keeps this one from then on."""
         with _refusals(f"the MAC of {link.name} cannot be set to {mac}"):
             self._socket.send([link_message(_NEWLINK, ACK, [("IFLA_ADDRESS", mac)], ifindex=link.ifindex)])
 
-    def list_addresses(self, link: Link) -> list[CIDR]:
+    def list_addresses(self, link: Link) -> list[Address]:
         """The addresses of an interface, those of the link-local scope too."""
         with _refusals(f"addresses of {link.name} cannot be read"):
             replies = self._socket.dump(_GETADDR, address_query(link))
         return [parse_address(reply) for reply in replies]
 
-    def add_address(self, link: Link, address: CIDR) -> bool:
-        """Give an interface an address, usable at once (no duplicate address detection). False when it has it."""
+    def add_address(self, link: Link, address: CIDR, *, detect_duplicates: bool = False) -> bool:
+        """Give an interface an address, usable at once unless duplicates are to be detected. False when it has it."""
+        body = address_body(link, address, detect_duplicates=detect_duplicates)
         with _refusals(f"address {address} cannot be given to {link.name}"):
             try:
-                self._socket.send([Message(_NEWADDR, CREATE | EXCL | ACK, address_body(link, address))])
+                self._socket.send([Message(_NEWADDR, CREATE | EXCL | ACK, body)])
             except NetlinkError as error:
                 if error.errno == errno.EEXIST:
                     return False
@@ -195,6 +247,20 @@ class Kernel:
     def _dump_routes(self, link: Link, version: int) -> list[bytes]:
         return self._socket.dump(_GETROUTE, route_query(link, version))
 
+    def wait_for_addresses(self, link: Link) -> None:
+        """Wait until duplicate address detection has passed all addresses of an interface.
+
+        Raises CNIError (code 100) for a duplicate, and after DAD_BOUND seconds.
+        """
+        deadline = time.monotonic() + DAD_BOUND
+        while pending := [entry for entry in self.list_addresses(link) if entry.tentative or entry.duplicate]:
+            duplicates = [str(entry.cidr) for entry in pending if entry.duplicate]
+            if duplicates:
+                raise CNIError(KERNEL_REFUSED, f"{', '.join(duplicates)} is in use by another host of the network")
+            if time.monotonic() > deadline:
+                raise CNIError(KERNEL_REFUSED, f"duplicate address detection did not end within {DAD_BOUND:.0f} s")
+            time.sleep(_DAD_POLL)
+
     def wait_for_port(self, name: str) -> None:
         """Wait until a bridge port forwards. Raises CNIError (code 100) after PORT_BOUND seconds."""
         deadline = time.monotonic() + PORT_BOUND
@@ -220,7 +286,7 @@ def _refusals(what: str) -> Iterator[None]:
         remedy = {
             errno.EPERM: "run the plugin as root",
             errno.EEXIST: "something of that name is there already; send DEL, or remove it",
-            errno.EOPNOTSUPP: "this kernel lacks that kind of interface (modules bridge, veth)",
+            errno.EOPNOTSUPP: "this kernel lacks it (modules bridge, veth)",
             errno.ENETUNREACH: "the gateway is on no network of the interface; correct routes and gateway in ipam",
             errno.EINVAL: "the kernel takes no such value; correct the configuration",
         }.get(error.errno or 0, "")

@@ -2,12 +2,14 @@
 
 from typing import NamedTuple
 
+from cni_protocol.address import CIDR
+
 
 class Link(NamedTuple):
     """A network interface as the kernel has it. mtu in bytes; master and peer are interface indexes, 0 for none.
 
     `kind` is the link's type (bridge, veth, ...), `alias` its ifalias; `running` tells whether its other end is up
-    too; `hairpin` and `forwarding` are those of a bridge port.
+    too; `hairpin`, `isolated` and `forwarding` are those of a bridge port, `vlan_filtering` that of a bridge.
     """
 
     ifindex: int
@@ -22,7 +24,17 @@ class Link(NamedTuple):
     peer: int
     alias: str
     hairpin: bool
+    isolated: bool
     forwarding: bool
+    vlan_filtering: bool
+
+
+class Address(NamedTuple):
+    """An address of an interface: `tentative` while duplicates are being looked for, `duplicate` when one was found."""
+
+    cidr: CIDR
+    tentative: bool
+    duplicate: bool
 
 
 class Veth(NamedTuple):
@@ -36,3 +48,4 @@ class Veth(NamedTuple):
     mac: str
     mtu: int
     hairpin: bool
+    isolated: bool

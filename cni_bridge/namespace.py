@@ -5,19 +5,26 @@ Must not: change anything inside a namespace.
 """
 
 import ctypes
+import errno
 import fcntl
 import os
+import signal
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Self
 
 from cni_protocol.errors import INVALID_ENVIRONMENT, KERNEL_REFUSED, TRY_AGAIN_LATER, CNIError
+from cni_protocol.filelock import take_lock
 
 LOCK_BOUND = 15.0  # seconds; the lock is held for a few netlink requests
 _LOCK_POLL = 0.002  # seconds
 
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 _OWN = "/proc/self/ns/net"
+_UTS = "/proc/self/ns/uts"
+_IPC = "/proc/self/ns/ipc"
 _CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703
 
@@ -37,16 +44,21 @@ class Namespace:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Run a block inside the namespace; the process is back in its own one afterwards, whatever happens."""
+        """Run a block, a short one, inside the namespace; the process is back in its own one afterwards.
+
+        Signals that end us wait so long: to undo from inside the container would leave on the host what is there.
+        """
         home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         try:
             _setns(self.descriptor)
-            try:
-                yield
-            finally:
-                _setns(home)
+            yield
         finally:
-            os.close(home)
+            try:
+                _setns(home)
+            finally:
+                os.close(home)
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def open_namespace(path: str) -> Namespace:
@@ -75,6 +87,28 @@ def find_namespace(path: str) -> Namespace | None:
         return None
 
 
+def open_own_namespace() -> Namespace:
+    """The namespace that the process is in."""
+    return Namespace(_OWN, os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC))
+
+
+@contextmanager
+def activity_lock(*, exclusive: bool) -> Iterator[None]:
+    """Hold off GC during ADD and the other way round: any number of ADDs (shared), or one GC (exclusive).
+
+    Without it GC would take away what an ADD has half built, and that ADD would succeed without its address reserved.
+    It is flock(2) on the file of the UTS namespace, beside host_lock's. That of the IPC namespace is the door to it,
+    which lets in one at a time: a GC stands in it while it waits, else ADDs that come one after another would hold it
+    off for ever (flock(2) grants a shared lock although somebody waits for an exclusive one). Raises CNIError (code 11)
+    after LOCK_BOUND seconds for each of the two.
+    """
+    mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    with ExitStack() as inside:
+        with _flock(_IPC, fcntl.LOCK_EX, "a GC of pycni is waiting or under way"):
+            inside.enter_context(_flock(_UTS, mode, "a GC or ADD of pycni is under way"))
+        yield
+
+
 @contextmanager
 def host_lock() -> Iterator[None]:
     """Hold the lock of the namespace that the process is in, so that no other pycni changes its bridges meanwhile.
@@ -82,23 +116,44 @@ def host_lock() -> Iterator[None]:
     It is flock(2) on the namespace's own file: it goes with the holder, needs no directory, and two hosts that share a
     file system do not share it. Raises CNIError (code 11) after LOCK_BOUND seconds.
     """
-    descriptor = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    with _flock(_OWN, fcntl.LOCK_EX, "another pycni holds the host's lock"):
+        yield
+
+
+@contextmanager
+def _flock(path: str, mode: int, obstacle: str) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        deadline = time.monotonic() + LOCK_BOUND
-        while not _try_lock(descriptor):
-            if time.monotonic() > deadline:
-                raise CNIError(TRY_AGAIN_LATER, f"another pycni has held the host's lock for {LOCK_BOUND:.0f} s")
-            time.sleep(_LOCK_POLL)
+        take_lock(descriptor, mode, LOCK_BOUND, obstacle)
         yield
     finally:
         os.close(descriptor)
 
 
-def _try_lock(descriptor: int) -> bool:
+@contextmanager
+def attachment_lock(name: str) -> Iterator[None]:
+    """Hold off ADD during DEL of the same attachment, and the other way round; `name` is its host's end.
+
+    Runtimes must not call both at once (SPEC.md, "Lifecycle & Ordering"); one that does would have DEL release the
+    address of an ADD that then succeeds. It is a bound name in the abstract namespace (unix(7)): it belongs to the
+    network namespace, and goes with its holder. Raises CNIError (code 11) after LOCK_BOUND seconds.
+    """
+    deadline = time.monotonic() + LOCK_BOUND
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as holder:
+        while not _try_bind(holder, f"\0pycni/{name}"):
+            if time.monotonic() > deadline:
+                raise CNIError(TRY_AGAIN_LATER, f"another call for {name} is under way, for {LOCK_BOUND:.0f} s now")
+            time.sleep(_LOCK_POLL)
+        yield
+
+
+def _try_bind(holder: socket.socket, address: str) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        holder.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return False
+        raise
     return True
 
 

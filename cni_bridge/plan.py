@@ -1,10 +1,9 @@
 """From configuration and IPAM result to what the kernel should hold. Pure."""
 
-from hashlib import sha256
 from typing import NamedTuple
 
 from cni_protocol.address import CIDR, IP, any_network
-from cni_protocol.errors import DELEGATE_FAILED, CNIError
+from cni_protocol.errors import DELEGATE_FAILED, INVALID_CONFIG, CNIError
 from cni_protocol.result import DNS, Interface, IPConfig, Result, Route
 
 from .config import BridgeConfig
@@ -13,29 +12,20 @@ from .config import BridgeConfig
 SCOPE_UNIVERSE = 0
 SCOPE_LINK = 253
 MAIN_TABLE = 254
+_MIN_MTU_IPV6 = 1280  # RFC 8200, section 5
+
+_DEFAULT_VLAN = 1  # what a bridge gives to every new port
 
 # The interfaces of a result, in this order.
 BRIDGE, HOST, CONTAINER = range(3)
 
-_OWNER_PART = 100  # characters; an alias holds 255 (IFALIASZ), a comment of nftables 128 or more
 
+class PortVlan(NamedTuple):
+    """A VLAN of a bridge port: frames of it leave `untagged`, frames without a tag are taken for the `pvid`."""
 
-class Attachment(NamedTuple):
-    """The pair that the specification counts: a container and an interface in it, on a network."""
-
-    network: str
-    container_id: str
-    ifname: str
-
-    @property
-    def host_name(self) -> str:
-        """The name of the host's end of the veth pair, the same on every command: DEL needs nothing else."""
-        return "veth" + sha256("/".join(self).encode()).hexdigest()[:11]
-
-    @property
-    def owner(self) -> str:
-        """NETWORK/CONTAINERID/IFNAME, by which host interfaces and rules tell whose they are."""
-        return "/".join(shortened(part) for part in self)
+    vid: int
+    pvid: bool = False
+    untagged: bool = False
 
 
 class Plan(NamedTuple):
@@ -54,9 +44,13 @@ class Plan(NamedTuple):
 
 
 def make_plan(config: BridgeConfig, ipam: Result) -> Plan:
-    """The plan for an IPAM result. Raises CNIError (code 104) for a result that has no address."""
+    """The plan for an IPAM result. Raises CNIError: 104 for a result without address, 7 for an mtu too small."""
     if not ipam.ips:
         raise CNIError(DELEGATE_FAILED, f"{config.ipam_type} ADD gave no address; its result has no ips")
+    if 0 < config.mtu < _MIN_MTU_IPV6 and any(entry.address.version == 6 for entry in ipam.ips):
+        raise CNIError(
+            INVALID_CONFIG, f"mtu: {config.mtu} is less than {_MIN_MTU_IPV6}, the least that IPv6 works with"
+        )
     ips = tuple(_with_gateway(entry, config.is_gateway) for entry in ipam.ips)
     routes = ipam.routes + (_default_routes(ips, ipam.routes) if config.is_default_gateway else ())
     gateways = [CIDR(entry.gateway, entry.address.prefix) for entry in ips if entry.gateway is not None]
@@ -73,9 +67,28 @@ def make_plan(config: BridgeConfig, ipam: Result) -> Plan:
 LAYER_2 = Plan((), (), (), (), (), DNS())
 
 
-def make_result(plan: Plan, interfaces: tuple[Interface, Interface, Interface]) -> Result:
-    """The result of ADD: bridge, host end and container end, and the addresses on the last."""
+def make_result(plan: Plan, interfaces: tuple[Interface, ...]) -> Result:
+    """The result of ADD: bridge, host end and container end, and the addresses on the last of these."""
     return Result(interfaces, plan.ips, plan.routes, plan.dns)
+
+
+def list_vlans(config: BridgeConfig) -> tuple[PortVlan, ...]:
+    """The VLANs of the container's port, in order; none when the bridge does not filter VLANs for this network.
+
+    A trunk without `vlan` takes what has no tag for VLAN 1, as the reference does.
+    """
+    native = config.vlan or (_DEFAULT_VLAN if config.trunk else 0)
+    vlans = [PortVlan(vid) for vid in config.trunk if vid != native]
+    if native:
+        vlans.append(PortVlan(native, pvid=True, untagged=True))
+    if config.keep_default_vlan and config.wants_vlans and _DEFAULT_VLAN not in (native, *config.trunk):
+        vlans.append(PortVlan(_DEFAULT_VLAN, untagged=True))
+    return tuple(sorted(vlans))
+
+
+def gateway_interface(config: BridgeConfig) -> str:
+    """The interface that has the gateway addresses: the bridge, or the one that leads into its VLAN."""
+    return f"{config.bridge}.{config.vlan}" if config.vlan else config.bridge
 
 
 def program_routes(ips: tuple[IPConfig, ...], routes: tuple[Route, ...]) -> tuple[Route, ...]:
@@ -114,8 +127,3 @@ def _default_routes(ips: tuple[IPConfig, ...], routes: tuple[Route, ...]) -> tup
 def _first_gateway(ips: tuple[IPConfig, ...], version: int) -> IP | None:
     gateways = (entry.gateway for entry in ips if entry.gateway is not None)
     return next((gateway for gateway in gateways if gateway.version == version), None)
-
-
-def shortened(part: str) -> str:
-    """A name that fits beside two others: a long one ends in a digest of the whole."""
-    return part if len(part) <= _OWNER_PART else f"{part[:35]}:{sha256(part.encode()).hexdigest()}"

@@ -19,6 +19,16 @@ def ensure_forwarding(version: int) -> None:
         _write(_FORWARDING[version], "1")
 
 
+def forwarding_key(version: int) -> str:
+    """The sysctl that switches forwarding, as sysctl(8) names it."""
+    return f"net/{_FORWARDING[version]}".replace("/", ".")
+
+
+def route_loopback(name: str, *, on: bool) -> None:
+    """Let 127.0.0.0/8 be routed over an interface, or no longer."""
+    _write(f"ipv4/conf/{name}/route_localnet", "1" if on else "0")
+
+
 def has_ipv6() -> bool:
     """Whether the kernel speaks IPv6 at all."""
     return os.path.isdir(f"{_ROOT}/ipv6")
@@ -39,6 +49,8 @@ def own_interface(name: str, *, ipv6: bool, detect_duplicates: bool) -> None:
         return
     _write(f"ipv6/conf/{name}/accept_ra", "0")
     _write(f"ipv6/conf/{name}/accept_dad", "1" if detect_duplicates else "0")
+    if detect_duplicates:
+        _write(f"ipv6/conf/{name}/enhanced_dad", "1")
     if ipv6:
         _write("ipv6/conf/lo/disable_ipv6", "0")
         _write(f"ipv6/conf/{name}/disable_ipv6", "0")

@@ -9,9 +9,10 @@ from typing import NamedTuple
 from cni_protocol.address import CIDR
 from cni_protocol.result import Interface, IPConfig, Result, Route
 
+from .attachment import Attachment
 from .config import BridgeConfig
 from .links import Link
-from .plan import MAIN_TABLE, Attachment, program_routes
+from .plan import MAIN_TABLE, PortVlan, gateway_interface, list_vlans, program_routes
 
 
 class Expected(NamedTuple):
@@ -23,9 +24,9 @@ class Expected(NamedTuple):
 
 
 class Observed(NamedTuple):
-    """What the kernel holds: links (None where there is none), what the container's has, the bridge's addresses.
+    """What the kernel holds: links (None where there is none), what the container's and the gateway's one have.
 
-    `missing_rules` are the differences that masquerade.find_missing saw.
+    `vlans` are those of the port, `missing_rules` the differences that ruleset.find_missing saw.
     """
 
     bridge: Link | None
@@ -33,7 +34,8 @@ class Observed(NamedTuple):
     container: Link | None
     addresses: list[CIDR]
     routes: list[Route]
-    bridge_addresses: list[CIDR]
+    gateways: list[CIDR]
+    vlans: tuple[PortVlan, ...]
     missing_rules: list[str]
 
 
@@ -45,7 +47,16 @@ def make_expected(previous: Result, ifname: str, netns: str) -> Expected:
     if index is None:
         return Expected(None, (), ())
     ips = tuple(entry for entry in previous.ips if entry.interface in (index, None))
-    return Expected(previous.interfaces[index], ips, program_routes(ips, previous.routes))
+    others = [entry.address for entry in previous.ips if entry not in ips]
+    routes = tuple(route for route in previous.routes if not _is_elsewhere(route, others))
+    return Expected(previous.interfaces[index], ips, program_routes(ips, routes))
+
+
+def _is_elsewhere(route: Route, others: list[CIDR]) -> bool:
+    """Whether a route is, or without a gw may be, of another plugin of the chain: over an interface with `others`."""
+    if route.gw is None:
+        return any(other.version == route.dst.version for other in others)
+    return any(route.gw in other for other in others)
 
 
 def find_differences(config: BridgeConfig, attachment: Attachment, expected: Expected, observed: Observed) -> list[str]:
@@ -92,7 +103,7 @@ def _container_differences(config: BridgeConfig, attachment: Attachment, contain
     if container is None:
         return [f"interface {attachment.ifname} is missing in the container"]
     differences = []
-    if not container.up:
+    if not container.up and not config.leave_down:
         differences.append(f"interface {attachment.ifname} is down in the container")
     if config.mtu and container.mtu != config.mtu:
         differences.append(f"mtu of {attachment.ifname} is {container.mtu}, not {config.mtu}")
@@ -112,17 +123,24 @@ def _port_differences(config: BridgeConfig, attachment: Attachment, observed: Ob
         differences.append(f"mtu of {host.name} is {host.mtu}, not {config.mtu}")
     if bridge is not None and host.master != bridge.ifindex:
         differences.append(f"{host.name} is not a port of bridge {config.bridge}")
-    elif host.hairpin != config.hairpin:
-        differences.append(f"hairpin of port {host.name} is {_on(host.hairpin)}, hairpinMode is {_on(config.hairpin)}")
+        return differences
+    if host.hairpin != config.wants_hairpin:
+        differences.append(f"port {host.name}: hairpin is {_on(host.hairpin)}, not {_on(config.wants_hairpin)}")
+    if host.isolated != config.isolated:
+        differences.append(f"port {host.name}: isolation is {_on(host.isolated)}, portIsolation {_on(config.isolated)}")
+    if config.wants_vlans and observed.vlans != list_vlans(config):
+        differences.append(f"VLANs of port {host.name} are {_text(observed.vlans)}, not {_text(list_vlans(config))}")
     return differences
 
 
 def _gateway_differences(config: BridgeConfig, expected: Expected, observed: Observed) -> list[str]:
-    if not config.is_gateway or observed.bridge is None:
+    if not config.is_gateway:
         return []
     gateways = [CIDR(entry.gateway, entry.address.prefix) for entry in expected.ips if entry.gateway is not None]
-    missing = [gateway for gateway in gateways if gateway not in observed.bridge_addresses]
-    return [f"gateway address {gateway} is missing on bridge {config.bridge}" for gateway in dict.fromkeys(missing)]
+    missing = [gateway for gateway in gateways if gateway not in observed.gateways]
+    return [
+        f"gateway address {gateway} is missing on {gateway_interface(config)}" for gateway in dict.fromkeys(missing)
+    ]
 
 
 def _is_same_route(wanted: Route, there: Route) -> bool:
@@ -137,3 +155,7 @@ def _is_same_route(wanted: Route, there: Route) -> bool:
 
 def _on(flag: bool) -> str:
     return "on" if flag else "off"
+
+
+def _text(vlans: tuple[PortVlan, ...]) -> str:
+    return ", ".join(f"{vlan.vid}{' untagged' if vlan.untagged else ''}" for vlan in vlans) or "none"

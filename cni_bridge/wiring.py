@@ -1,21 +1,23 @@
-"""The steps of ADD, DEL and CHECK on links, put together from kernel.py's primitives; ADD's with their way back.
+"""The steps of the commands on links, put together from kernel.py's primitives; ADD's with their way back.
 
 Must not: run another plugin, or read a configuration that is not parsed.
 """
 
 import sys
+from collections.abc import Callable
 
-from cni_protocol.address import CIDR
+from cni_protocol.address import CIDR, IP
 from cni_protocol.errors import ALREADY_EXISTS, INVALID_CONFIG, CNIError
 from cni_protocol.result import Interface
 
 from . import sysctl
 from .announce import announce
+from .attachment import Attachment
 from .config import BridgeConfig
 from .kernel import Kernel
-from .links import Veth
-from .namespace import Namespace, host_lock
-from .plan import Attachment, Plan
+from .links import Link, Veth
+from .namespace import Namespace, host_lock, open_own_namespace
+from .plan import Plan, PortVlan, gateway_interface, list_vlans
 from .undo import Undo
 from .verify import Observed
 
@@ -40,14 +42,7 @@ def connect(host: Kernel, namespace: Namespace, config: BridgeConfig, attachment
     """
     with host_lock():
         _require_no_host_end(host, attachment)  # again: undoing must not take a pair that a twin of this ADD made
-        if host.create_bridge(config.bridge, config.mtu):
-            undo.on_failure(_delete_unused_bridge, host, config.bridge)
-        bridge = host.get_bridge(config.bridge)
-        sysctl.own_routes(bridge.name, ipv6=False)
-        if config.promisc and not bridge.promisc:
-            host.set_promisc(bridge)
-        if not bridge.up:
-            host.set_up(bridge)
+        bridge = _ensure_bridge(host, config, undo)
         undo.on_failure(host.delete_link, attachment.host_name)
         host.create_veth(
             Veth(
@@ -58,36 +53,55 @@ def connect(host: Kernel, namespace: Namespace, config: BridgeConfig, attachment
                 namespace=namespace.descriptor,
                 mac=config.mac,
                 mtu=config.mtu,
-                hairpin=config.hairpin,
+                hairpin=config.wants_hairpin,
+                isolated=config.isolated,
             )
         )
+        if config.wants_vlans:
+            host.set_vlans(host.get_link(attachment.host_name), list_vlans(config))
 
 
-def configure_container(inside: Kernel, namespace: Namespace, plan: Plan, ifname: str) -> None:
+def _ensure_bridge(host: Kernel, config: BridgeConfig, undo: Undo) -> Link:
+    if host.find_link(config.bridge) is None:
+        undo.on_failure(_delete_unused_bridge, host, config)
+        host.create_bridge(config.bridge, config.mtu)
+    bridge = host.get_bridge(config.bridge)
+    undo.on_failure(_restore_bridge, host, bridge)
+    if config.wants_vlans and not bridge.vlan_filtering:
+        host.filter_vlans(bridge)
+    sysctl.own_routes(bridge.name, ipv6=False)
+    host.set_flags(bridge, up=True, promisc=config.promisc or bridge.promisc)
+    return bridge
+
+
+def configure_container(inside: Kernel, namespace: Namespace, config: BridgeConfig, plan: Plan, ifname: str) -> None:
     """Addresses, link up, routes, in the container. The veth pair takes all of it along when it is undone."""
+    detect = config.detect_duplicates
     with namespace.entered():
         ipv6 = any(entry.address.version == 6 for entry in plan.ips)
-        sysctl.own_interface(ifname, ipv6=ipv6, detect_duplicates=False)
+        sysctl.own_interface(ifname, ipv6=ipv6, detect_duplicates=detect)
     link = inside.get_link(ifname)
     for entry in plan.ips:
-        if not inside.add_address(link, entry.address):
+        if not inside.add_address(link, entry.address, detect_duplicates=detect):
             raise CNIError(
                 ALREADY_EXISTS, f"address {entry.address} is on {ifname} already; the IPAM plugin gave it twice"
             )
-    inside.set_up(link)
+    if not config.leave_down:
+        inside.set_up(link)
     inside.add_routes(link, plan.programmed)
 
 
-def configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan) -> None:
-    """The gateway addresses on the bridge, and forwarding. Raises CNIError (code 7) when others are in the way.
+def configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan) -> tuple[Interface, ...]:
+    """The gateway addresses on the bridge, and forwarding. Returns the interface made for them in a VLAN, if any.
 
     The last step of ADD, done or undone under the host's lock: nobody comes to rely on an address that goes again.
+    Raises CNIError (code 7) when other addresses are in the way.
     """
     if not plan.gateways:
-        return
+        return ()
     with host_lock(), Undo() as undo:
-        bridge = host.get_bridge(config.bridge)
-        present = host.list_addresses(bridge)
+        link = _ensure_gateway_interface(host, config, undo)
+        present = [entry.cidr for entry in host.list_addresses(link)]
         for gateway in plan.gateways:
             if gateway in present:
                 continue
@@ -95,40 +109,79 @@ def configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan) -> None:
                 if not config.force_address:
                     raise CNIError(
                         INVALID_CONFIG,
-                        f"bridge {config.bridge} has address {other}, and this network wants {gateway} there; use "
-                        'another bridge, or set "forceAddress": true to replace it',
+                        f"bridge {link.name} has address {other}, and this network wants {gateway} there; use another "
+                        'bridge, or set "forceAddress": true to replace it',
                     )
-                undo.on_failure(host.add_address, bridge, other)
-                host.delete_address(bridge, other)
-            sysctl.own_routes(bridge.name, ipv6=gateway.version == 6)
-            undo.on_failure(host.delete_address, bridge, gateway)
-            host.add_address(bridge, gateway)
-            host.set_mac(bridge, bridge.mac)  # keeps it: a bridge without a MAC of its own has that of its lowest port
+                undo.on_failure(host.add_address, link, other)
+                host.delete_address(link, other)
+            sysctl.own_routes(link.name, ipv6=gateway.version == 6)
+            undo.on_failure(host.delete_address, link, gateway)
+            host.add_address(link, gateway)
+            host.set_mac(link, link.mac)  # keeps it: a bridge without a MAC of its own has that of its lowest port
         for version in {gateway.version for gateway in plan.gateways}:
             sysctl.ensure_forwarding(version)
+        if config.port_mappings:  # the host's 127.0.0.1 may lead here; portmap.py guards the other way
+            sysctl.route_loopback(link.name, on=True)
+    return (Interface(link.name, link.mac, link.mtu),) if config.vlan else ()
 
 
-def go_live(host: Kernel, namespace: Namespace, plan: Plan, attachment: Attachment, mac: str) -> None:
-    """Wait until the port forwards, then tell the neighbours who has the addresses now."""
+def close_loopback(host: Kernel, config: BridgeConfig, list_targets: Callable[[], set[IP]]) -> None:
+    """No longer let 127.0.0.0/8 be routed to the bridge, unless a container on it has port mappings still.
+
+    Without mappings there is no guard either (portmap.py), and containers would reach what listens on 127.0.0.1.
+    """
+    with host_lock():
+        link = host.find_link(gateway_interface(config))
+        if link is None:
+            return
+        subnets = [entry.cidr for entry in host.list_addresses(link)]
+        if not any(target in subnet for target in list_targets() for subnet in subnets):
+            sysctl.route_loopback(link.name, on=False)
+
+
+def _ensure_gateway_interface(host: Kernel, config: BridgeConfig, undo: Undo) -> Link:
+    """The bridge, or for a VLAN the end of a veth pair whose other end is a port in that VLAN, as in the reference."""
+    name = gateway_interface(config)
+    bridge = host.get_bridge(config.bridge)
+    if name == config.bridge:
+        return bridge
+    if host.find_link(name) is None:
+        port = Attachment(config.bridge, "gateway", name).host_name
+        undo.on_failure(host.delete_link, name)
+        with open_own_namespace() as own:
+            host.create_veth(Veth(port, "", bridge.ifindex, name, own.descriptor, "", bridge.mtu, False, False))
+        host.set_vlans(host.get_link(port), [PortVlan(config.vlan, pvid=True, untagged=True)])
+        host.set_up(host.get_link(name))
+    return host.get_link(name)
+
+
+def go_live(
+    host: Kernel, inside: Kernel, namespace: Namespace, config: BridgeConfig, plan: Plan, attachment: Attachment
+) -> None:
+    """Wait until the port forwards and addresses are settled, then tell the neighbours who has them now."""
+    if config.leave_down:
+        return
     host.wait_for_port(attachment.host_name)
+    link = inside.get_link(attachment.ifname)
+    if config.detect_duplicates and any(entry.address.version == 6 for entry in plan.ips):
+        inside.wait_for_addresses(link)
     try:
         with namespace.entered():
-            announce(attachment.ifname, mac, [entry.address.ip for entry in plan.ips])
+            announce(link.name, link.mac, [entry.address.ip for entry in plan.ips])
     except OSError as error:  # without it the neighbours learn a little later
-        print(f"cni-bridge: no announcement on {attachment.ifname}: {error.strerror}", file=sys.stderr)
+        print(f"cni-bridge: no announcement on {link.name}: {error.strerror}", file=sys.stderr)
 
 
 def list_interfaces(
     host: Kernel, inside: Kernel, config: BridgeConfig, attachment: Attachment, netns: str
-) -> tuple[Interface, Interface, Interface]:
+) -> tuple[Interface, ...]:
     """Bridge, host end and container end as a result lists them."""
     links = [
         (host.get_link(config.bridge), ""),
         (host.get_link(attachment.host_name), ""),
         (inside.get_link(attachment.ifname), netns),
     ]
-    bridge, port, container = (Interface(link.name, link.mac, link.mtu, sandbox) for link, sandbox in links)
-    return bridge, port, container
+    return tuple(Interface(link.name, link.mac, link.mtu, sandbox) for link, sandbox in links)
 
 
 def disconnect(host: Kernel, namespace: Namespace | None, config: BridgeConfig, attachment: Attachment) -> None:
@@ -146,8 +199,24 @@ def disconnect(host: Kernel, namespace: Namespace | None, config: BridgeConfig, 
         port, bridge = host.find_link_at(link.peer), host.find_link(config.bridge)
         if port is None or port.alias or (port.kind, port.peer) != ("veth", link.ifindex):
             return  # what has an alias is of another attachment of ours
-        if port.master == 0 or (bridge is not None and port.master == bridge.ifindex):
+        if port.master == (bridge.ifindex if bridge is not None else 0):
             host.delete_link(port.name)
+
+
+def disconnect_stale(host: Kernel, attachment: Attachment, is_stale: Callable[[str], bool]) -> None:
+    """Remove the host's ends of all attachments of a network whose owner is stale. Goes on past errors.
+
+    Raises CNIError (code 100) naming those that could not be removed.
+    """
+    failures = []
+    for link in host.list_links():
+        if link.kind == "veth" and link.alias.startswith(attachment.owner_prefix) and is_stale(link.alias):
+            try:
+                host.delete_link(link.name)
+            except CNIError as error:
+                failures.append(error)
+    if failures:
+        raise CNIError(failures[0].code, "; ".join(error.msg for error in failures))
 
 
 def observe(
@@ -155,13 +224,16 @@ def observe(
 ) -> Observed:
     """What the kernel holds of an attachment."""
     bridge, container = host.find_link(config.bridge), inside.find_link(attachment.ifname)
+    port = host.find_link_at(container.peer) if container is not None and container.peer else None
+    gateway = host.find_link(gateway_interface(config))
     return Observed(
         bridge=bridge,
-        host=host.find_link_at(container.peer) if container is not None and container.peer else None,
+        host=port,
         container=container,
-        addresses=inside.list_addresses(container) if container is not None else [],
+        addresses=_cidrs(inside, container),
         routes=inside.list_routes(container) if container is not None else [],
-        bridge_addresses=host.list_addresses(bridge) if bridge is not None else [],
+        gateways=_cidrs(host, gateway),
+        vlans=tuple(host.list_vlans(port)) if port is not None and config.wants_vlans else (),
         missing_rules=missing_rules,
     )
 
@@ -175,15 +247,29 @@ def _require_no_host_end(host: Kernel, attachment: Attachment) -> None:
         )
 
 
+def _cidrs(kernel: Kernel, link: Link | None) -> list[CIDR]:
+    return [entry.cidr for entry in kernel.list_addresses(link)] if link is not None else []
+
+
 def _in_the_way(gateway: CIDR, present: list[CIDR], plan: Plan) -> list[CIDR]:
     """The addresses that forceAddress replaces: of IPv4 any other, of IPv6 those whose subnets overlap."""
     others = [other for other in present if other.version == gateway.version and other not in plan.gateways]
     return [other for other in others if gateway.version == 4 or other.ip in gateway or gateway.ip in other]
 
 
-def _delete_unused_bridge(host: Kernel, name: str) -> None:
+def _restore_bridge(host: Kernel, before: Link) -> None:
+    """Give a bridge its flags and its MAC back, unless somebody has come to use it meanwhile."""
+    with host_lock():
+        bridge = host.find_link_at(before.ifindex)
+        if bridge is not None and not host.list_ports(bridge):
+            host.set_flags(bridge, up=before.up, promisc=before.promisc)
+            if bridge.mac != before.mac:
+                host.set_mac(bridge, before.mac)
+
+
+def _delete_unused_bridge(host: Kernel, config: BridgeConfig) -> None:
     """Remove a bridge that we made, unless somebody has come to use it meanwhile."""
     with host_lock():
-        bridge = host.find_link(name)
+        bridge = host.find_link(config.bridge)
         if bridge is not None and not host.list_ports(bridge):
-            host.delete_link(name)
+            host.delete_link(config.bridge)

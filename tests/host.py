@@ -71,7 +71,7 @@ class Host:
     def argv(self, *command: str, container: str | None = None) -> list[str]:
         """The command line that runs a command in the host, or in a container on it."""
         inside = ["/usr/bin/nsenter", f"--net=/run/netns/{container}", "--"] if container else []
-        return ["/usr/bin/nsenter", "-t", str(self.pid), "-n", "-m", "--", *inside, *command]
+        return ["/usr/bin/nsenter", "-t", str(self.pid), "-n", "-m", "-u", "-i", "--", *inside, *command]
 
     def add_container(self, name: str) -> str:
         """A new network namespace with its loopback up. Returns its path as the host sees it."""
@@ -161,16 +161,17 @@ class Host:
 
     def close(self) -> None:
         """End every process that still runs in the host's namespaces, and let these go."""
-        mine = os.stat(f"/proc/{self.pid}/ns/mnt").st_ino
-        for entry in os.listdir("/proc"):
-            if entry.isdigit() and _namespace_of(entry) == mine:
-                _kill(int(entry))
+        with open(f"/proc/{self.pid}/ns/mnt", "rb") as held:  # or a new namespace would get its number on the way
+            mine = os.fstat(held.fileno()).st_ino
+            for entry in os.listdir("/proc"):
+                if entry.isdigit() and _namespace_of(entry) == mine:
+                    _kill(int(entry))
         self._holder.wait(timeout=RUN_BOUND)
 
 
 def open_host() -> Host:
     """Make a host; the caller closes it."""
-    command = ["/usr/bin/unshare", "-n", "-m", "--propagation", "private", "/bin/sh", "-c", _SET_UP]
+    command = ["/usr/bin/unshare", "-n", "-m", "-u", "-i", "--propagation", "private", "/bin/sh", "-c", _SET_UP]
     holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline().strip() == "ready", "the test's host could not be set up (root is needed)"

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cni_bridge.__main__ import PLUGIN
+from cni_bridge.attachment import Attachment
 from cni_bridge.kernel import Kernel
 from cni_bridge.namespace import Namespace, open_namespace
-from cni_bridge.plan import Attachment
 from cni_protocol import plugin
 from cni_protocol.request import Request, parse_request
 from tests.host import Host, Outcome
@@ -96,8 +96,8 @@ class Runtime(NamedTuple):
             "rules": _without_handles(self.host.nft()),
             "reservations": sorted(
                 path.name
-                for path in self.data_dir.glob("*/*")
-                if path.name != "lock" and not path.name.startswith("last_reserved_ip.")
+                for path in self.data_dir.rglob("*")  # addresses, and the records of whose they are
+                if path.is_file() and path.name != "lock" and not path.name.startswith("last_reserved_ip.")
             ),
             **{name: (_links(self.host, name), _addresses(self.host, name)) for name in containers},
         }
@@ -114,7 +114,7 @@ def _links(host: Host, container: str | None) -> list[Any]:
             link["ifname"],
             sorted(set(link["flags"]) - _PASSING_FLAGS),
             link.get("linkinfo", {}).get("info_kind"),
-            link.get("linkinfo", {}).get("info_slave_data", {}).get("hairpin"),
+            [link.get("linkinfo", {}).get("info_slave_data", {}).get(key) for key in ("hairpin", "isolated")],
             [link.get(key) for key in ("mtu", "address", "master", "ifalias", "promiscuity")],
         )
         for link in host.ip("link", container=container)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from cni_bridge import masquerade, sysctl, wiring
+from cni_bridge import namespace, ruleset, sysctl, wiring
 from cni_bridge.kernel import Kernel
 from cni_bridge.netlink import NetlinkError, NetlinkSocket
 from cni_protocol.errors import CNIError
@@ -43,7 +43,15 @@ def network(runtime: Runtime, *subnets: str, **keys: Any) -> dict[str, Any]:
     return {**base, **keys}
 
 
-def install_ipam(runtime: Runtime, answer: Any = None, *, status: int = 0, delete: str = "exit 0") -> Path:
+def filtered(runtime: Runtime, *, port: int, **keys: Any) -> dict[str, Any]:
+    """A network with everything on, and a host port of the container's own."""
+    mappings = [{"hostPort": port, "containerPort": 80, "protocol": protocol} for protocol in ("tcp", "udp")]
+    return network(runtime, V4, V6, macspoofchk=True, runtimeConfig={"portMappings": mappings}, **keys)
+
+
+def install_ipam(
+    runtime: Runtime, answer: Any = None, *, status: int = 0, delete: str = "exit 0", others: str = "exit 0"
+) -> Path:
     """An IPAM plugin `fake` that answers ADD so. Returns the file that lists the commands it was called with."""
     directory = Path(runtime.path[0])
     text = answer if isinstance(answer, str) else json.dumps(answer)
@@ -54,6 +62,7 @@ echo $CNI_COMMAND >> {directory}/calls
 case $CNI_COMMAND in
 ADD) cat {directory}/answer; exit {status} ;;
 DEL) {delete} ;;
+*) {others} ;;
 esac
 """
     (directory / "fake").write_text(script)
@@ -93,8 +102,8 @@ STEPS = [
     (Kernel, "create_bridge", "before", 1),
     (Kernel, "get_bridge", "before", 1),
     (sysctl, "own_routes", "before", 1),
-    (Kernel, "set_promisc", "before", 1),
-    (Kernel, "set_promisc", "after", 1),
+    (Kernel, "set_flags", "before", 1),
+    (Kernel, "set_flags", "after", 1),
     (Kernel, "create_veth", "before", 1),
     (Kernel, "create_veth", "after", 1),
     (wiring, "connect", "after", 1),
@@ -111,12 +120,34 @@ STEPS = [
     (Kernel, "set_mac", "before", 1),
     (sysctl, "ensure_forwarding", "before", 1),
     (sysctl, "ensure_forwarding", "after", 2),
-    (masquerade, "ensure_masquerade", "before", 1),
-    (masquerade, "ensure_masquerade", "after", 1),
+    (ruleset, "ensure_rules", "before", 1),
+    (ruleset, "ensure_rules", "after", 1),
     (wiring, "list_interfaces", "before", 1),
     (wiring, "go_live", "before", 1),
     (Kernel, "wait_for_port", "after", 1),
     (wiring, "go_live", "after", 1),
+]
+FILTERS: dict[str, Any] = {
+    "macspoofchk": True,
+    "runtimeConfig": {
+        "portMappings": [
+            {"hostPort": 8080, "containerPort": 80},
+            {"hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "127.0.0.1"},
+        ]
+    },
+}
+STEPS_WITH_FILTERS = [
+    (ruleset, "ensure_rules", "before", 2),
+    (ruleset, "ensure_rules", "after", 2),
+    (ruleset, "ensure_rules", "before", 3),
+    (ruleset, "ensure_rules", "after", 3),
+    (ruleset, "forget_flows_from_port", "before", 1),
+    (ruleset, "forget_flows_from_port", "after", 1),
+    (wiring, "go_live", "before", 1),
+    (wiring, "configure_gateway", "before", 1),
+    (sysctl, "route_loopback", "before", 1),
+    (sysctl, "route_loopback", "after", 1),
+    (wiring, "configure_gateway", "after", 1),
 ]
 
 
@@ -124,11 +155,9 @@ def name_of(value: Any) -> str:
     return str(value) if isinstance(value, int | str) else str(value.__name__).split(".")[-1]
 
 
-@pytest.mark.parametrize(("owner", "name", "when", "number"), STEPS, ids=name_of)
-def test_an_add_that_fails_is_undone_in_full(
-    runtime: Runtime, mocker: MockerFixture, owner: Any, name: str, when: str, number: int
-) -> None:
-    config = network(runtime, V4, V6, promiscMode=True)
+def assert_undone(runtime: Runtime, config: dict[str, Any], mocker: MockerFixture, step: tuple[Any, ...]) -> None:
+    """An ADD that fails at a step leaves all as it was, a DEL finds nothing to do, and the next ADD succeeds."""
+    owner, name, when, number = step
     before = runtime.state("c1")
     failed = fail_at(mocker, owner, name, when, number)
     assert_refused(runtime.call("ADD", config), 100, f"{name} was made to fail")
@@ -139,13 +168,45 @@ def test_an_add_that_fails_is_undone_in_full(
     runtime.add(config)
 
 
-@pytest.mark.parametrize("neighbour", ["none", "same network", "layer 2"])
-def test_an_add_is_undone_whatever_request_the_kernel_refuses(
-    runtime: Runtime, mocker: MockerFixture, neighbour: str
+@pytest.mark.parametrize(("owner", "name", "when", "number"), STEPS, ids=name_of)
+def test_an_add_that_fails_is_undone_in_full(
+    runtime: Runtime, mocker: MockerFixture, owner: Any, name: str, when: str, number: int
 ) -> None:
-    config = network(runtime, V4, V6)
-    if neighbour != "none":
-        runtime.add(config if neighbour == "same network" else network(runtime), "c0")
+    config = network(runtime, V4, V6, promiscMode=True)
+    assert_undone(runtime, config, mocker, (owner, name, when, number))
+
+
+@pytest.mark.parametrize(("owner", "name", "when", "number"), STEPS_WITH_FILTERS, ids=name_of)
+def test_an_add_with_filters_that_fails_is_undone_in_full(
+    runtime: Runtime, mocker: MockerFixture, owner: Any, name: str, when: str, number: int
+) -> None:
+    assert_undone(runtime, network(runtime, V4, V6, **FILTERS), mocker, (owner, name, when, number))
+
+
+@pytest.mark.parametrize("flags", [("down",), ("up",), ("up", "promisc", "on")], ids=["down", "up", "promiscuous"])
+def test_a_bridge_that_was_there_is_after_a_failure_as_it_was(
+    runtime: Runtime, mocker: MockerFixture, flags: tuple[str, ...]
+) -> None:
+    runtime.host.run("ip", "link", "add", "cni0", "type", "bridge")
+    runtime.host.run("ip", "link", "set", "cni0", *flags)
+    before = runtime.state("c1")
+    fail_at(mocker, wiring, "go_live", "before")
+    config = network(runtime, V4, V6, promiscMode=True)
+    assert_refused(runtime.call("ADD", config), 100, "go_live was made to fail")
+    assert runtime.state("c1") == before
+
+
+@pytest.mark.parametrize("neighbour", ["none", "same network", "layer 2", "bridge that is down"])
+@pytest.mark.parametrize("keys", [{}, FILTERS], ids=["NAT", "NAT, port mappings and macspoofchk"])
+def test_an_add_is_undone_whatever_request_the_kernel_refuses(
+    runtime: Runtime, mocker: MockerFixture, neighbour: str, keys: dict[str, Any]
+) -> None:
+    config = network(runtime, V4, V6, **keys)
+    if neighbour == "bridge that is down":
+        runtime.host.run("ip", "link", "add", "cni0", "address", "02:00:00:00:00:01", "type", "bridge")
+    elif neighbour != "none":
+        beside = filtered(runtime, port=9090) if keys else network(runtime, V4, V6)
+        runtime.add(beside if neighbour == "same network" else network(runtime), "c0")
     before = runtime.state("c0", "c1")
     genuine = NetlinkSocket.send
     for number in count(1):
@@ -216,7 +277,7 @@ def test_what_the_ipam_plugin_gives_may_be_no_use(
     [
         ({"ipam": {"type": "none-such"}}, None, 7, ["none-such"]),
         ({"bridge": "there"}, None, 7, ["interface there is there and is of kind veth"]),
-        ({"mtu": 67}, None, 100, ["bridge cni0 cannot be created"]),
+        ({"mtu": 67}, None, 7, ["mtu: 67 is less than 68"]),
         ({"bridge": "br0"}, None, 7, ["bridge br0 has address 10.7.0.1/16", "forceAddress"]),
         ({}, "/run/netns/none-such", 4, ["/run/netns/none-such"]),
         ({}, "/dev/null", 4, ["not a network namespace"]),
@@ -450,7 +511,7 @@ def test_delete_removes_nat_that_was_on_when_the_container_was_added(runtime: Ru
 def test_a_kernel_without_nftables_matters_only_with_nat(
     runtime: Runtime, mocker: MockerFixture, ip_masq: bool, status: int
 ) -> None:
-    mocker.patch.object(masquerade, "Nftables", side_effect=OSError(errno.EPROTONOSUPPORT, "Protocol not supported"))
+    mocker.patch.object(ruleset, "Nftables", side_effect=OSError(errno.EPROTONOSUPPORT, "Protocol not supported"))
     config = network(runtime, V4, ipMasq=ip_masq)
     assert runtime.call("ADD", config).status == status
     assert runtime.call("DEL", config).status == status
@@ -459,9 +520,9 @@ def test_a_kernel_without_nftables_matters_only_with_nat(
 
 STUBBORN = {
     "the link": [(Kernel, "delete_link")],
-    "the rules": [(masquerade, "delete_masquerade")],
+    "the rules": [(ruleset, "delete_rules")],
     "the address": [],
-    "link and rules": [(Kernel, "delete_link"), (masquerade, "delete_masquerade")],
+    "link and rules": [(Kernel, "delete_link"), (ruleset, "delete_rules")],
 }
 
 
@@ -484,7 +545,7 @@ def test_delete_goes_on_past_what_it_cannot_remove(
     assert calls.read_text().split() == ["ADD", "DEL"]
     names = [name for _, name in stubborn]
     assert (PORT in runtime.host.link_names()) == ("delete_link" in names)
-    assert bool(runtime.host.nft()) == ("delete_masquerade" in names)
+    assert bool(runtime.host.nft()) == ("delete_rules" in names)
     mocker.stopall()
     install_ipam(runtime)
     assert runtime.call("DEL", config).status == 0
@@ -559,14 +620,14 @@ BREAKAGES = {
     ),
     "mtu of the container": ("ip -n c1 link set eth0 mtu 1300", "mtu of eth0 is 1300, not 1400"),
     "mtu of the host end": (f"ip link set {PORT} mtu 1300", f"mtu of {PORT} is 1300, not 1400"),
-    "hairpin": (f"bridge link set dev {PORT} hairpin off", f"hairpin of port {PORT} is off, hairpinMode is on"),
-    "rules flushed": ("nft flush ruleset", "10.1.0.2 is not in map masquerade4"),
+    "hairpin": (f"bridge link set dev {PORT} hairpin off", f"port {PORT}: hairpin is off, not on"),
+    "rules flushed": ("nft flush ruleset", "map masquerade4 of nftables table pycni lacks the element"),
     "element deleted": (
         "nft delete element inet pycni masquerade4 { 10.1.0.2 }",
-        "10.1.0.2 is not in map masquerade4",
+        "map masquerade4 of nftables table pycni lacks the element",
     ),
-    "chain flushed": ("nft flush chain inet pycni postrouting", "chain postrouting of table pycni"),
-    "subnet's chain flushed": (f"nft flush chain inet pycni {CHAIN4}", f"chain {CHAIN4} of table pycni"),
+    "chain flushed": ("nft flush chain inet pycni postrouting", "chain postrouting of nftables table pycni"),
+    "subnet's chain flushed": (f"nft flush chain inet pycni {CHAIN4}", f"chain {CHAIN4} of nftables table pycni"),
 }
 
 
@@ -618,3 +679,188 @@ def test_check_of_a_vanished_namespace_is_an_error(runtime: Runtime) -> None:
     result = runtime.add(config)
     runtime.host.remove_container("c1")
     assert_refused(runtime.call("CHECK", {**config, "prevResult": result}), 4, "cannot be opened")
+
+
+FILTER_BREAKAGES = {
+    "host ports": ("nft flush map inet pycni portmap_any4", "map portmap_any4 of nftables table pycni lacks"),
+    "way back": ("nft flush chain inet pycni portmap_postrouting", "chain portmap_postrouting of nftables"),
+    "bridge table": ("nft delete table bridge pycni", "map guarded of nftables table pycni lacks"),
+    "genuine MAC": ("nft flush set bridge pycni genuine", "map genuine of nftables table pycni lacks"),
+    "isolation": (f"bridge link set dev {PORT} isolated off", f"port {PORT}: isolation is off, portIsolation on"),
+    "hairpin": (f"bridge link set dev {PORT} hairpin off", f"port {PORT}: hairpin is off, not on"),
+}
+
+
+@pytest.mark.parametrize(("damage", "words"), FILTER_BREAKAGES.values(), ids=FILTER_BREAKAGES.keys())
+def test_check_finds_each_breakage_of_filters(runtime: Runtime, damage: str, words: str) -> None:
+    config = filtered(runtime, port=8080, portIsolation=True)
+    document = {**config, "prevResult": runtime.add(config)}
+    assert runtime.call("CHECK", document).status == 0
+    runtime.host.run("sh", "-ec", damage)
+    before = runtime.state()
+    assert_refused(runtime.call("CHECK", document), 103, words)
+    assert runtime.state() == before
+
+
+def test_a_host_port_that_is_taken_names_its_holder_and_leaves_no_trace(runtime: Runtime) -> None:
+    runtime.add(filtered(runtime, port=8080), "c0")
+    before = runtime.state("c0", "c1")
+    outcome = runtime.call("ADD", filtered(runtime, port=8080))
+    assert_refused(outcome, 102, "host port 8080/tcp is taken by container c0 interface eth0 of network mynet")
+    assert runtime.state("c0", "c1") == before
+    runtime.add(filtered(runtime, port=8081))
+
+
+def test_delete_removes_filters_without_their_configuration(runtime: Runtime) -> None:
+    runtime.add(filtered(runtime, port=8080), "c2")
+    before = runtime.state("c1", "c2")
+    runtime.add(filtered(runtime, port=8081))
+    assert runtime.call("DEL", network(runtime, V4, V6, ipMasq=False)).status == 0
+    assert runtime.state("c1", "c2") == before
+    assert runtime.call("DEL", network(runtime, V4, V6), "c2").status == 0
+    assert runtime.host.nft() == []
+
+
+def test_the_host_s_loopback_is_closed_with_the_last_port_mapping(runtime: Runtime) -> None:
+    path = "/proc/sys/net/ipv4/conf/cni0/route_localnet"
+    for number, container in enumerate(("c1", "c2")):
+        runtime.add(filtered(runtime, port=8080 + number), container)
+    for container, expected in (("c1", "1"), ("c2", "0")):
+        assert runtime.call("DEL", network(runtime, V4, V6), container).status == 0
+        assert runtime.host.run("cat", path).stdout.strip() == expected
+
+
+def gc(config: dict[str, Any], *containers: str) -> dict[str, Any]:
+    """A configuration of GC in which eth0 of these containers is valid."""
+    valid = [{"containerID": container, "ifname": "eth0"} for container in containers]
+    return {**config, "cniVersion": "1.1.0", "cni.dev/valid-attachments": valid}
+
+
+def test_gc_removes_what_is_stale_and_leaves_the_rest_as_it_was(runtime: Runtime) -> None:
+    config = filtered(runtime, port=8080)
+    runtime.add(config, "c2")
+    runtime.add(network(runtime, "10.2.0.0/16", name="othernet", bridge="cni1"), "c0")
+    before = runtime.state("c0", "c1", "c2")
+    runtime.add(filtered(runtime, port=8081), "c1")
+    runtime.add(network(runtime, V4, V6, isDefaultGateway=False, isGateway=True), "c0", ifname="eth1")
+    outcome = runtime.call("GC", gc(config, "c2"), netns="")
+    assert (outcome.status, outcome.stdout) == (0, "")
+    assert runtime.state("c0", "c1", "c2") == before
+
+
+def test_gc_with_an_empty_list_removes_everything_of_the_network(runtime: Runtime) -> None:
+    config = filtered(runtime, port=8080)
+    runtime.add(config)
+    assert runtime.call("GC", gc(config), netns="").status == 0
+    assert runtime.host.link_names() == ["cni0"]
+    assert runtime.host.nft() == []
+    assert runtime.state()["reservations"] == []
+
+
+def test_gc_without_a_list_removes_nothing_and_says_so(runtime: Runtime, capfd: pytest.CaptureFixture[str]) -> None:
+    config = network(runtime, V4, V6)
+    runtime.add(config)
+    before = runtime.state("c1")
+    outcome = runtime.call("GC", {**config, "cniVersion": "1.1.0"}, netns="")
+    assert (outcome.status, outcome.stdout) == (0, "")
+    assert runtime.state("c1") == before
+    assert "cni-bridge: GC without a list of valid attachments: nothing was removed" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "valid", [7, [7], [{}], [{"containerID": "c1"}], [{"containerID": "c1", "ifname": ""}]], ids=str
+)
+def test_gc_with_a_malformed_list_removes_nothing(runtime: Runtime, valid: Any) -> None:
+    calls = install_ipam(runtime, RESULT)
+    config = network(runtime, V4, ipam={"type": "fake"})
+    runtime.add(config)
+    before = runtime.state("c1")
+    document = {**config, "cniVersion": "1.1.0", "cni.dev/valid-attachments": valid}
+    assert_refused(runtime.call("GC", document, netns=""), 7, "nothing was removed", "cni.dev/valid-attachments")
+    assert runtime.state("c1") == before
+    assert calls.read_text().split() == ["ADD"]
+
+
+COLLECTING = {
+    "the address": [],
+    "the link": [(Kernel, "delete_link")],
+    "the rules": [(ruleset, "delete_rules")],
+    "link and rules": [(Kernel, "delete_link"), (ruleset, "delete_rules")],
+}
+
+
+@pytest.mark.parametrize("stubborn", COLLECTING.values(), ids=COLLECTING.keys())
+def test_gc_goes_on_past_errors_and_reports_them_all(
+    runtime: Runtime, mocker: MockerFixture, stubborn: list[tuple[Any, str]]
+) -> None:
+    calls = install_ipam(runtime, RESULT, others="""echo '{"code": 5, "msg": "disk on fire"}'; exit 1""")
+    config = network(runtime, V4, ipam={"type": "fake"})
+    runtime.add(config)
+    for owner, name in stubborn:
+        fail_at(mocker, owner, name, "before")
+    names = [name for _, name in stubborn]
+    words = ["fake GC: disk on fire", *(f"{name} was made to fail" for name in names)]
+    assert_refused(runtime.call("GC", gc(config), netns=""), 105 if stubborn else 5, *words)
+    assert calls.read_text().split() == ["ADD", "GC"]
+    assert (PORT in runtime.host.link_names()) == ("delete_link" in names)
+    assert bool(runtime.host.nft()) == ("delete_rules" in names)
+
+
+@pytest.mark.parametrize(("command", "exclusive"), [("ADD", False), ("GC", True)])
+def test_add_and_gc_hold_each_other_off(runtime: Runtime, mocker: MockerFixture, command: str, exclusive: bool) -> None:
+    config = network(runtime, V4)
+    mocker.patch.object(namespace, "LOCK_BOUND", 0.05)
+    before = runtime.state("c1")
+    with namespace.activity_lock(exclusive=not exclusive):
+        assert_refused(runtime.call(command, gc(config)), 11, "a GC or ADD of pycni is under way")
+    assert runtime.state("c1") == before
+    assert runtime.call(command, gc(config)).status == 0
+
+
+def status_of(runtime: Runtime, config: dict[str, Any]) -> Outcome:
+    return runtime.call("STATUS", {**config, "cniVersion": "1.1.0"}, netns="")
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["empty host", "in use"])
+def test_status_of_a_host_that_works_is_silent_and_changes_nothing(runtime: Runtime, there: bool) -> None:
+    config = filtered(runtime, port=8080)
+    if there:
+        runtime.add(config)
+    before = runtime.state("c1")
+    outcome = status_of(runtime, config)
+    assert (outcome.status, outcome.stdout) == (0, "")
+    assert runtime.state("c1") == before
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [(50, 50), (51, 51), (7, 50), (101, 50)], ids=["50", "51", "7 is 50", "101 is 50"]
+)
+def test_status_passes_the_ipam_plugin_s_answer_on(runtime: Runtime, code: int, expected: int) -> None:
+    calls = install_ipam(runtime, others=f"""echo '{{"code": {code}, "msg": "no more"}}'; exit 1""")
+    assert_refused(status_of(runtime, network(runtime, V4, ipam={"type": "fake"})), expected, "fake STATUS: no more")
+    assert calls.read_text().split() == ["STATUS"]
+
+
+def test_status_of_a_missing_ipam_plugin_is_not_available(runtime: Runtime) -> None:
+    assert_refused(status_of(runtime, network(runtime, V4, ipam={"type": "none-such"})), 50, "none-such")
+
+
+def test_status_finds_a_bridge_that_went_down_and_other_commands_still_work(runtime: Runtime) -> None:
+    config = network(runtime, V4)
+    runtime.add(config)
+    runtime.host.run("ip", "link", "set", "cni0", "down")
+    assert_refused(status_of(runtime, config), 51, "bridge cni0 is down")
+    runtime.add(config, "c2")
+    assert status_of(runtime, config).status == 0
+
+
+def test_an_add_after_one_that_died_gets_an_address_again(runtime: Runtime) -> None:
+    directory = Path(runtime.path[0])
+    calls = install_ipam(runtime, RESULT)
+    taken = """echo '{"code": 102, "msg": "has an address already"}'; exit 1"""
+    script = (
+        (directory / "fake").read_text().replace("ADD) cat", f"ADD) [ -e {directory}/freed ] || {{ {taken}; }}; cat")
+    )
+    (directory / "fake").write_text(script.replace("DEL) exit 0", f"DEL) touch {directory}/freed; exit 0"))
+    runtime.add(network(runtime, V4, ipam={"type": "fake"}))
+    assert calls.read_text().split() == ["ADD", "DEL", "ADD"]

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from cni_bridge.config import BridgeConfig, parse_config, salvage_config
-from cni_protocol.address import parse_cidr
+from cni_bridge.portmap import PortMapping
+from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.errors import CNIError
 from cni_protocol.result import DNS, Interface, IPConfig, Result
 from tests.cni_bridge import make_request
@@ -20,6 +21,14 @@ DEFAULT = BridgeConfig(
     mtu=0,
     hairpin=False,
     promisc=False,
+    isolated=False,
+    vlan=0,
+    trunk=(),
+    keep_default_vlan=False,
+    spoof_check=False,
+    detect_duplicates=False,
+    leave_down=False,
+    port_mappings=(),
     mac="",
     dns=None,
     ipam_type="",
@@ -57,7 +66,26 @@ def test_an_empty_configuration_has_the_documented_defaults() -> None:
         ({"mtu": 65535}, {"mtu": 65535}),
         ({"hairpinMode": True}, {"hairpin": True}),
         ({"promiscMode": True}, {"promisc": True}),
+        ({"mtu": 68}, {"mtu": 68}),
         ({"hairpinmode": True}, {"hairpin": True}),
+        ({"portIsolation": True}, {"isolated": True}),
+        ({"vlan": 0}, {"vlan": 0}),
+        ({"vlan": 1}, {"vlan": 1}),
+        ({"vlan": 4094}, {"vlan": 4094}),
+        ({"vlanTrunk": []}, {"trunk": ()}),
+        ({"vlanTrunk": [{"id": 7}]}, {"trunk": (7,)}),
+        ({"vlanTrunk": [{"minID": 4093, "maxID": 4094}]}, {"trunk": (4093, 4094)}),
+        ({"vlanTrunk": [{"minID": 5, "maxID": 5}]}, {"trunk": (5,)}),
+        ({"vlanTrunk": [{"id": 9}, {"minID": 2, "maxID": 4}, {"id": 3}]}, {"trunk": (2, 3, 4, 9)}),
+        ({"vlanTrunk": [{"id": 9, "minID": 2, "maxID": 3}]}, {"trunk": (2, 3, 9)}),
+        ({"preserveDefaultVlan": True}, {"keep_default_vlan": True}),
+        ({"macspoofchk": True}, {"spoof_check": True}),
+        ({"enabledad": True}, {"detect_duplicates": True}),
+        ({"disableContainerInterface": True}, {"leave_down": True}),
+        ({"ipMasqBackend": "nftables"}, {}),
+        ({"ipMasqBackend": ""}, {}),
+        ({"strict": True}, {}),
+        ({"strict": False}, {}),
         ({"dns": {"nameservers": ["10.0.0.53"]}}, {"dns": DNS(nameservers=("10.0.0.53",))}),
         ({"dns": {}}, {"dns": None}),
         ({"ipam": {"type": "host-local"}}, {"ipam_type": "host-local"}),
@@ -69,6 +97,86 @@ def test_an_empty_configuration_has_the_documented_defaults() -> None:
 )
 def test_each_key_is_read(keys: dict[str, Any], expected: dict[str, Any]) -> None:
     assert parse_config(make_request(**keys)) == DEFAULT._replace(**expected)
+
+
+TCP = PortMapping(8080, 80, "tcp", None)
+BASE = {"hostPort": 8080, "containerPort": 80}
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ([], ()),
+        (None, ()),
+        ([BASE], (TCP,)),
+        ([{**BASE, "protocol": "tcp"}], (TCP,)),
+        ([{**BASE, "protocol": ""}], (TCP,)),
+        ([{**BASE, "protocol": "TCP"}], (TCP,)),
+        ([{**BASE, "protocol": "udp"}], (TCP._replace(protocol="udp"),)),
+        ([{**BASE, "protocol": "SCTP"}], (TCP._replace(protocol="sctp"),)),
+        ([{"HostPort": 8080, "ContainerPort": 80, "Protocol": "udp"}], (TCP._replace(protocol="udp"),)),
+        ([{**BASE, "hostIP": ""}], (TCP,)),
+        ([{**BASE, "hostIP": "0.0.0.0"}], (TCP,)),
+        ([{**BASE, "hostIP": "::"}], (TCP,)),
+        ([{**BASE, "hostIP": "192.168.1.11"}], (TCP._replace(host_ip=parse_ip("192.168.1.11")),)),
+        ([{**BASE, "HostIP": "fd00::7"}], (TCP._replace(host_ip=parse_ip("fd00::7")),)),
+        ([{"hostPort": 1, "containerPort": 65535}], (PortMapping(1, 65535, "tcp", None),)),
+        ([{"hostPort": 65535, "containerPort": 1}], (PortMapping(65535, 1, "tcp", None),)),
+        ([BASE, BASE, {**BASE, "hostIP": "0.0.0.0"}], (TCP,)),
+        ([BASE, {**BASE, "protocol": "udp"}], (TCP, TCP._replace(protocol="udp"))),
+        (
+            [BASE, {**BASE, "containerPort": 81, "hostIP": "127.0.0.1"}],
+            (TCP, PortMapping(8080, 81, "tcp", parse_ip("127.0.0.1"))),
+        ),
+        (
+            [{**BASE, "protocol": "udp", "containerPort": 53}, BASE],
+            (PortMapping(8080, 53, "udp", None), TCP),
+        ),
+    ],
+    ids=[
+        "none",
+        "null",
+        "default protocol",
+        "tcp",
+        "empty protocol",
+        "capitals",
+        "udp",
+        "sctp",
+        "keys in capitals",
+        "empty hostIP",
+        "0.0.0.0",
+        "::",
+        "hostIP",
+        "IPv6 hostIP",
+        "least and largest port",
+        "largest and least port",
+        "the same several times",
+        "two protocols",
+        "one of them for an address",
+        "one port of two protocols leads to two ports",
+    ],
+)
+def test_port_mappings_are_read(entries: Any, expected: tuple[PortMapping, ...]) -> None:
+    config = parse_config(make_request(ipam={"type": "host-local"}, runtimeConfig={"portMappings": entries}))
+    assert config.port_mappings == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "hairpin", "vlans"),
+    [
+        ({}, False, False),
+        ({"hairpinMode": True}, True, False),
+        ({"runtimeConfig": {"portMappings": [BASE]}}, True, False),
+        ({"runtimeConfig": {"portMappings": []}}, False, False),
+        ({"vlan": 5}, False, True),
+        ({"vlanTrunk": [{"id": 5}]}, False, True),
+        ({"preserveDefaultVlan": True}, False, False),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_a_configuration_wants_of_its_port(keys: dict[str, Any], hairpin: bool, vlans: bool) -> None:
+    config = parse_config(make_request(ipam={"type": "host-local"}, **keys))
+    assert (config.wants_hairpin, config.wants_vlans) == (hairpin, vlans)
 
 
 def test_prev_result_is_parsed() -> None:
@@ -87,6 +195,13 @@ def test_all_wrong_types_are_reported_at_once() -> None:
         "mtu": "1400",
         "hairpinMode": 0,
         "promiscMode": {},
+        "portIsolation": "on",
+        "vlan": "5",
+        "vlanTrunk": {},
+        "preserveDefaultVlan": 1,
+        "macspoofchk": "true",
+        "enabledad": 1,
+        "disableContainerInterface": [],
         "dns": [],
         "ipam": "host-local",
         "runtimeConfig": 1,
@@ -107,6 +222,27 @@ def test_all_wrong_types_are_reported_at_once() -> None:
         ({"bridge": "."}, ["bridge", "'.'"]),
         ({"bridge": "ä" * 8}, ["bridge"]),
         ({"bridge": "a b"}, ["bridge", "'a b'"]),
+        ({"bridge": "eleven-long", "vlan": 4094, "isGateway": True}, ["bridge: 'eleven-long' is too long"]),
+        ({"vlan": -1}, ["vlan: -1 is not between 0 and 4094"]),
+        ({"vlan": 4095}, ["vlan: 4095 is not between 0 and 4094"]),
+        ({"vlan": True}, ["vlan: must be a whole number, not true"]),
+        ({"vlan": 5.5}, ["vlan: must be a whole number, not 5.5"]),
+        ({"vlanTrunk": [7]}, ["vlanTrunk[0]: must be an object, not 7"]),
+        ({"vlanTrunk": [{}]}, ["vlanTrunk[0].id: is missing"]),
+        ({"vlanTrunk": [{"id": 0}]}, ["vlanTrunk[0].id: 0 is not between 1 and 4094"]),
+        ({"vlanTrunk": [{"id": 3}, {"id": 4095}]}, ["vlanTrunk[1].id: 4095 is not between 1 and 4094"]),
+        ({"vlanTrunk": [{"id": "3"}]}, ["vlanTrunk[0].id: must be a whole number"]),
+        ({"vlanTrunk": [{"minID": 3}]}, ["vlanTrunk[0].minID: must come with its other end"]),
+        ({"vlanTrunk": [{"maxID": 3}]}, ["vlanTrunk[0].maxID: must come with its other end"]),
+        ({"vlanTrunk": [{"minID": 4, "maxID": 3}]}, ["vlanTrunk[0].minID: 4 is greater than maxID 3"]),
+        ({"vlanTrunk": [{"minID": 0, "maxID": 4095}]}, ["vlanTrunk[0].minID: 0", "vlanTrunk[0].maxID: 4095"]),
+        (
+            {"disableContainerInterface": True, "ipam": {"type": "host-local"}},
+            ["disableContainerInterface", "ipam wants addresses"],
+        ),
+        ({"runtimeConfig": {"portMappings": [BASE]}}, ["runtimeConfig.portMappings", "no ipam"]),
+        ({"mtu": 1}, ["mtu: 1 is less than 68"]),
+        ({"mtu": 67}, ["mtu: 67 is less than 68"]),
         ({"mtu": -1}, ["mtu", "-1", "65535"]),
         ({"mtu": 65536}, ["mtu", "65536"]),
         ({"mtu": True}, ["mtu", "true", "whole number"]),
@@ -125,6 +261,178 @@ def test_a_wrong_value_is_reported_with_its_key(keys: dict[str, Any], words: lis
     assert caught.value.code == 7
     for word in words:
         assert word in caught.value.msg
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({}, ["portMappings: must be a list"]),
+        ([8080], ["portMappings[0]: must be an object"]),
+        ([{}], ["portMappings[0].hostPort: is missing", "portMappings[0].containerPort: is missing"]),
+        ([BASE, {"hostPort": 81}], ["portMappings[1].containerPort: is missing"]),
+        ([{**BASE, "hostPort": 0}], ["portMappings[0].hostPort: 0 is not between 1 and 65535"]),
+        ([{**BASE, "hostPort": 65536}], ["portMappings[0].hostPort: 65536"]),
+        ([{**BASE, "containerPort": -1}], ["portMappings[0].containerPort: -1"]),
+        ([{**BASE, "hostPort": "8080"}], ["portMappings[0].hostPort: must be a whole number"]),
+        ([{**BASE, "hostPort": True}], ["portMappings[0].hostPort: must be a whole number"]),
+        ([{**BASE, "protocol": "icmp"}], ["portMappings[0].protocol: 'icmp' is none of tcp, udp, sctp"]),
+        ([{**BASE, "protocol": 6}], ["portMappings[0].protocol: must be a string"]),
+        ([{**BASE, "hostIP": "localhost"}], ["portMappings[0].hostIP"]),
+        ([{**BASE, "hostIP": "10.1.0.1/16"}], ["portMappings[0].hostIP"]),
+        ([BASE, {**BASE, "containerPort": 81}], ["host port 8080/tcp leads to two ports"]),
+        (
+            [{**BASE, "hostIP": "0.0.0.0"}, {**BASE, "containerPort": 81, "hostIP": ""}],
+            ["host port 8080/tcp leads to two ports"],
+        ),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_a_wrong_port_mapping_is_reported_with_its_place(entries: Any, words: list[str]) -> None:
+    with pytest.raises(CNIError) as caught:
+        parse_config(make_request(ipam={"type": "host-local"}, runtimeConfig={"portMappings": entries}))
+    assert caught.value.code == 7
+    for word in words:
+        assert word in caught.value.msg
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    with pytest.raises(CNIError) as caught:
+        parse_config(
+            make_request(
+                bridge="a/b",
+                mtu=67,
+                vlan=4095,
+                vlanTrunk=[{"id": 0}, {"minID": 3}],
+                hairpinMode=True,
+                promiscMode=True,
+                disableContainerInterface=True,
+                ipam={"type": "host-local"},
+                runtimeConfig={"mac": "zz", "portMappings": [{"hostPort": 0, "protocol": "icmp"}]},
+            )
+        )
+    assert caught.value.msg.startswith("invalid bridge configuration: ")
+    places = [problem.split(":")[0] for problem in caught.value.msg.split(": ", 1)[1].split("; ")]
+    assert sorted(places) == sorted(
+        [
+            "bridge",
+            "mtu",
+            "vlan",
+            "vlanTrunk[0].id",
+            "vlanTrunk[1].minID",
+            "hairpinMode",
+            "disableContainerInterface",
+            "runtimeConfig.mac",
+            "runtimeConfig.portMappings[0].hostPort",
+            "runtimeConfig.portMappings[0].containerPort",
+            "runtimeConfig.portMappings[0].protocol",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("bridge", "keys"),
+    [
+        ("eleven-long", {"vlan": 999, "isGateway": True}),
+        ("ten-bytes-", {"vlan": 4094, "isGateway": True}),
+        ("fifteen-bytes-x", {"vlan": 4094}),
+        ("fifteen-bytes-x", {"isGateway": True}),
+    ],
+    ids=["shorter VLAN", "shorter bridge", "no gateway", "no VLAN"],
+)
+def test_a_bridge_name_may_be_as_long_as_its_gateway_s_interface_allows(bridge: str, keys: dict[str, Any]) -> None:
+    assert parse_config(make_request(bridge=bridge, **keys)).bridge == bridge
+
+
+@pytest.mark.parametrize("backend", ["iptables", "firewalld", "NFTABLES"])
+def test_a_backend_that_is_not_ours_is_an_unsupported_field(backend: str) -> None:
+    with pytest.raises(CNIError, match=f"ipMasqBackend='{backend}' is not supported") as caught:
+        parse_config(make_request(ipMasq=True, ipMasqBackend=backend))
+    assert caught.value.code == 2
+
+
+KNOWN: dict[str, Any] = {
+    "bridge": "cni0",
+    "isGateway": True,
+    "isDefaultGateway": True,
+    "forceAddress": True,
+    "ipMasq": True,
+    "ipMasqBackend": "nftables",
+    "mtu": 1400,
+    "hairpinMode": True,
+    "promiscMode": False,
+    "portIsolation": True,
+    "vlan": 5,
+    "vlanTrunk": [{"id": 7}, {"minID": 8, "maxID": 9}],
+    "preserveDefaultVlan": False,
+    "macspoofchk": True,
+    "enabledad": True,
+    "disableContainerInterface": False,
+    "capabilities": {"mac": True, "portMappings": True},
+    "runtimeConfig": {"mac": MAC, "portMappings": [BASE], "ips": ["10.1.0.9"]},
+    "args": {"cni": {"mac": MAC}, "somebody": 1},
+    "dns": {"nameservers": ["10.0.0.53"], "domain": "d", "search": ["s"], "options": ["o"]},
+    "ipam": {"type": "host-local", "anything": 1},
+    "example.org/key": 1,
+    "cniVersions": ["1.0.0"],
+    "disableCheck": True,
+    "disableGC": True,
+    "strict": True,
+}
+
+
+def test_strict_takes_every_known_key_and_those_of_others(capsys: pytest.CaptureFixture[str]) -> None:
+    parse_config(make_request(**KNOWN))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"isGatway": True}, ["isGatway=true is not known; did you mean 'isGateway'?"]),
+        ({"hairPin": 1, "colour": "red"}, ["hairPin=1 is not known", 'colour="red" is not known']),
+        ({"vlanTrunk": [{"id": 7, "maxIDs": 9}]}, ["vlanTrunk[0].maxIDs=9 is not known; did you mean 'maxID'?"]),
+        ({"dns": {"nameserver": []}}, ["dns.nameserver=[] is not known; did you mean 'nameservers'?"]),
+    ],
+    ids=["typo", "two", "in a trunk", "in dns"],
+)
+def test_strict_refuses_unknown_keys_with_their_values(
+    keys: dict[str, Any], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CNIError) as caught:
+        parse_config(make_request(**{**KNOWN, **keys}))
+    assert caught.value.code == 2
+    for word in words:
+        assert word in caught.value.msg
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"isGatway": True}, "cni-bridge: isGatway is not known; did you mean 'isGateway'?\n"),
+        ({"portIsolated": True}, "cni-bridge: portIsolated is not known; did you mean 'portIsolation'?\n"),
+        ({"colour": "red"}, ""),
+        ({"ISGATEWAY": True}, ""),
+        ({"example.org/isGatway": True}, ""),
+    ],
+    ids=["typo", "another typo", "somebody else's", "capitals", "with a domain"],
+)
+def test_a_typo_is_named_on_stderr(keys: dict[str, Any], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parse_config(make_request(**keys))
+    assert capsys.readouterr().err == expected
+
+
+def test_a_del_is_not_strict() -> None:
+    assert salvage_config(make_request("DEL", strict=True, isGatway=True, ipMasqBackend="iptables")) == DEFAULT
+
+
+def test_a_del_keeps_the_mappings_that_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    mappings = [BASE, {"hostPort": 0, "containerPort": 1}]
+    config = salvage_config(make_request("DEL", runtimeConfig={"portMappings": mappings}, vlan=9999))
+    assert (config.port_mappings, config.vlan) == ((TCP,), 0)
+    stderr = capsys.readouterr().err
+    assert "cni-bridge: ignored on DEL: vlan: 9999" in stderr
+    assert "runtimeConfig.portMappings[1].hostPort: 0" in stderr
 
 
 @pytest.mark.parametrize(

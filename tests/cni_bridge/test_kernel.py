@@ -1,6 +1,7 @@
 """Every primitive on links, addresses and routes, on the real kernel, judged by `ip -j -d`."""
 
 import errno
+import select
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,10 +9,12 @@ import pytest
 from pytest_mock import MockerFixture
 
 from cni_bridge import kernel as subject
+from cni_bridge.attachment import Attachment
 from cni_bridge.kernel import Kernel
-from cni_bridge.links import Link, Veth
+from cni_bridge.links import Address, Link, Veth
 from cni_bridge.netlink import NetlinkError, NetlinkSocket
-from cni_bridge.plan import Attachment
+from cni_bridge.plan import PortVlan
+from cni_bridge.rtnetlink import parse_vlans, vlan_message
 from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.errors import CNIError
 from cni_protocol.result import Route
@@ -19,6 +22,8 @@ from tests.cni_bridge import open_container, open_kernel
 from tests.host import Host, wait_until
 
 pytestmark = pytest.mark.kernel
+
+RTM_NEWLINK, RTM_DELLINK, RTM_SETLINK = 16, 17, 19
 
 
 @pytest.fixture
@@ -59,6 +64,7 @@ def make_pair(host: Host, kernel: Kernel, **changes: Any) -> None:
             mac="",
             mtu=0,
             hairpin=False,
+            isolated=False,
         )
         kernel.create_veth(veth._replace(**changes))
 
@@ -159,6 +165,13 @@ def test_the_hairpin_of_a_port(host: Host, kernel: Kernel) -> None:
     assert kernel.get_link("veth1").hairpin is True
 
 
+@pytest.mark.parametrize("isolated", [False, True], ids=["not isolated", "isolated"])
+def test_the_isolation_of_a_port(host: Host, kernel: Kernel, isolated: bool) -> None:
+    make_pair(host, kernel, isolated=isolated)
+    assert link(host, "veth1")["linkinfo"]["info_slave_data"]["isolated"] is isolated
+    assert kernel.get_link("veth1").isolated is isolated
+
+
 def test_the_longest_owner_fits_an_alias(host: Host, kernel: Kernel) -> None:
     owner = Attachment("n" * 300, "c" * 300, "fifteen-bytes-x").owner
     make_pair(host, kernel, owner=owner)
@@ -201,14 +214,115 @@ def test_deleting_tolerates_absence(host: Host, kernel: Kernel) -> None:
     assert kernel.delete_link("br0") is False
 
 
-def test_up_and_promiscuous_do_not_undo_each_other(host: Host, kernel: Kernel) -> None:
+@pytest.mark.parametrize("before", [(False, False), (True, False), (False, True), (True, True)], ids=str)
+@pytest.mark.parametrize("after", [(False, False), (True, False), (False, True), (True, True)], ids=str)
+def test_up_and_promiscuous_are_set_as_asked_for(
+    host: Host, kernel: Kernel, before: tuple[bool, bool], after: tuple[bool, bool]
+) -> None:
+    host.run("ip", "link", "add", "br0", "type", "bridge")
+    host.run("ip", "link", "set", "br0", *(["up"] if before[0] else []), "promisc", "on" if before[1] else "off")
+    kernel.set_flags(kernel.get_bridge("br0"), up=after[0], promisc=after[1])
+    flags = link(host, "br0")["flags"]
+    assert ("UP" in flags, "PROMISC" in flags) == after
+    again = kernel.get_bridge("br0")
+    assert (again.up, again.promisc) == after
+
+
+def test_flags_that_are_right_already_are_not_sent_again(host: Host, kernel: Kernel, mocker: MockerFixture) -> None:
     host.run("ip", "link", "add", "br0", "type", "bridge")
     bridge = kernel.get_bridge("br0")
-    kernel.set_promisc(bridge)
-    kernel.set_up(bridge)
+    mocker.patch.object(NetlinkSocket, "send", side_effect=NetlinkError(errno.EPERM, "", 0))
+    kernel.set_flags(bridge, up=False, promisc=False)
+    with pytest.raises(CNIError, match="interface br0 cannot be set up"):
+        kernel.set_flags(bridge, up=True, promisc=False)
+
+
+def test_bringing_up_leaves_the_other_flags_alone(host: Host, kernel: Kernel) -> None:
+    host.run("ip", "link", "add", "br0", "type", "bridge")
+    host.run("ip", "link", "set", "br0", "promisc", "on")
+    kernel.set_up(kernel.get_bridge("br0"))
     assert {"UP", "PROMISC"} <= set(link(host, "br0")["flags"])
-    again = kernel.get_bridge("br0")
-    assert (again.up, again.promisc) == (True, True)
+
+
+def test_all_links_are_listed(host: Host, kernel: Kernel) -> None:
+    host.run("ip", "link", "add", "br0", "type", "bridge")
+    host.run("ip", "link", "add", "p0", "master", "br0", "type", "veth", "peer", "name", "p1")
+    host.run("ip", "link", "set", "p0", "alias", "mynet/c1/eth0")
+    assert sorted(entry.name for entry in kernel.list_links()) == ["br0", "lo", "p0", "p1"]
+    assert [entry for entry in kernel.list_links() if entry.alias] == [kernel.get_link("p0")]
+
+
+@pytest.mark.parametrize("kind", ["bridge", "veth"])
+def test_probing_a_kind_that_there_is_changes_nothing(host: Host, kernel: Kernel, kind: str) -> None:
+    kernel.probe_kind(kind)
+    assert host.link_names() == []
+
+
+def test_a_kind_that_the_kernel_lacks_is_named(host: Host, kernel: Kernel) -> None:
+    with pytest.raises(CNIError, match="interfaces of kind no-such-kind cannot be made") as caught:
+        kernel.probe_kind("no-such-kind")
+    assert (caught.value.code, "this kernel lacks it" in caught.value.msg) == (100, True)
+    assert host.link_names() == []
+
+
+def test_no_right_to_make_a_kind_is_found(kernel: Kernel, mocker: MockerFixture) -> None:
+    mocker.patch.object(NetlinkSocket, "send", side_effect=NetlinkError(errno.EPERM, "", 0))
+    with pytest.raises(CNIError, match="run the plugin as root"):
+        kernel.probe_kind("bridge")
+
+
+def test_a_kernel_that_cannot_filter_vlans_is_told_what_it_lacks(
+    host: Host, kernel: Kernel, mocker: MockerFixture
+) -> None:
+    host.run("ip", "link", "add", "br0", "type", "bridge")
+    host.run("ip", "link", "add", "p0", "master", "br0", "type", "veth", "peer", "name", "p1")
+    bridge, port = kernel.get_bridge("br0"), kernel.get_link("p0")
+    mocker.patch.object(NetlinkSocket, "send", side_effect=NetlinkError(errno.EOPNOTSUPP, "", 0))
+    actions: dict[str, Callable[[], None]] = {
+        "vlan: bridge br0 cannot filter VLANs": lambda: kernel.filter_vlans(bridge),
+        "vlan: port p0 cannot be put into its VLANs": lambda: kernel.set_vlans(port, [PortVlan(5, True, True)]),
+    }
+    for words, action in actions.items():
+        with pytest.raises(CNIError, match=words) as caught:
+            action()
+        assert (caught.value.code, "CONFIG_BRIDGE_VLAN_FILTERING" in caught.value.msg) == (100, True)
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "deleted", "added"),
+    [
+        ([PortVlan(1, True, True)], [PortVlan(5, True, True)], [PortVlan(1)], [PortVlan(5, True, True)]),
+        ([PortVlan(1, True, True)], [PortVlan(1, False, True)], [], [PortVlan(1, False, True)]),
+        ([PortVlan(1), PortVlan(7)], [], [PortVlan(1), PortVlan(7)], []),
+        ([], [PortVlan(2), PortVlan(3)], [], [PortVlan(2), PortVlan(3)]),
+    ],
+    ids=["the default gives way", "the default changes", "none any more", "new ones"],
+)
+def test_a_port_gets_exactly_its_vlans(
+    kernel: Kernel,
+    mocker: MockerFixture,
+    there: list[PortVlan],
+    wanted: list[PortVlan],
+    deleted: list[PortVlan],
+    added: list[PortVlan],
+) -> None:
+    mocker.patch.object(Kernel, "list_vlans", return_value=there)
+    sent = mocker.patch.object(NetlinkSocket, "send", return_value=[])
+    kernel.set_vlans(LO._replace(ifindex=9), wanted)
+    [[messages]] = [call.args for call in sent.call_args_list]
+    assert [(message.kind, parse_vlans(message.body)) for message in messages] == [
+        *((RTM_DELLINK, (9, [vlan])) for vlan in deleted),
+        *((RTM_SETLINK, (9, [vlan])) for vlan in added),
+    ]
+
+
+def test_only_the_vlans_of_the_port_are_listed_in_order(kernel: Kernel, mocker: MockerFixture) -> None:
+    replies = [
+        vlan_message(RTM_NEWLINK, 0, 9, [PortVlan(7), PortVlan(1, True, True)]).body,
+        vlan_message(RTM_NEWLINK, 0, 8, [PortVlan(3)]).body,
+    ]
+    mocker.patch.object(NetlinkSocket, "dump", return_value=replies)
+    assert kernel.list_vlans(LO._replace(ifindex=9)) == [PortVlan(1, True, True), PortVlan(7)]
 
 
 @pytest.mark.parametrize("text", ["10.1.0.9/16", "10.1.0.9/32", "10.1.0.8/31", "fd00:1::9/64", "fd00:1::9/128"])
@@ -217,7 +331,7 @@ def test_an_address_is_added_and_deleted(host: Host, inside: Kernel, text: str) 
     before = host.addresses("eth0", "c1")
     assert inside.add_address(eth0, address) is True
     assert sorted(host.addresses("eth0", "c1")) == sorted([*before, text])
-    assert address in inside.list_addresses(eth0)
+    assert Address(address, tentative=False, duplicate=False) in inside.list_addresses(eth0)
     assert inside.add_address(eth0, address) is False
     inside.delete_address(eth0, address)
     inside.delete_address(eth0, address)
@@ -236,11 +350,64 @@ def test_an_address_is_usable_at_once_and_has_its_broadcast_address(host: Host, 
     assert "tentative" not in v6
 
 
+def test_an_address_whose_duplicates_are_looked_for_is_tentative_until_none_was_found(
+    host: Host, inside: Kernel
+) -> None:
+    eth0, address = inside.get_link("eth0"), parse_cidr("fd00:9::5/64")
+    host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/eth0/accept_dad", container="c1")
+    inside.add_address(eth0, address, detect_duplicates=True)
+    assert Address(address, tentative=True, duplicate=False) in inside.list_addresses(eth0)
+    inside.wait_for_addresses(eth0)
+    assert Address(address, tentative=False, duplicate=False) in inside.list_addresses(eth0)
+    [info] = [
+        entry
+        for entry in host.ip("address", "show", "dev", "eth0", container="c1")[0]["addr_info"]
+        if entry["local"] == "fd00:9::5"
+    ]
+    assert "tentative" not in info
+
+
+def test_a_duplicate_address_is_found_and_named(host: Host, inside: Kernel) -> None:
+    host.run("ip", "address", "add", "fd00:9::5/64", "dev", "v0", "nodad")
+    host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/eth0/accept_dad", container="c1")
+    eth0 = inside.get_link("eth0")
+    inside.add_address(eth0, parse_cidr("fd00:9::5/64"), detect_duplicates=True)
+    with pytest.raises(CNIError, match="fd00:9::5/64 is in use by another host of the network") as caught:
+        inside.wait_for_addresses(eth0)
+    assert caught.value.code == 100
+
+
+def test_the_wait_for_addresses_has_a_bound(inside: Kernel, mocker: MockerFixture) -> None:
+    pending = Address(parse_cidr("fd00:9::5/64"), tentative=True, duplicate=False)
+    mocker.patch.object(Kernel, "list_addresses", return_value=[pending])
+    mocker.patch.object(subject, "DAD_BOUND", 0.05)
+    with pytest.raises(CNIError, match="duplicate address detection did not end") as caught:
+        inside.wait_for_addresses(LO)
+    assert caught.value.code == 100
+
+
+def test_addresses_that_are_settled_are_not_waited_for(inside: Kernel, mocker: MockerFixture) -> None:
+    slept = mocker.patch("time.sleep")
+    assert wait_until_settled(inside)
+    inside.wait_for_addresses(inside.get_link("eth0"))
+    assert slept.call_count == 0
+
+
+def wait_until_settled(inside: Kernel) -> bool:
+    """Whether the link-local address, which the kernel made by itself, is settled; without time.sleep."""
+    poll = select.poll()
+    for _ in range(1000):
+        if not any(entry.tentative for entry in inside.list_addresses(inside.get_link("eth0"))):
+            return True
+        poll.poll(10)
+    return False
+
+
 def test_only_the_addresses_of_the_link_are_listed(host: Host, kernel: Kernel) -> None:
     for name in ("br0", "br1"):
         host.run("ip", "link", "add", name, "type", "bridge")
         host.run("ip", "address", "add", f"10.{name[-1]}.0.1/16", "dev", name)
-    assert [str(entry) for entry in kernel.list_addresses(kernel.get_link("br1"))] == ["10.1.0.1/16"]
+    assert [str(entry.cidr) for entry in kernel.list_addresses(kernel.get_link("br1"))] == ["10.1.0.1/16"]
 
 
 def route(dst: str, gw: str = "", **numbers: int) -> Route:
@@ -352,14 +519,23 @@ def test_a_refusal_says_what_was_done_and_what_may_help(
     assert remedy in caught.value.msg
 
 
-LO = Link(1, "lo", "", "", 65536, True, True, False, 0, 0, "", False, False)
+LO = Link(1, "lo", "", "", 65536, True, True, False, 0, 0, "", False, False, False, False)
 ACTIONS: dict[str, Callable[[Kernel], object]] = {
+    "find_link_at": lambda kernel: kernel.find_link_at(1),
+    "list_links": lambda kernel: kernel.list_links(),
+    "probe_kind": lambda kernel: kernel.probe_kind("bridge"),
+    "create_veth": lambda kernel: kernel.create_veth(Veth("v", "a/b/c", 1, "e", 0, "", 0, False, False)),
+    "filter_vlans": lambda kernel: kernel.filter_vlans(LO),
+    "set_vlans": lambda kernel: kernel.set_vlans(LO, [PortVlan(5)]),
+    "list_vlans": lambda kernel: kernel.list_vlans(LO),
+    "wait_for_addresses": lambda kernel: kernel.wait_for_addresses(LO),
+    "wait_for_port": lambda kernel: kernel.wait_for_port("lo"),
     "find_link": lambda kernel: kernel.find_link("lo"),
     "list_ports": lambda kernel: kernel.list_ports(LO),
     "create_bridge": lambda kernel: kernel.create_bridge("br0", 0),
     "delete_link": lambda kernel: kernel.delete_link("br0"),
     "set_up": lambda kernel: kernel.set_up(LO),
-    "set_promisc": lambda kernel: kernel.set_promisc(LO),
+    "set_flags": lambda kernel: kernel.set_flags(LO, up=True, promisc=True),
     "set_mac": lambda kernel: kernel.set_mac(LO, "02:00:00:00:00:01"),
     "list_addresses": lambda kernel: kernel.list_addresses(LO),
     "add_address": lambda kernel: kernel.add_address(LO, parse_cidr("10.1.0.5/16")),

@@ -1,34 +1,49 @@
-"""One table through netlink, in transactions; judged by `nft -j`."""
+"""Our tables through netlink, in transactions; judged by `nft -j`."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from cni_bridge import nftables
+from cni_bridge import rules
 from cni_bridge.netlink import Message, NetlinkError
-from cni_bridge.nftables import Element, Nftables
+from cni_bridge.nftables import Nftables, expression_names
+from cni_bridge.rules import Chain, Element, Map, Rule
+from cni_protocol.address import parse_cidr
 from tests.host import Host
 
 pytestmark = pytest.mark.kernel
 
-ELEMENT = Element(bytes([10, 1, 0, 5]), "target", "mynet/c1/eth0")
-ELEMENT6 = Element(bytes.fromhex("fd000001000000000000000000000005"), "target", "mynet/c1/eth0")
+OWNER = "mynet/c1/eth0"
+ELEMENT = Element("map4", bytes([10, 1, 0, 5]), OWNER, chain="target")
+ELEMENT6 = Element("map6", bytes.fromhex("fd000001000000000000000000000005"), OWNER, chain="target")
+MAPS = {version: Map(f"map{version}", rules.ADDRESS[version], rules.VERDICT) for version in (4, 6)}
+TARGET = Chain("target", ())
+SERVICE = rules.concatenated(rules.INET_PROTO, rules.INET_SERVICE)
 
 
 @pytest.fixture
 def nft(host: Host) -> Iterator[Nftables]:
-    """The rule set of the host."""
+    """Our inet table on the host."""
     with host.entered():
-        opened = Nftables()
+        opened = Nftables(rules.INET)
     yield opened
     opened.close()
 
 
-def table_with_map() -> list[Message]:
-    maps = [nftables.add_verdict_map(f"map{version}", version) for version in (4, 6)]
-    return [nftables.add_table(), nftables.add_chain("target"), *maps]
+@pytest.fixture
+def bridge_nft(host: Host) -> Iterator[Nftables]:
+    """Our bridge table on the host."""
+    with host.entered():
+        opened = Nftables(rules.BRIDGE)
+    yield opened
+    opened.close()
+
+
+def table_with_maps(nft: Nftables) -> list[Message]:
+    maps = [nft.add_map(entry, version) for version, entry in MAPS.items()]
+    return [nft.add_table(), nft.add_chain(TARGET), *maps]
 
 
 def objects(host: Host, kind: str) -> list[dict[str, Any]]:
@@ -39,54 +54,86 @@ def names(host: Host, kind: str) -> list[str]:
     return [entry["name"] for entry in objects(host, kind)]
 
 
+def with_element(nft: Nftables, entry: Map, element: Element) -> list[Message]:
+    return [nft.add_table(), nft.add_chain(TARGET), nft.add_map(entry, 1), nft.add_element(element)]
+
+
 def test_a_table_is_made_once_and_deleted(host: Host, nft: Nftables) -> None:
+    assert not nft.has_table()
     for _ in range(2):
-        nft.commit([nftables.add_table()])
+        nft.commit([nft.add_table()])
     assert [(entry["family"], entry["name"]) for entry in objects(host, "table")] == [("inet", "pycni")]
-    nft.commit([nftables.delete_table()])
+    assert nft.has_table()
+    nft.commit([nft.delete_table()])
     assert host.nft() == []
     with pytest.raises(NetlinkError) as caught:
-        nft.commit([nftables.delete_table()])
+        nft.commit([nft.delete_table()])
     assert caught.value.errno == errno.ENOENT
 
 
-def test_a_base_chain_stands_at_its_hook(host: Host, nft: Nftables) -> None:
+def test_the_tables_of_two_families_are_two(host: Host, nft: Nftables, bridge_nft: Nftables) -> None:
+    nft.commit([nft.add_table(), nft.add_chain(Chain("own", ()))])
+    assert not bridge_nft.has_table()
+    bridge_nft.commit([bridge_nft.add_table(), bridge_nft.add_chain(Chain("other", ()))])
+    assert sorted((entry["family"], entry["name"]) for entry in objects(host, "table")) == [
+        ("bridge", "pycni"),
+        ("inet", "pycni"),
+    ]
+    assert (nft.list_chains(), bridge_nft.list_chains()) == ({"own": False}, {"other": False})
+    nft.commit([nft.delete_table()])
+    assert [entry["family"] for entry in objects(host, "table")] == ["bridge"]
+
+
+@pytest.mark.parametrize(
+    ("chain", "expected"),
+    [
+        (Chain("c", (), "nat", rules.POSTROUTING, rules.SOURCE_NAT), ("nat", "postrouting", 100)),
+        (Chain("c", (), "nat", rules.PREROUTING, rules.DESTINATION_NAT), ("nat", "prerouting", -100)),
+        (Chain("c", (), "nat", rules.OUTPUT, rules.DESTINATION_NAT), ("nat", "output", -100)),
+        (Chain("c", (), "filter", rules.PREROUTING, rules.RAW), ("filter", "prerouting", -300)),
+    ],
+    ids=["source NAT", "destination NAT", "output", "filter"],
+)
+def test_a_base_chain_stands_at_its_hook(
+    host: Host, nft: Nftables, chain: Chain, expected: tuple[str, str, int]
+) -> None:
     for _ in range(2):
-        nft.commit([nftables.add_table(), nftables.add_base_chain("nat", nftables.POSTROUTING, nftables.SOURCE_NAT)])
-    [chain] = objects(host, "chain")
-    assert (chain["type"], chain["hook"], chain["prio"], chain["policy"]) == ("nat", "postrouting", 100, "accept")
-    assert nft.list_chains() == {"nat"}
+        nft.commit([nft.add_table(), nft.add_chain(chain)])
+    [seen] = objects(host, "chain")
+    assert (seen["type"], seen["hook"], seen["prio"]) == expected
+    assert seen["policy"] == "accept"
+    assert nft.list_chains() == {"c": True}
 
 
 def test_chains_of_other_tables_are_not_listed(host: Host, nft: Nftables) -> None:
     host.run(
         "nft", "add table inet other; add chain inet other foreign; add table ip pycni; add chain ip pycni foreign"
     )
-    nft.commit([nftables.add_table(), nftables.add_chain("own")])
-    assert nft.list_chains() == {"own"}
+    nft.commit([nft.add_table(), nft.add_chain(Chain("own", ()))])
+    assert nft.list_chains() == {"own": False}
 
 
 @pytest.mark.parametrize(
-    ("version", "network", "prefix", "expected"),
+    ("network", "expected"),
     [
-        (4, bytes([10, 1, 0, 0]), 16, {"addr": "10.1.0.0", "len": 16}),
-        (4, bytes([10, 1, 0, 8]), 30, {"addr": "10.1.0.8", "len": 30}),
-        (6, bytes.fromhex("fd000001000000000000000000000000"), 64, {"addr": "fd00:1::", "len": 64}),
-        (6, bytes.fromhex("fd000001000000000000000000008000"), 113, {"addr": "fd00:1::8000", "len": 113}),
+        ("10.1.0.0/16", {"addr": "10.1.0.0", "len": 16}),
+        ("10.1.0.8/30", {"addr": "10.1.0.8", "len": 30}),
+        ("fd00:1::/64", {"addr": "fd00:1::", "len": 64}),
+        ("fd00:1::8000/113", {"addr": "fd00:1::8000", "len": 113}),
     ],
     ids=["IPv4", "small", "IPv6", "IPv6 inside a byte"],
 )
-def test_rules_are_what_nft_reads_there(
-    host: Host, nft: Nftables, version: int, network: bytes, prefix: int, expected: dict[str, Any]
-) -> None:
+def test_rules_are_what_nft_reads_there(host: Host, nft: Nftables, network: str, expected: dict[str, Any]) -> None:
+    cidr = parse_cidr(network)
     rule = [
-        *nftables.load_address(version, nftables.DESTINATION),
-        *nftables.match_prefix(network, prefix),
-        nftables.leave_chain(),
+        *rules.load_address(cidr.version, rules.DESTINATION),
+        *rules.match_network(cidr),
+        rules.leave_chain(),
     ]
-    nft.commit([nftables.add_table(), nftables.add_chain("own"), *nftables.set_rules("own", [rule])])
+    own = Chain("own", (rule,))
+    nft.commit([nft.add_table(), nft.add_chain(own), *nft.set_rules(own)])
     [seen] = objects(host, "rule")
-    protocol = "ip" if version == 4 else "ip6"
+    protocol = "ip" if cidr.version == 4 else "ip6"
     match = {
         "op": "==",
         "left": {"payload": {"protocol": protocol, "field": "daddr"}},
@@ -94,28 +141,97 @@ def test_rules_are_what_nft_reads_there(
     }
     assert seen["expr"] == [{"match": match}, {"return": None}]
     assert nft.list_rules("own") == [["meta", "cmp", "payload", "bitwise", "cmp", "immediate"]]
+    assert nft.list_rules("own") == [expression_names(rule)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (
+            [*rules.match_local_destination(), rules.drop()],
+            [
+                {"match": {"op": "==", "left": {"fib": {"result": "type", "flags": ["daddr"]}}, "right": "local"}},
+                {"drop": None},
+            ],
+        ),
+        (
+            [*rules.match_destination_nat(), rules.masquerade()],
+            [{"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}}, {"masquerade": None}],
+        ),
+        (
+            [*rules.match_other_interface("lo"), rules.drop()],
+            [{"match": {"op": "!=", "left": {"meta": {"key": "iifname"}}, "right": "lo"}}, {"drop": None}],
+        ),
+    ],
+    ids=["to the host", "redirected", "from elsewhere"],
+)
+def test_conditions_are_what_nft_reads_there(host: Host, nft: Nftables, rule: Rule, expected: list[Any]) -> None:
+    own = Chain("own", (rule,), "nat", rules.POSTROUTING, rules.SOURCE_NAT)
+    if rule[-1] != rules.masquerade():
+        own = Chain("own", (rule,), "filter", rules.PREROUTING, rules.RAW)
+    nft.commit([nft.add_table(), nft.add_chain(own), *nft.set_rules(own)])
+    [seen] = objects(host, "rule")
+    assert seen["expr"] == expected
 
 
 def test_rules_are_set_not_added(host: Host, nft: Nftables) -> None:
-    nft.commit([nftables.add_table(), nftables.add_chain("own")])
-    look_up = [*nftables.load_address(4, nftables.SOURCE), nftables.leave_chain()]
-    for rules in ([look_up], [look_up, [nftables.leave_chain()]], [[nftables.leave_chain()]]):
-        nft.commit(nftables.set_rules("own", rules))
-        assert len(objects(host, "rule")) == len(nft.list_rules("own")) == len(rules)
+    nft.commit([nft.add_table(), nft.add_chain(Chain("own", ()))])
+    load: Rule = [*rules.load_address(4, rules.SOURCE), rules.leave_chain()]
+    for wanted in ((load,), (load, [rules.leave_chain()]), ([rules.leave_chain()],)):
+        nft.commit(list(nft.set_rules(Chain("own", wanted))))
+        assert len(objects(host, "rule")) == len(nft.list_rules("own")) == len(wanted)
 
 
 def test_a_verdict_map_is_looked_up_by_source(host: Host, nft: Nftables) -> None:
-    rules = [
-        [*nftables.load_address(version, nftables.SOURCE), nftables.look_up_verdict(f"map{version}")]
-        for version in (4, 6)
-    ]
-    chain = nftables.add_base_chain("nat", nftables.POSTROUTING, nftables.SOURCE_NAT)
-    nft.commit([*table_with_map(), chain, *nftables.set_rules("nat", rules)])
+    looking_up = tuple(
+        [*rules.load_address(version, rules.SOURCE), rules.look_up(entry.name, verdict=True)]
+        for version, entry in MAPS.items()
+    )
+    chain = Chain("nat", looking_up, "nat", rules.POSTROUTING, rules.SOURCE_NAT)
+    nft.commit([*table_with_maps(nft), nft.add_chain(chain), *nft.set_rules(chain)])
     keys = [entry["expr"][0]["vmap"] for entry in objects(host, "rule")]
     assert keys == [
         {"key": {"payload": {"protocol": protocol, "field": "saddr"}}, "data": f"@map{version}"}
         for protocol, version in (("ip", 4), ("ip6", 6))
     ]
+
+
+def test_an_address_and_a_port_are_looked_up_to_translate(host: Host, nft: Nftables) -> None:
+    entry = Map("ports", SERVICE, rules.concatenated(rules.IPV4_ADDR, rules.INET_SERVICE))
+    rule: Rule = [
+        *rules.match_version(4),
+        *rules.load_service(0),
+        rules.look_up("ports", data=True),
+        rules.translate_destination(4),
+    ]
+    chain = Chain("nat", (rule,), "nat", rules.PREROUTING, rules.DESTINATION_NAT)
+    nft.commit([nft.add_table(), nft.add_map(entry, 1), nft.add_chain(chain), *nft.set_rules(chain)])
+    key = {"concat": [{"meta": {"key": "l4proto"}}, {"payload": {"protocol": "th", "field": "dport"}}]}
+    [seen] = objects(host, "rule")
+    assert seen["expr"][-1] == {"dnat": {"family": "ip", "addr": {"map": {"key": key, "data": "@ports"}}}}
+
+
+@pytest.mark.parametrize(
+    ("entry", "types"),
+    [
+        (Map("m", rules.IPV4_ADDR, rules.VERDICT), ("map", "ipv4_addr", "verdict")),
+        (
+            Map("m", SERVICE, rules.concatenated(rules.IPV6_ADDR, rules.INET_SERVICE)),
+            ("map", ["inet_proto", "inet_service"], ["ipv6_addr", "inet_service"]),
+        ),
+        (Map("m", rules.IFNAME), ("set", "ifname", None)),
+        (Map("m", rules.concatenated(rules.IFNAME, rules.ETHER_ADDR)), ("set", ["ifname", "ether_addr"], None)),
+    ],
+    ids=["verdicts", "services", "names", "names with MACs"],
+)
+def test_nft_reads_the_types_of_a_map(host: Host, nft: Nftables, entry: Map, types: tuple[str, Any, Any]) -> None:
+    for _ in range(2):
+        nft.commit([nft.add_table(), nft.add_map(entry, 1)])
+    kind, key, data = types
+    [seen] = objects(host, kind)
+    assert seen["type"] == key
+    data_read = seen.get("map")
+    assert (data_read.split(" . ") if isinstance(data, list) and isinstance(data_read, str) else data_read) == data
 
 
 @pytest.mark.parametrize(
@@ -124,62 +240,118 @@ def test_a_verdict_map_is_looked_up_by_source(host: Host, nft: Nftables) -> None
 def test_an_element_carries_its_verdict_and_its_comment(
     host: Host, nft: Nftables, name: str, element: Element, text: str
 ) -> None:
-    nft.commit([*table_with_map(), nftables.add_element(name, element)])
+    nft.commit([*table_with_maps(nft), nft.add_element(element)])
     [seen] = [entry for entry in objects(host, "map") if entry["name"] == name]
-    assert seen["elem"] == [[{"elem": {"val": text, "comment": "mynet/c1/eth0"}}, {"jump": {"target": "target"}}]]
-    assert nft.find_elements(name, "mynet/c1/eth0") == [element]
-    assert nft.has_element(name, element.key)
-    nft.commit([nftables.delete_element(name, element.key)])
-    assert nft.find_elements(name, "mynet/c1/eth0") == []
-    assert not nft.has_element(name, element.key)
-
-
-def test_elements_are_told_apart_by_their_whole_comment(nft: Nftables) -> None:
-    comments = ("mynet/c1/eth0", "mynet/c1/eth01", "mynet/c1/eth", "othermynet/c1/eth0", "a" * 217)
-    elements = [Element(bytes([10, 1, 0, number]), "target", comment) for number, comment in enumerate(comments)]
-    nft.commit([*table_with_map(), *(nftables.add_element("map4", element) for element in elements)])
-    for element in elements:
-        assert nft.find_elements("map4", element.comment) == [element]
-
-
-def test_elements_of_others_without_a_comment_do_no_harm(host: Host, nft: Nftables) -> None:
-    nft.commit([*table_with_map(), nftables.add_element("map4", ELEMENT)])
-    host.run("nft", "add element inet pycni map4 { 10.1.0.6 : accept, 10.1.0.7 : jump target }")
-    assert nft.find_elements("map4", ELEMENT.comment) == [ELEMENT]
-
-
-def test_one_container_s_elements_are_found_among_many(nft: Nftables) -> None:
-    nft.commit(table_with_map())
-    for block in range(10):
-        keys = [bytes([10, 2, block, number]) for number in range(100)]
-        nft.commit([nftables.add_element("map4", Element(key, "target", f"mynet/{key.hex()}/eth0")) for key in keys])
-    assert nft.find_elements("map4", "mynet/0a020963/eth0") == [
-        Element(bytes([10, 2, 9, 99]), "target", "mynet/0a020963/eth0")
-    ]
+    assert seen["elem"] == [[{"elem": {"val": text, "comment": OWNER}}, {"jump": {"target": "target"}}]]
+    assert nft.find_elements(name, OWNER) == [element]
+    assert nft.find_element(element) == nft.find_element(element._replace(comment="", chain="")) == element
+    assert not nft.is_empty(name)
+    nft.commit([nft.delete_element(element)])
+    assert nft.find_elements(name, OWNER) == []
+    assert nft.find_element(element) is None
+    assert nft.is_empty(name)
 
 
 @pytest.mark.parametrize(
-    ("message", "number"),
+    ("entry", "element", "key", "data"),
     [
-        (nftables.add_element("map4", ELEMENT), errno.EEXIST),
-        (nftables.delete_element("map4", bytes([10, 9, 9, 9])), errno.ENOENT),
-        (nftables.add_element("none", ELEMENT), errno.ENOENT),
-        (nftables.add_element("map4", ELEMENT._replace(key=bytes(4), chain="none")), errno.ENOENT),
-        (nftables.delete_chain("none"), errno.ENOENT),
-        (nftables.delete_chain("target"), errno.EBUSY),
+        (
+            Map("ports", SERVICE, rules.concatenated(rules.IPV4_ADDR, rules.INET_SERVICE)),
+            Element("ports", bytes.fromhex("060000001f900000"), OWNER, bytes.fromhex("0a01000500500000")),
+            ["tcp", 8080],
+            ["10.1.0.5", 80],
+        ),
+        (
+            Map("ports", SERVICE, rules.concatenated(rules.IPV6_ADDR, rules.INET_SERVICE)),
+            Element("ports", bytes.fromhex("1100000000350000"), OWNER, ELEMENT6.key + bytes.fromhex("00350000")),
+            ["udp", 53],
+            ["fd00:1::5", 53],
+        ),
     ],
-    ids=["there already", "not there", "no map", "no target chain", "no chain", "chain in use"],
+    ids=["IPv4", "IPv6"],
 )
-def test_a_refused_message_undoes_the_whole_transaction(
-    host: Host, nft: Nftables, message: Message, number: int
+def test_an_element_leads_to_an_address_and_a_port(
+    host: Host, nft: Nftables, entry: Map, element: Element, key: list[Any], data: list[Any]
 ) -> None:
-    nft.commit([*table_with_map(), nftables.add_element("map4", ELEMENT)])
+    nft.commit(with_element(nft, entry, element))
+    [seen] = objects(host, "map")
+    assert seen["elem"] == [[{"elem": {"val": {"concat": key}, "comment": OWNER}}, {"concat": data}]]
+    assert nft.find_element(element) == element
+    assert nft.find_elements("ports", OWNER) == [element]
+
+
+@pytest.mark.parametrize(
+    ("entry", "key", "text"),
+    [
+        (Map("m", rules.IFNAME), b"veth12345678".ljust(16, b"\0"), "veth12345678"),
+        (
+            Map("m", rules.concatenated(rules.IFNAME, rules.ETHER_ADDR)),
+            b"veth12345678".ljust(16, b"\0") + bytes.fromhex("0a580af400020000"),
+            {"concat": ["veth12345678", "0a:58:0a:f4:00:02"]},
+        ),
+    ],
+    ids=["name", "name and MAC"],
+)
+def test_an_element_of_a_set_is_its_key(host: Host, bridge_nft: Nftables, entry: Map, key: bytes, text: Any) -> None:
+    element = Element("m", key, OWNER)
+    bridge_nft.commit(with_element(bridge_nft, entry, element))
+    [seen] = objects(host, "set")
+    assert seen["elem"] == [{"elem": {"val": text, "comment": OWNER}}]
+    assert bridge_nft.find_element(element) == element
+
+
+def test_elements_are_told_apart_by_their_comments(nft: Nftables) -> None:
+    comments = ("mynet/c1/eth0", "mynet/c1/eth01", "mynet/c1/eth", "othermynet/c1/eth0", "a" * 217)
+    elements = [
+        Element("map4", bytes([10, 1, 0, number]), comment, chain="target") for number, comment in enumerate(comments)
+    ]
+    nft.commit([*table_with_maps(nft), *(nft.add_element(element) for element in elements)])
+    for mark in (*comments, "mynet/", "m", "", "eth0"):
+        expected = [element for element in elements if element.comment.startswith(mark)]
+        assert sorted(nft.find_elements("map4", mark)) == sorted(expected)
+
+
+def test_elements_of_others_without_a_comment_do_no_harm(host: Host, nft: Nftables) -> None:
+    nft.commit([*table_with_maps(nft), nft.add_element(ELEMENT)])
+    host.run("nft", "add element inet pycni map4 { 10.1.0.6 : accept, 10.1.0.7 : jump target }")
+    assert nft.find_elements("map4", ELEMENT.comment) == [ELEMENT]
+    assert nft.find_element(ELEMENT._replace(key=bytes([10, 1, 0, 6]))) == Element("map4", bytes([10, 1, 0, 6]), "")
+
+
+def test_one_container_s_elements_are_found_among_many(nft: Nftables) -> None:
+    nft.commit(table_with_maps(nft))
+    for block in range(10):
+        keys = [bytes([10, 2, block, number]) for number in range(100)]
+        many = [Element("map4", key, f"mynet/{key.hex()}/eth0", chain="target") for key in keys]
+        nft.commit([nft.add_element(element) for element in many])
+    assert nft.find_elements("map4", "mynet/0a020963/eth0") == [
+        Element("map4", bytes([10, 2, 9, 99]), "mynet/0a020963/eth0", chain="target")
+    ]
+    assert len(nft.find_elements("map4", "mynet/")) == 1000
+
+
+REFUSED: dict[str, tuple[Callable[[Nftables], Message], int]] = {
+    "there already": (lambda nft: nft.add_element(ELEMENT), errno.EEXIST),
+    "not there": (lambda nft: nft.delete_element(ELEMENT._replace(key=bytes([10, 9, 9, 9]))), errno.ENOENT),
+    "no map": (lambda nft: nft.add_element(ELEMENT._replace(map="none")), errno.ENOENT),
+    "no target chain": (lambda nft: nft.add_element(ELEMENT._replace(key=bytes(4), chain="none")), errno.ENOENT),
+    "no chain": (lambda nft: nft.delete_chain("none"), errno.ENOENT),
+    "chain in use": (lambda nft: nft.delete_chain("target"), errno.EBUSY),
+    "no table": (lambda nft: nft.delete_table("none"), errno.ENOENT),
+}
+
+
+@pytest.mark.parametrize(("make", "number"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_refused_message_undoes_the_whole_transaction(
+    host: Host, nft: Nftables, make: Callable[[Nftables], Message], number: int
+) -> None:
+    nft.commit([*table_with_maps(nft), nft.add_element(ELEMENT)])
     before = host.nft()
     with pytest.raises(NetlinkError) as caught:
-        nft.commit([nftables.add_chain("new"), message, nftables.add_chain("newer")])
-    assert caught.value.errno == number
+        nft.commit([nft.add_chain(Chain("new", ())), make(nft), nft.add_chain(Chain("newer", ()))])
+    assert (caught.value.errno, caught.value.index) == (number, 2)  # the batch begins with one message more
     assert host.nft() == before
-    nft.commit([nftables.add_chain("afterwards")])
+    nft.commit([nft.add_chain(Chain("afterwards", ()))])
     assert "afterwards" in names(host, "chain")
 
 
@@ -188,21 +360,23 @@ def test_a_transaction_of_a_past_generation_is_not_done(host: Host, nft: Nftable
     host.run("nft", "add table inet other")
     assert nft.generation() != generation
     with pytest.raises(NetlinkError) as caught:
-        nft.commit([nftables.add_table()], generation)
+        nft.commit([nft.add_table()], generation)
     assert caught.value.errno == errno.ERESTART
     assert names(host, "table") == ["other"]
-    nft.commit([nftables.add_table()], nft.generation())
+    nft.commit([nft.add_table()], nft.generation())
     assert names(host, "table") == ["other", "pycni"]
 
 
 def test_nothing_is_found_where_there_is_no_table(nft: Nftables) -> None:
-    assert nft.list_chains() == set()
+    assert nft.list_chains() == {}
     assert nft.list_rules("own") == []
     assert nft.find_elements("map4", "a") == []
-    assert not nft.has_element("map4", bytes(4))
+    assert nft.find_element(ELEMENT) is None
+    assert nft.is_empty("map4")
+    assert not nft.has_table()
 
 
 def test_a_rule_set_of_another_host_is_not_seen(host: Host, nft: Nftables) -> None:
     host.add_container("c1")
     host.run("nft", "add table inet pycni; add chain inet pycni own", container="c1")
-    assert nft.list_chains() == set()
+    assert nft.list_chains() == {}

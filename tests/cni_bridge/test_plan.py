@@ -1,5 +1,6 @@
 """From configuration and IPAM result to what the kernel should hold: tables."""
 
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from cni_bridge.plan import (
     MAIN_TABLE,
     SCOPE_LINK,
     SCOPE_UNIVERSE,
-    Attachment,
+    PortVlan,
+    gateway_interface,
+    list_vlans,
     make_plan,
     make_result,
     program_routes,
@@ -168,6 +171,75 @@ def test_the_numbers_of_a_route_are_kept_and_equal_routes_are_programmed_once() 
 
 
 @pytest.mark.parametrize(
+    ("mtu", "addresses", "refused"),
+    [
+        (1279, ("fd00:1::5/64",), True),
+        (1279, ("10.1.0.5/16", "fd00:1::5/64"), True),
+        (1280, ("fd00:1::5/64",), False),
+        (0, ("fd00:1::5/64",), False),
+        (68, ("10.1.0.5/16",), False),
+    ],
+    ids=["too small for IPv6", "for one of two", "least of IPv6", "the kernel's choice", "least of IPv4"],
+)
+def test_ipv6_needs_its_least_mtu(mtu: int, addresses: tuple[str, ...], refused: bool) -> None:
+    config, ipam = config_of(mtu=mtu), Result(ips=tuple(ip(text) for text in addresses))
+    if not refused:
+        make_plan(config, ipam)
+        return
+    with pytest.raises(CNIError, match="mtu: 1279 is less than 1280") as caught:
+        make_plan(config, ipam)
+    assert caught.value.code == 7
+
+
+NATIVE_5 = PortVlan(5, pvid=True, untagged=True)
+NATIVE_1 = PortVlan(1, pvid=True, untagged=True)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, ()),
+        ({"vlan": 0}, ()),
+        ({"vlan": 5}, (NATIVE_5,)),
+        ({"vlan": 1}, (NATIVE_1,)),
+        ({"vlan": 5, "preserveDefaultVlan": True}, (PortVlan(1, untagged=True), NATIVE_5)),
+        ({"vlan": 1, "preserveDefaultVlan": True}, (NATIVE_1,)),
+        ({"preserveDefaultVlan": True}, ()),
+        ({"vlanTrunk": [{"id": 7}]}, (NATIVE_1, PortVlan(7))),
+        ({"vlanTrunk": [{"id": 1}]}, (NATIVE_1,)),
+        ({"vlanTrunk": [{"id": 7}], "preserveDefaultVlan": True}, (NATIVE_1, PortVlan(7))),
+        ({"vlan": 5, "vlanTrunk": [{"minID": 4, "maxID": 6}]}, (PortVlan(4), NATIVE_5, PortVlan(6))),
+        (
+            {"vlan": 5, "vlanTrunk": [{"id": 1}, {"id": 9}], "preserveDefaultVlan": True},
+            (PortVlan(1), NATIVE_5, PortVlan(9)),
+        ),
+        (
+            {"vlan": 5, "vlanTrunk": [{"id": 9}], "preserveDefaultVlan": True},
+            (PortVlan(1, untagged=True), NATIVE_5, PortVlan(9)),
+        ),
+        ({"vlanTrunk": [{"id": 4094}, {"id": 2}, {"id": 4094}]}, (NATIVE_1, PortVlan(2), PortVlan(4094))),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+def test_the_vlans_of_a_port(keys: dict[str, Any], expected: tuple[PortVlan, ...]) -> None:
+    assert list_vlans(config_of(**keys)) == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, "cni0"),
+        ({"bridge": "br7"}, "br7"),
+        ({"bridge": "br7", "vlan": 42, "isGateway": True}, "br7.42"),
+        ({"vlanTrunk": [{"id": 7}]}, "cni0"),
+    ],
+    ids=["default", "named", "in a VLAN", "trunk only"],
+)
+def test_the_interface_of_the_gateway(keys: dict[str, Any], expected: str) -> None:
+    assert gateway_interface(config_of(**keys)) == expected
+
+
+@pytest.mark.parametrize(
     ("keys", "expected"),
     [({}, []), ({"ipMasq": True}, ["10.1.0.5/16", "fd00:1::5/64"])],
     ids=["off", "on"],
@@ -198,36 +270,3 @@ def test_the_result_lists_bridge_host_and_container_with_the_addresses_on_the_la
     assert gateways_of(result.ips) == [parse_ip("10.1.0.1")]
     assert result.routes == (route("0.0.0.0/0", "10.1.0.1"),)
     assert make_result(LAYER_2, interfaces) == Result(interfaces)
-
-
-def test_the_host_name_is_the_same_in_every_build() -> None:
-    # fixed on purpose: an update of the plugin must find the interfaces that its predecessor made
-    assert Attachment("mynet", "c1", "eth0").host_name == "veth956cd39114a"
-
-
-def test_host_names_fit_the_kernel_and_differ() -> None:
-    attachments = [
-        Attachment(network, container, ifname)
-        for network in ("mynet", "n" * 200)
-        for container in ("c1", "c" * 64, "d" * 500)
-        for ifname in ("eth0", "fifteen-bytes-x")
-    ]
-    names = [attachment.host_name for attachment in attachments]
-    assert len(set(names)) == len(attachments)
-    assert all(len(name.encode()) <= 15 for name in names)
-
-
-def test_an_owner_is_readable_when_it_is_short() -> None:
-    assert Attachment("mynet", "f" * 64, "eth0").owner == f"mynet/{'f' * 64}/eth0"
-
-
-def test_long_owners_fit_an_alias_and_differ() -> None:
-    long = "n" * 300
-    owners = {
-        Attachment(network, container, "fifteen-bytes-x").owner
-        for network in (long, long + "a", long + "b")
-        for container in (long, long + "a")
-    }
-    assert len(owners) == 6
-    assert all(len(owner.encode()) < 255 for owner in owners)  # IFALIASZ less the final NUL
-    assert all(owner.startswith("nnn") and owner.endswith("/fifteen-bytes-x") for owner in owners)

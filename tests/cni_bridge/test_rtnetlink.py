@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from cni_bridge.links import Link
+from cni_bridge.links import Address, Link
 from cni_bridge.messages import ifaddrmsg, ifinfmsg, rtmsg
 from cni_bridge.netlink import body_of
+from cni_bridge.plan import PortVlan
 from cni_bridge.rtnetlink import (
     address_body,
     link_info,
@@ -16,12 +17,17 @@ from cni_bridge.rtnetlink import (
     parse_address,
     parse_link,
     parse_route,
+    parse_vlans,
+    port_info,
     route_body,
+    vlan_message,
+    vlan_query,
 )
 from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.result import Route
 
-LINK = Link(7, "eth0", "veth", "", 1500, True, True, False, 0, 6, "", False, False)
+AF_BRIDGE = 7
+LINK = Link(7, "eth0", "veth", "", 1500, True, True, False, 0, 6, "", False, False, False, False)
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
@@ -35,21 +41,89 @@ def attributes(data: bytes) -> dict[int, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("options", "flags"),
-    [({}, 0), ({"up": True}, 0x1), ({"promisc": True}, 0x100), ({"up": True, "promisc": True}, 0x101)],
-    ids=["none", "up", "promisc", "both"],
+    ("options", "flags", "changed"),
+    [
+        ({}, 0, 0),
+        ({"up": True}, 0x1, 0x1),
+        ({"up": False}, 0, 0x1),
+        ({"promisc": True}, 0x100, 0x100),
+        ({"promisc": False}, 0, 0x100),
+        ({"up": True, "promisc": True}, 0x101, 0x101),
+        ({"up": False, "promisc": True}, 0x100, 0x101),
+    ],
+    ids=["none", "up", "down", "promisc", "not promisc", "both", "down and promisc"],
 )
-def test_a_link_message_changes_no_other_flag(options: dict[str, bool], flags: int) -> None:
+def test_a_link_message_changes_no_other_flag(options: dict[str, bool], flags: int, changed: int) -> None:
     message = link_message(16, 4, [("IFLA_IFNAME", "br0")], ifindex=9, **options)
     family, _, index, set_flags, change = struct.unpack_from("=BxHiII", message.body)
     assert (message.kind, message.flags, family) == (16, 4, 0)
-    assert (index, set_flags, change) == (9, flags, flags)
+    assert (index, set_flags, change) == (9, flags, changed)
     assert attributes(message.body[16:]) == {3: b"br0\0"}
 
 
 def test_the_kind_of_a_link_is_nested() -> None:
     info = attributes(link_message(16, 0, [link_info("bridge")]).body[16:])[18]
     assert attributes(info)[1].rstrip(b"\0") == b"bridge"
+
+
+def test_the_settings_of_a_bridge_are_nested_beside_its_kind() -> None:
+    message = link_message(16, 0, [link_info("bridge", [("IFLA_BR_VLAN_FILTERING", 1)])])
+    data = attributes(attributes(attributes(message.body[16:])[18])[2])
+    assert data == {7: b"\1"}
+
+
+def test_the_settings_of_a_port_are_nested_beside_the_kind_of_its_bridge() -> None:
+    message = link_message(16, 0, [port_info([("IFLA_BRPORT_MODE", 1), ("IFLA_BRPORT_ISOLATED", 0)])])
+    info = attributes(attributes(message.body[16:])[18])
+    assert info[4].rstrip(b"\0") == b"bridge"
+    assert attributes(info[5]) == {4: b"\1", 33: b"\0"}
+
+
+@pytest.mark.parametrize(
+    ("vlan", "flags"),
+    [
+        (PortVlan(5), 0),
+        (PortVlan(5, pvid=True), 2),
+        (PortVlan(5, untagged=True), 4),
+        (PortVlan(4094, pvid=True, untagged=True), 6),
+    ],
+    ids=["tagged", "pvid", "untagged", "both"],
+)
+def test_a_vlan_message(vlan: PortVlan, flags: int) -> None:
+    message = vlan_message(19, 4, 9, [vlan])
+    family, _, index = struct.unpack_from("=BxHi", message.body)
+    assert (message.kind, message.flags, family, index) == (19, 4, AF_BRIDGE, 9)
+    [info] = attributes(attributes(message.body[16:])[26]).items()
+    assert info == (2, struct.pack("=HH", flags, vlan.vid))
+    assert parse_vlans(message.body) == (9, [vlan])
+
+
+def test_a_port_without_vlans_has_none() -> None:
+    assert parse_vlans(link_reply(IFNAME="eth0")) == (7, [])
+
+
+def test_vlans_are_asked_for_with_their_filter() -> None:
+    body = vlan_query()
+    assert body[0] == AF_BRIDGE
+    assert attributes(body[16:]) == {29: struct.pack("=I", 2)}
+
+
+@pytest.mark.parametrize(("detect", "expected"), [(False, struct.pack("=I", 2)), (True, None)])
+def test_duplicates_of_an_ipv6_address_are_looked_for_only_when_asked_for(detect: bool, expected: bytes | None) -> None:
+    body = address_body(LINK, parse_cidr("fd00::5/64"), detect_duplicates=detect)
+    assert attributes(body[8:]).get(8) == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [(0x40, (True, False)), (0x08, (False, True)), (0x48, (True, True)), (0x82, (False, False))],
+    ids=["tentative", "duplicate", "both", "settled"],
+)
+def test_the_state_of_an_address_is_read(flags: int, expected: tuple[bool, bool]) -> None:
+    message = ifaddrmsg()
+    message["family"], message["prefixlen"] = socket.AF_INET6, 64
+    message["attrs"] = [("IFA_ADDRESS", "fd00::5"), ("IFA_FLAGS", flags)]
+    assert parse_address(body_of(message)) == Address(parse_cidr("fd00::5/64"), *expected)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +144,7 @@ def test_an_address_message(text: str, family: int, extra: dict[int, Any]) -> No
     for kind, value in extra.items():
         expected[kind] = parse_ip(value).packed if isinstance(value, str) else struct.pack("=I", value)
     assert attributes(body[8:]) == expected
-    assert parse_address(body) == address
+    assert parse_address(body) == Address(address, False, False)
 
 
 @pytest.mark.parametrize(
@@ -130,13 +204,18 @@ def link_reply(**attributes_given: Any) -> bytes:
     return body_of(message)
 
 
-def port_reply(state: int, hairpin: int) -> dict[str, Any]:
-    data = [("IFLA_BRPORT_STATE", state), ("IFLA_BRPORT_MODE", hairpin)]
+def port_reply(state: int, hairpin: int, isolated: int = 0) -> dict[str, Any]:
+    data = [("IFLA_BRPORT_STATE", state), ("IFLA_BRPORT_MODE", hairpin), ("IFLA_BRPORT_ISOLATED", isolated)]
     kinds: list[tuple[str, Any]] = [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_SLAVE_KIND", "bridge")]
     return {"attrs": [*kinds, ("IFLA_INFO_SLAVE_DATA", {"attrs": data})]}
 
 
-BARE = Link(7, "eth0", "", "", 0, False, False, False, 0, 0, "", False, False)
+def bridge_reply(vlan_filtering: int) -> dict[str, Any]:
+    data = {"attrs": [("IFLA_BR_VLAN_FILTERING", vlan_filtering)]}
+    return {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", data)]}
+
+
+BARE = Link(7, "eth0", "", "", 0, False, False, False, 0, 0, "", False, False, False, False)
 
 
 @pytest.mark.parametrize(
@@ -151,8 +230,24 @@ BARE = Link(7, "eth0", "", "", 0, False, False, False, 0, 0, "", False, False)
         ({"LINKINFO": port_reply(0, 0)}, {"kind": "veth"}),
         ({"LINKINFO": port_reply(3, 0)}, {"kind": "veth", "forwarding": True}),
         ({"LINKINFO": port_reply(0, 1)}, {"kind": "veth", "hairpin": True}),
+        ({"LINKINFO": port_reply(0, 0, 1)}, {"kind": "veth", "isolated": True}),
+        ({"LINKINFO": bridge_reply(1)}, {"kind": "bridge", "vlan_filtering": True}),
+        ({"LINKINFO": bridge_reply(0)}, {"kind": "bridge"}),
     ],
-    ids=["bare", "up", "promiscuous", "mtu and MAC", "places", "bridge", "disabled port", "port", "hairpin port"],
+    ids=[
+        "bare",
+        "up",
+        "promiscuous",
+        "mtu and MAC",
+        "places",
+        "bridge",
+        "disabled port",
+        "port",
+        "hairpin port",
+        "isolated port",
+        "bridge with VLANs",
+        "bridge without VLANs",
+    ],
 )
 def test_a_link_is_read(reply: dict[str, Any], expected: dict[str, Any]) -> None:
     assert parse_link(link_reply(IFNAME="eth0", **reply)) == BARE._replace(**expected)
@@ -171,4 +266,4 @@ def test_the_address_of_a_point_to_point_link_is_the_local_one() -> None:
     message = ifaddrmsg()
     message["family"], message["prefixlen"] = socket.AF_INET, 32
     message["attrs"] = [("IFA_ADDRESS", "10.1.0.9"), ("IFA_LOCAL", "10.1.0.5")]
-    assert parse_address(body_of(message)) == parse_cidr("10.1.0.5/32")
+    assert parse_address(body_of(message)) == Address(parse_cidr("10.1.0.5/32"), False, False)

@@ -83,6 +83,32 @@ def test_a_bridge_of_ours_listens_to_no_router(host: Host, ipv6: bool, disabled:
     assert value(host, "ipv6/conf/br0/keep_addr_on_down") == str(int(ipv6))
 
 
+def test_the_loopback_may_be_routed_over_an_interface_or_no_longer(host: Host) -> None:
+    host.run("ip", "link", "add", "br0.7", "type", "bridge")
+    for on in (True, True, False, False):
+        with host.entered():
+            sysctl.route_loopback("br0.7", on=on)
+        assert value(host, "ipv4/conf/br0.7/route_localnet") == str(int(on))
+
+
+@pytest.mark.parametrize(
+    ("version", "key"), [(4, "net.ipv4.ip_forward"), (6, "net.ipv6.conf.all.forwarding")], ids=["IPv4", "IPv6"]
+)
+def test_the_key_of_forwarding_is_one_that_sysctl_knows(host: Host, version: int, key: str) -> None:
+    assert sysctl.forwarding_key(version) == key
+    host.run("sysctl", "-w", f"{key}=1")
+    with host.entered():
+        assert sysctl.is_forwarding(version)
+
+
+def test_duplicates_are_looked_for_beyond_one_s_own_loops(host: Host) -> None:
+    host.run("ip", "link", "add", "eth0", "type", "bridge")
+    set_value(host, "ipv6/conf/eth0/enhanced_dad", "0")
+    with host.entered():
+        sysctl.own_interface("eth0", ipv6=True, detect_duplicates=True)
+    assert value(host, "ipv6/conf/eth0/enhanced_dad") == "1"
+
+
 def test_a_setting_that_cannot_be_made_is_named(host: Host) -> None:
     with host.entered(), pytest.raises(CNIError) as caught:
         sysctl.own_interface("eth0.7", ipv6=False, detect_duplicates=False)

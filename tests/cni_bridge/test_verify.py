@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from cni_bridge.attachment import Attachment
 from cni_bridge.config import parse_config
 from cni_bridge.links import Link
-from cni_bridge.plan import Attachment
+from cni_bridge.plan import PortVlan
 from cni_bridge.verify import Expected, Observed, find_differences, make_expected
 from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.result import Interface, IPConfig, Result, Route
@@ -14,6 +15,7 @@ from tests.cni_bridge import make_request
 
 ATTACHMENT = Attachment("mynet", "c1", "eth0")
 NETNS = "/run/netns/c1"
+PORTS = {"portMappings": [{"hostPort": 8080, "containerPort": 80}]}
 CONFIG = {"isGateway": True, "ipMasq": True, "mtu": 1400, "ipam": {"type": "host-local"}}
 
 
@@ -31,7 +33,9 @@ def link(ifindex: int, name: str, kind: str, **changes: Any) -> Link:
         peer=0,
         alias="",
         hairpin=False,
+        isolated=False,
         forwarding=True,
+        vlan_filtering=False,
     )
     return healthy._replace(**changes)
 
@@ -48,7 +52,8 @@ HEALTHY = Observed(
     container=CONTAINER,
     addresses=[parse_cidr("10.1.0.5/16"), parse_cidr("fd00:1::5/64")],
     routes=[ON_LINK, DEFAULT, DEFAULT6],
-    bridge_addresses=[parse_cidr("10.1.0.1/16"), parse_cidr("fd00:1::1/64")],
+    gateways=[parse_cidr("10.1.0.1/16"), parse_cidr("fd00:1::1/64")],
+    vlans=(),
     missing_rules=[],
 )
 PREVIOUS = Result(
@@ -76,12 +81,21 @@ def differences(
         ({}, {"container": CONTAINER._replace(mac="02:00:00:00:00:01")}),
         ({}, {"addresses": [*HEALTHY.addresses, parse_cidr("10.9.0.1/32"), parse_cidr("fe80::1/64")]}),
         ({}, {"routes": [*HEALTHY.routes, DEFAULT._replace(priority=900), DEFAULT._replace(table=100)]}),
-        ({}, {"bridge_addresses": [*HEALTHY.bridge_addresses, parse_cidr("192.168.0.1/24")]}),
+        ({}, {"gateways": [*HEALTHY.gateways, parse_cidr("192.168.0.1/24")]}),
         ({}, {"bridge": BRIDGE._replace(promisc=True, mtu=1500, mac="02:00:00:00:00:02")}),
         ({}, {"host": HOST._replace(name="other", mac="02:00:00:00:00:03", alias="")}),
         ({"promiscMode": True}, {"bridge": BRIDGE._replace(promisc=True)}),
         ({"hairpinMode": True}, {"host": HOST._replace(hairpin=True)}),
-        ({"isGateway": False}, {"bridge_addresses": []}),
+        ({"isGateway": False}, {"gateways": []}),
+        ({"portIsolation": True}, {"host": HOST._replace(isolated=True)}),
+        ({"runtimeConfig": PORTS}, {"host": HOST._replace(hairpin=True)}),
+        (
+            {"runtimeConfig": PORTS, "promiscMode": True},
+            {"bridge": BRIDGE._replace(promisc=True), "host": HOST._replace(hairpin=True)},
+        ),
+        ({"vlan": 5}, {"vlans": (PortVlan(5, True, True),)}),
+        ({"vlanTrunk": [{"id": 7}]}, {"vlans": (PortVlan(1, True, True), PortVlan(7))}),
+        ({}, {"vlans": (PortVlan(1, True, True),)}),
     ],
     ids=[
         "as ADD left it",
@@ -95,6 +109,12 @@ def differences(
         "promiscMode",
         "hairpinMode",
         "no gateway",
+        "portIsolation",
+        "port mappings",
+        "port mappings on a promiscuous bridge",
+        "vlan",
+        "vlanTrunk",
+        "VLANs of a bridge that filters for others",
     ],
 )
 def test_a_healthy_attachment_has_no_difference(keys: dict[str, Any], changes: dict[str, Any]) -> None:
@@ -119,8 +139,28 @@ def test_a_healthy_attachment_has_no_difference(keys: dict[str, Any], changes: d
         ({}, {"host": HOST._replace(mtu=1500)}, "mtu of veth1 is 1500, not 1400"),
         ({}, {"host": HOST._replace(master=0)}, "veth1 is not a port of bridge cni0"),
         ({}, {"host": HOST._replace(master=77, hairpin=True)}, "veth1 is not a port of bridge cni0"),
-        ({"hairpinMode": True}, {}, "hairpin of port veth1 is off, hairpinMode is on"),
-        ({}, {"host": HOST._replace(hairpin=True)}, "hairpin of port veth1 is on, hairpinMode is off"),
+        ({"hairpinMode": True}, {}, "port veth1: hairpin is off, not on"),
+        ({}, {"host": HOST._replace(hairpin=True)}, "port veth1: hairpin is on, not off"),
+        ({"runtimeConfig": PORTS}, {}, "port veth1: hairpin is off, not on"),
+        ({"portIsolation": True}, {}, "port veth1: isolation is off, portIsolation on"),
+        ({}, {"host": HOST._replace(isolated=True)}, "port veth1: isolation is on, portIsolation off"),
+        ({"vlan": 5}, {}, "VLANs of port veth1 are none, not 5 untagged"),
+        (
+            {"vlan": 5},
+            {"vlans": (PortVlan(1, untagged=True), PortVlan(5, True, True))},
+            "VLANs of port veth1 are 1 untagged, 5 untagged, not 5 untagged",
+        ),
+        (
+            {"vlan": 5, "vlanTrunk": [{"id": 7}]},
+            {"vlans": (PortVlan(5, True, True),)},
+            "VLANs of port veth1 are 5 untagged, not 5 untagged, 7",
+        ),
+        ({"vlan": 5}, {"vlans": (PortVlan(5, False, True),)}, "VLANs of port veth1 are 5 untagged, not 5 untagged"),
+        (
+            {"vlan": 5},
+            {"vlans": (PortVlan(5, True, True),), "gateways": [parse_cidr("fd00:1::1/64")]},
+            "gateway address 10.1.0.1/16 is missing on cni0.5",
+        ),
         (
             {},
             {"addresses": [parse_cidr("10.1.0.5/16")]},
@@ -148,8 +188,8 @@ def test_a_healthy_attachment_has_no_difference(keys: dict[str, Any], changes: d
         ),
         (
             {},
-            {"bridge_addresses": [parse_cidr("fd00:1::1/64")]},
-            "gateway address 10.1.0.1/16 is missing on bridge cni0",
+            {"gateways": [parse_cidr("fd00:1::1/64")]},
+            "gateway address 10.1.0.1/16 is missing on cni0",
         ),
         ({}, {"missing_rules": ["10.1.0.5 is not in map masquerade4"]}, "10.1.0.5 is not in map masquerade4"),
     ],
@@ -191,13 +231,41 @@ def test_an_ipv6_route_has_no_scope_to_compare() -> None:
     assert differences(observed=observed, previous=previous) == []
 
 
+def test_an_interface_that_is_to_stay_down_may_be_down() -> None:
+    keys = {"ipam": {}, "isGateway": False, "ipMasq": False, "disableContainerInterface": True}
+    observed = HEALTHY._replace(container=CONTAINER._replace(up=False))
+    previous = PREVIOUS._replace(ips=(), routes=())
+    assert differences(keys, observed, previous) == []
+    assert differences({**keys, "disableContainerInterface": False}, observed, previous) == [
+        "interface eth0 is down in the container"
+    ]
+
+
+ELSEWHERE = IPConfig(parse_cidr("10.3.0.5/16"), parse_ip("10.3.0.1"), 1)
+
+
+@pytest.mark.parametrize(
+    ("route", "ours"),
+    [
+        (Route(parse_cidr("10.9.0.0/16"), parse_ip("10.1.0.1")), True),
+        (Route(parse_cidr("10.9.0.0/16"), parse_ip("10.3.0.1")), False),
+        (Route(parse_cidr("10.9.0.0/16")), False),
+        (Route(parse_cidr("fd00:9::/64")), True),
+    ],
+    ids=["through our subnet", "through another interface's", "perhaps over another interface", "another family"],
+)
+def test_a_route_of_another_plugin_of_the_chain_is_not_expected(route: Route, ours: bool) -> None:
+    previous = PREVIOUS._replace(ips=(*PREVIOUS.ips, ELSEWHERE), routes=(route,))
+    assert [entry.dst for entry in make_expected(previous, "eth0", NETNS).routes] == ([route.dst] if ours else [])
+
+
 def test_all_differences_are_reported_at_once() -> None:
     observed = HEALTHY._replace(
         bridge=BRIDGE._replace(up=False),
         container=CONTAINER._replace(up=False),
         addresses=[],
         routes=[],
-        bridge_addresses=[],
+        gateways=[],
         missing_rules=["rule"],
     )
     assert len(differences(observed=observed)) == 2 + 2 + 2 + 2 + 1

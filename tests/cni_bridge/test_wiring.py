@@ -9,10 +9,11 @@ import pytest
 from pytest_mock import MockerFixture
 
 from cni_bridge import sysctl, wiring
+from cni_bridge.attachment import Attachment
 from cni_bridge.config import BridgeConfig, parse_config
 from cni_bridge.kernel import Kernel
 from cni_bridge.namespace import Namespace
-from cni_bridge.plan import LAYER_2, Attachment, Plan, make_plan
+from cni_bridge.plan import LAYER_2, Plan, PortVlan, make_plan
 from cni_bridge.undo import Undo
 from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.errors import CNIError
@@ -40,6 +41,9 @@ class Rooms:
         config = config_of(**keys)
         wiring.connect(self.outside, self.namespace, config, ATTACHMENT, self.undo)
         return config
+
+    def go_live(self, config: BridgeConfig, plan: Plan) -> None:
+        wiring.go_live(self.outside, self.inside, self.namespace, config, plan, ATTACHMENT)
 
     def fail(self) -> None:
         """Leave the undo stack as a failure does."""
@@ -143,7 +147,7 @@ def test_the_container_gets_addresses_link_and_routes(rooms: Rooms) -> None:
     config = rooms.connect(isDefaultGateway=True)
     wanted = Route(parse_cidr("10.9.0.0/16"), parse_ip("10.1.0.7"), mtu=1300)
     plan = plan_of(config, "10.1.0.5/16", "fd00:1::5/64", routes=(wanted,))
-    wiring.configure_container(rooms.inside, rooms.namespace, plan, "eth0")
+    wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0")
     assert rooms.host.addresses("eth0", "c1") == ["10.1.0.5/16", "fd00:1::5/64"]
     routes = rooms.host.ip("-4", "route", container="c1") + rooms.host.ip("-6", "route", container="c1")
     gateways = [(entry["dst"], entry["gateway"]) for entry in routes if "gateway" in entry]
@@ -154,7 +158,8 @@ def test_the_container_gets_addresses_link_and_routes(rooms: Rooms) -> None:
 def test_an_address_given_twice_is_an_error(rooms: Rooms) -> None:
     config = rooms.connect()
     with refused(102, "the IPAM plugin gave it twice"):
-        wiring.configure_container(rooms.inside, rooms.namespace, plan_of(config, "10.1.0.5/16", "10.1.0.5/16"), "eth0")
+        plan = plan_of(config, "10.1.0.5/16", "10.1.0.5/16")
+        wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0")
 
 
 def test_the_gateway_address_is_on_the_bridge_and_forwarding_is_on(rooms: Rooms) -> None:
@@ -231,18 +236,17 @@ def test_a_network_without_gateway_leaves_bridge_and_forwarding_alone(rooms: Roo
 
 
 def test_live_means_that_the_port_forwards(rooms: Rooms) -> None:
-    rooms.connect()
-    wiring.configure_container(rooms.inside, rooms.namespace, LAYER_2, "eth0")
-    mac = rooms.inside.get_link("eth0").mac
-    wiring.go_live(rooms.outside, rooms.namespace, LAYER_2, ATTACHMENT, mac)
+    config = rooms.connect()
+    wiring.configure_container(rooms.inside, rooms.namespace, config, LAYER_2, "eth0")
+    rooms.go_live(config, LAYER_2)
     assert bridge(rooms.host, PORT)["linkinfo"]["info_slave_data"]["state"] == "forwarding"
 
 
 def test_a_port_that_does_not_forward_is_not_live(rooms: Rooms, mocker: MockerFixture) -> None:
-    rooms.connect()  # the container's end is down
+    config = rooms.connect()  # the container's end is down
     mocker.patch("cni_bridge.kernel.PORT_BOUND", 0.05)
     with refused(100, f"bridge port {PORT} is up and does not forward"):
-        wiring.go_live(rooms.outside, rooms.namespace, LAYER_2, ATTACHMENT, "0a:58:0a:f4:00:02")
+        rooms.go_live(config, LAYER_2)
 
 
 def test_an_announcement_that_cannot_be_sent_is_no_failure(
@@ -250,9 +254,9 @@ def test_an_announcement_that_cannot_be_sent_is_no_failure(
 ) -> None:
     config = rooms.connect()
     plan = plan_of(config, "10.1.0.5/16")
-    wiring.configure_container(rooms.inside, rooms.namespace, plan, "eth0")
+    wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0")
     mocker.patch.object(wiring, "announce", side_effect=OSError(errno.ENOBUFS, "No buffer space available"))
-    wiring.go_live(rooms.outside, rooms.namespace, plan, ATTACHMENT, "0a:58:0a:f4:00:02")
+    rooms.go_live(config, plan)
     assert "no announcement on eth0: No buffer space available" in capsys.readouterr().err
 
 
@@ -276,13 +280,15 @@ def test_disconnecting_removes_the_pair_and_nothing_else_again_and_again(rooms: 
         assert rooms.host.link_names("c1") == []
 
 
-@pytest.mark.parametrize("port", [("master", "cni0"), ()], ids=["on our bridge", "on no bridge any more"])
-def test_a_pair_that_the_reference_made_is_removed(rooms: Rooms, port: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("bridged", [True, False], ids=["on our bridge", "the bridge is gone"])
+def test_a_pair_that_the_reference_made_is_removed(rooms: Rooms, bridged: bool) -> None:
     rooms.host.run("ip", "link", "add", "cni0", "type", "bridge")
     peer = ("peer", "name", "eth0", "netns", "c1")
-    rooms.host.run("ip", "link", "add", "veth12345678", *port, "type", "veth", *peer)
+    rooms.host.run("ip", "link", "add", "veth12345678", "master", "cni0", "type", "veth", *peer)
+    if not bridged:
+        rooms.host.run("ip", "link", "delete", "cni0")
     wiring.disconnect(rooms.outside, rooms.namespace, config_of(), ATTACHMENT)
-    assert rooms.host.link_names() == ["cni0"]
+    assert rooms.host.link_names() == (["cni0"] if bridged else [])
     assert rooms.host.link_names("c1") == []
 
 
@@ -293,8 +299,27 @@ def test_a_pair_that_the_reference_made_is_removed(rooms: Rooms, port: tuple[str
         ["ip link add other type bridge", "ip link add v0 master other type veth peer name eth0 netns c1"],
         ["ip link add v0 type veth peer name eth0 netns c1", "ip link set v0 master cni0 alias mynet/other/eth0"],
         ["ip -n c1 link add eth0 type veth peer name eth1"],
+        ["ip link add v0 type veth peer name eth0 netns c1"],
+        [
+            "ip link delete cni0",
+            "ip link add other type bridge",
+            "ip link add v0 master other type veth peer name eth0 netns c1",
+        ],
+        [
+            "ip link delete cni0",
+            "ip link add v0 type veth peer name eth0 netns c1",
+            "ip link set v0 alias mynet/other/eth0",
+        ],
     ],
-    ids=["not a veth", "on another bridge", "of another attachment", "both ends in the container"],
+    ids=[
+        "not a veth",
+        "on another bridge",
+        "of another attachment",
+        "both ends in the container",
+        "on no bridge",
+        "on another bridge, ours gone",
+        "of another attachment, the bridge gone",
+    ],
 )
 def test_an_interface_of_that_name_that_is_somebody_elses_stays(rooms: Rooms, commands: list[str]) -> None:
     rooms.host.run("ip", "link", "add", "cni0", "type", "bridge")
@@ -308,7 +333,7 @@ def test_an_interface_of_that_name_that_is_somebody_elses_stays(rooms: Rooms, co
 def test_what_is_observed_is_what_stands_there(rooms: Rooms) -> None:
     config = rooms.connect(isGateway=True)
     plan = plan_of(config, "10.1.0.5/16")
-    wiring.configure_container(rooms.inside, rooms.namespace, plan, "eth0")
+    wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0")
     wiring.configure_gateway(rooms.outside, config, plan)
     assert wait_until(lambda: rooms.outside.get_link(PORT).forwarding)
     seen = wiring.observe(rooms.outside, rooms.inside, config, ATTACHMENT, ["rule"])
@@ -317,10 +342,257 @@ def test_what_is_observed_is_what_stands_there(rooms: Rooms) -> None:
     assert seen.container == rooms.inside.get_link("eth0")
     assert parse_cidr("10.1.0.5/16") in seen.addresses
     assert parse_cidr("10.1.0.0/16") in [route.dst for route in seen.routes]
-    assert parse_cidr("10.1.0.1/16") in seen.bridge_addresses
+    assert parse_cidr("10.1.0.1/16") in seen.gateways
     assert seen.missing_rules == ["rule"]
 
 
 def test_what_is_not_there_is_observed_as_nothing(rooms: Rooms) -> None:
     seen = wiring.observe(rooms.outside, rooms.inside, config_of(), ATTACHMENT, [])
-    assert seen == (None, None, None, [], [], [], [])
+    assert seen == (None, None, None, [], [], [], (), [])
+
+
+@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
+@pytest.mark.parametrize("promisc", [True, False], ids=["promiscuous", "plain"])
+@pytest.mark.parametrize("mac", [True, False], ids=["MAC of its own", "MAC by chance"])
+def test_a_failure_gives_an_unused_bridge_its_flags_and_mac_back(
+    rooms: Rooms, mocker: MockerFixture, up: bool, promisc: bool, mac: bool
+) -> None:
+    address = ("address", "02:00:00:00:00:01") if mac else ()
+    rooms.host.run("ip", "link", "add", "cni0", *address, "type", "bridge")
+    rooms.host.run("ip", "link", "set", "cni0", "up" if up else "down", "promisc", "on" if promisc else "off")
+    before = bridge(rooms.host)
+    config = rooms.connect(isGateway=True, promiscMode=True)
+    assert {"UP", "PROMISC"} <= set(bridge(rooms.host)["flags"])
+    mocker.patch.object(sysctl, "ensure_forwarding", side_effect=CNIError(100, "no forwarding"))
+    with refused(100, "no forwarding"):
+        wiring.configure_gateway(rooms.outside, config, plan_of(config, "10.1.0.5/16"))
+    rooms.fail()
+    after = bridge(rooms.host)
+    assert {"UP", "PROMISC"} & set(after["flags"]) == {"UP", "PROMISC"} & set(before["flags"])
+    assert after["address"] == before["address"]
+    assert rooms.host.addresses("cni0") == []
+
+
+def test_a_bridge_that_somebody_uses_meanwhile_stays_up(rooms: Rooms) -> None:
+    rooms.host.run("ip", "link", "add", "cni0", "type", "bridge")
+    rooms.connect(promiscMode=True)
+    rooms.host.run("ip", "link", "add", "p0", "master", "cni0", "type", "veth", "peer", "name", "p1")
+    rooms.fail()
+    assert {"UP", "PROMISC"} <= set(bridge(rooms.host)["flags"])
+
+
+PORTS = {"portMappings": [{"hostPort": 8080, "containerPort": 80}]}
+
+
+@pytest.mark.parametrize(
+    ("keys", "hairpin", "isolated"),
+    [
+        ({}, False, False),
+        ({"hairpinMode": True}, True, False),
+        ({"portIsolation": True}, False, True),
+        ({"runtimeConfig": PORTS}, True, False),
+    ],
+    ids=["plain", "hairpinMode", "portIsolation", "port mappings"],
+)
+def test_the_port_is_as_the_configuration_wants_it(
+    rooms: Rooms, keys: dict[str, Any], hairpin: bool, isolated: bool
+) -> None:
+    rooms.connect(**keys)
+    port = bridge(rooms.host, PORT)["linkinfo"]["info_slave_data"]
+    assert (port["hairpin"], port["isolated"]) == (hairpin, isolated)
+
+
+class Vlans:
+    """Stands for the kernel's VLANs, which not every kernel has: what was asked for, by name of the interface."""
+
+    def __init__(self, mocker: MockerFixture) -> None:
+        self.filtering: list[str] = []
+        self.ports: dict[str, tuple[PortVlan, ...]] = {}
+        mocker.patch.object(Kernel, "filter_vlans", lambda _, link: self.filtering.append(link.name))
+        mocker.patch.object(Kernel, "set_vlans", lambda _, port, vlans: self.ports.update({port.name: tuple(vlans)}))
+        mocker.patch.object(Kernel, "list_vlans", lambda _, port: list(self.ports.get(port.name, ())))
+
+
+@pytest.fixture
+def vlans(mocker: MockerFixture) -> Vlans:
+    """VLANs of a kernel that has them."""
+    return Vlans(mocker)
+
+
+@pytest.mark.parametrize(
+    ("keys", "filtering", "expected"),
+    [
+        ({}, [], None),
+        ({"vlan": 5}, ["cni0"], (PortVlan(5, True, True),)),
+        ({"vlan": 5, "vlanTrunk": [{"id": 7}]}, ["cni0"], (PortVlan(5, True, True), PortVlan(7))),
+        ({"vlanTrunk": [{"id": 7}]}, ["cni0"], (PortVlan(1, True, True), PortVlan(7))),
+    ],
+    ids=["none", "vlan", "both", "trunk"],
+)
+def test_the_port_is_put_into_its_vlans(
+    rooms: Rooms, vlans: Vlans, keys: dict[str, Any], filtering: list[str], expected: tuple[PortVlan, ...] | None
+) -> None:
+    rooms.connect(**keys)
+    assert vlans.filtering == filtering
+    assert vlans.ports == ({} if expected is None else {PORT: expected})
+
+
+def test_a_bridge_that_filters_already_is_not_told_again(rooms: Rooms, vlans: Vlans, mocker: MockerFixture) -> None:
+    genuine = Kernel.get_bridge
+    mocker.patch.object(Kernel, "get_bridge", lambda kernel, name: genuine(kernel, name)._replace(vlan_filtering=True))
+    rooms.connect(vlan=5)
+    assert vlans.filtering == []
+    assert PORT in vlans.ports
+
+
+def test_a_kernel_without_vlans_fails_and_leaves_nothing(rooms: Rooms, mocker: MockerFixture) -> None:
+    mocker.patch.object(Kernel, "filter_vlans", side_effect=CNIError(100, "vlan: no such thing"))
+    with refused(100, "vlan: no such thing"):
+        rooms.connect(vlan=5)
+    rooms.fail()
+    assert rooms.host.link_names() == []
+
+
+def test_the_gateway_of_a_vlan_is_an_interface_that_leads_into_it(rooms: Rooms, vlans: Vlans) -> None:
+    config = rooms.connect(vlan=5, isGateway=True, mtu=1400)
+    plan = plan_of(config, "10.1.0.5/16", "fd00:1::5/64")
+    for _ in range(2):
+        [made] = wiring.configure_gateway(rooms.outside, config, plan)
+        assert rooms.host.addresses("cni0") == []
+        assert rooms.host.addresses("cni0.5") == ["10.1.0.1/16", "fd00:1::1/64"]
+    own = bridge(rooms.host, "cni0.5")
+    assert (made.name, made.mac, made.mtu) == ("cni0.5", own["address"], 1400)
+    assert (own["linkinfo"]["info_kind"], "UP" in own["flags"]) == ("veth", True)
+    [port] = [link for link in rooms.host.ip("link") if link["ifname"] == own["link"]]
+    assert port["master"] == "cni0"
+    assert vlans.ports == {PORT: (PortVlan(5, True, True),), port["ifname"]: (PortVlan(5, True, True),)}
+    seen = wiring.observe(rooms.outside, rooms.inside, config, ATTACHMENT, [])
+    assert seen.vlans == (PortVlan(5, True, True),)
+    assert parse_cidr("10.1.0.1/16") in seen.gateways
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["made", "there before"])
+def test_the_interface_into_a_vlan_goes_when_it_was_made_in_vain(
+    rooms: Rooms, vlans: Vlans, mocker: MockerFixture, there: bool
+) -> None:
+    config = rooms.connect(vlan=5, isGateway=True)
+    plan = plan_of(config, "10.1.0.5/16")
+    if there:
+        wiring.configure_gateway(rooms.outside, config, plan)
+        rooms.host.run("ip", "address", "flush", "dev", "cni0.5")
+    before = rooms.host.link_names()
+    mocker.patch.object(sysctl, "ensure_forwarding", side_effect=CNIError(100, "no forwarding"))
+    with refused(100, "no forwarding"):
+        wiring.configure_gateway(rooms.outside, config, plan)
+    assert rooms.host.link_names() == before
+    assert ("cni0.5" in before) is there
+    assert not there or rooms.host.addresses("cni0.5") == []
+
+
+def route_localnet(rooms: Rooms) -> bool:
+    return rooms.host.run("cat", "/proc/sys/net/ipv4/conf/cni0/route_localnet").stdout == "1\n"
+
+
+@pytest.mark.parametrize("on", [True, False], ids=["port mappings", "none"])
+def test_the_host_s_loopback_leads_to_the_bridge_with_port_mappings_only(rooms: Rooms, on: bool) -> None:
+    config = rooms.connect(isGateway=True, runtimeConfig=PORTS if on else {})
+    wiring.configure_gateway(rooms.outside, config, plan_of(config, "10.1.0.5/16"))
+    assert route_localnet(rooms) is on
+
+
+@pytest.mark.parametrize(
+    ("targets", "closed"),
+    [([], True), (["10.1.0.9"], False), (["10.2.0.9"], True), (["10.2.0.9", "10.1.0.9"], False)],
+    ids=["none left", "one left", "of another bridge", "one of them left"],
+)
+def test_the_loopback_is_closed_when_no_mapping_leads_to_the_bridge(
+    rooms: Rooms, targets: list[str], closed: bool
+) -> None:
+    config = rooms.connect(isGateway=True, runtimeConfig=PORTS)
+    wiring.configure_gateway(rooms.outside, config, plan_of(config, "10.1.0.5/16"))
+    wiring.close_loopback(rooms.outside, config, lambda: {parse_ip(text) for text in targets})
+    assert route_localnet(rooms) is not closed
+
+
+def test_closing_the_loopback_of_a_bridge_that_is_gone_is_fine(rooms: Rooms) -> None:
+    wiring.close_loopback(rooms.outside, config_of(), set)
+    assert rooms.host.link_names() == []
+
+
+def test_an_interface_that_is_to_stay_down_stays_down(rooms: Rooms) -> None:
+    config = parse_config(make_request(disableContainerInterface=True))
+    wiring.connect(rooms.outside, rooms.namespace, config, ATTACHMENT, rooms.undo)
+    wiring.configure_container(rooms.inside, rooms.namespace, config, LAYER_2, "eth0")
+    rooms.go_live(config, LAYER_2)
+    assert "UP" not in rooms.host.ip("link", "show", "dev", "eth0", container="c1")[0]["flags"]
+
+
+def test_live_means_that_duplicates_were_looked_for_when_asked_for(rooms: Rooms) -> None:
+    config = rooms.connect(enabledad=True)
+    plan = plan_of(config, "fd00:1::5/64")
+    wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0")
+    rooms.go_live(config, plan)
+    infos = rooms.host.ip("address", "show", "dev", "eth0", container="c1")[0]["addr_info"]
+    [info] = [entry for entry in infos if entry["local"] == "fd00:1::5"]
+    assert "tentative" not in info
+    assert "nodad" not in info
+
+
+def test_an_address_that_somebody_has_is_not_live(rooms: Rooms) -> None:
+    rooms.host.run("ip", "link", "add", "cni0", "type", "bridge")
+    rooms.host.run("ip", "link", "set", "cni0", "up")
+    rooms.host.run("ip", "address", "add", "fd00:1::5/64", "dev", "cni0", "nodad")
+    config = rooms.connect(enabledad=True)
+    plan = plan_of(config, "fd00:1::5/64")
+    wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0")
+    with refused(100, "fd00:1::5/64 is in use by another host of the network"):
+        rooms.go_live(config, plan)
+
+
+def test_without_detection_addresses_are_not_waited_for(rooms: Rooms, mocker: MockerFixture) -> None:
+    config = rooms.connect()
+    plan = plan_of(config, "fd00:1::5/64")
+    wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0")
+    waited = mocker.patch.object(Kernel, "wait_for_addresses")
+    rooms.go_live(config, plan)
+    assert waited.call_count == 0
+
+
+def add_veth(host: Host, name: str, alias: str) -> None:
+    host.run("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p", "netns", "c1")
+    if alias:
+        host.run("ip", "link", "set", name, "alias", alias)
+
+
+def test_exactly_the_stale_ends_of_a_network_are_removed(rooms: Rooms) -> None:
+    for name, alias in (
+        ("stale0", "mynet/gone/eth0"),
+        ("stale1", "mynet/c1/eth1"),
+        ("valid0", "mynet/c1/eth0"),
+        ("other0", "mynet2/gone/eth0"),
+        ("other1", "xmynet/gone/eth0"),
+        ("noalias", ""),
+    ):
+        add_veth(rooms.host, name, alias)
+    rooms.host.run("ip", "link", "add", "br0", "type", "bridge")
+    rooms.host.run("ip", "link", "set", "br0", "alias", "mynet/gone/eth0")
+    wiring.disconnect_stale(rooms.outside, Attachment("mynet", "", ""), lambda owner: owner != "mynet/c1/eth0")
+    assert sorted(rooms.host.link_names()) == ["br0", "noalias", "other0", "other1", "valid0"]
+
+
+def test_removing_stale_ends_goes_on_past_errors_and_names_them_all(rooms: Rooms, mocker: MockerFixture) -> None:
+    for name in ("a0", "b0", "d0"):
+        add_veth(rooms.host, name, f"mynet/{name}/eth0")
+    genuine = Kernel.delete_link
+
+    def delete_link(kernel: Kernel, name: str) -> bool:
+        if name != "b0":
+            raise CNIError(100, f"{name} is stubborn")
+        return genuine(kernel, name)
+
+    mocker.patch.object(Kernel, "delete_link", delete_link)
+    with pytest.raises(CNIError) as caught:
+        wiring.disconnect_stale(rooms.outside, Attachment("mynet", "", ""), lambda _: True)
+    assert caught.value.code == 100
+    assert {"a0 is stubborn", "d0 is stubborn"} == set(caught.value.msg.split("; "))
+    assert sorted(rooms.host.link_names()) == ["a0", "d0"]

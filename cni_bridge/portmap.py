@@ -1,0 +1,175 @@
+"""Host ports that lead to a container, as rules in the inet table `pycni`. Pure.
+
+    map portmap4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
+        elements = { 192.168.1.11 . tcp . 8080 comment "mynet/CONTAINERID/eth0" : 10.244.0.7 . 80, ... } }
+    map portmap_any4 { type inet_proto . inet_service : ipv4_addr . inet_service ... }      # without hostIP
+    map portmapped4 { type ipv4_addr : verdict ... }                    # containers that are reached so
+    chain portmap_prerouting { type nat hook prerouting priority dstnat        # from outside and from containers
+        fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @portmap4
+        fib daddr type local dnat ip to meta l4proto . th dport map @portmap_any4 }             # and for IPv6
+    chain portmap_output { type nat hook output priority -100                                     # from the host
+        ip6 daddr ::1 return ... then the same }
+    chain portmap_postrouting { type nat hook postrouting priority srcnat
+        ct status dnat ip daddr vmap @portmapped4 }
+    chain portmap-mynet-10.244.0.0/16 {        # the answer must come back through the host
+        ip saddr 10.244.0.0/16 masquerade
+        ip saddr 127.0.0.0/8 masquerade }
+    chain portmap_guard { type filter hook prerouting priority raw
+        iifname != "lo" ip daddr 127.0.0.0/8 drop }
+
+What the host sends to ::1 stays: Linux lets no packet from ::1 out, so it would only vanish instead of being refused.
+The last one because 127.0.0.1 of the host only leads to a container with the sysctl route_localnet, with which the
+container in turn could reach what listens on the host's 127.0.0.1.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from cni_protocol.address import CIDR, IP, parse_cidr
+
+from . import rules
+from .attachment import Attachment, shortened
+from .rules import Chain, Element, Map, Rules
+
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+LOOPBACK4 = parse_cidr("127.0.0.0/8")
+LOOPBACK6 = parse_cidr("::1/128")
+
+_SERVICE = (rules.INET_PROTO, rules.INET_SERVICE)
+_EXACT = {
+    version: Map(
+        f"portmap{version}",
+        rules.concatenated(rules.ADDRESS[version], *_SERVICE),
+        rules.concatenated(rules.ADDRESS[version], rules.INET_SERVICE),
+    )
+    for version in (4, 6)
+}
+_ANY = {
+    version: Map(
+        f"portmap_any{version}",
+        rules.concatenated(*_SERVICE),
+        rules.concatenated(rules.ADDRESS[version], rules.INET_SERVICE),
+    )
+    for version in (4, 6)
+}
+_TARGETS = {version: Map(f"portmapped{version}", rules.ADDRESS[version], rules.VERDICT) for version in (4, 6)}
+MAPS = (*_EXACT.values(), *_ANY.values(), *_TARGETS.values())
+LOOPBACK_TARGETS = _TARGETS[4]
+
+
+class PortMapping(NamedTuple):
+    """One host port that leads to a port of the container; `host_ip` None stands for every address of the host."""
+
+    host_port: int
+    container_port: int
+    protocol: str
+    host_ip: IP | None
+
+
+def make_rules(attachment: Attachment, mappings: Sequence[PortMapping], addresses: Sequence[CIDR]) -> Rules:
+    """The rules that forward host ports to the first address of each family that the container has."""
+    targets = {address.version: address for address in reversed(addresses)}
+    chains = {version: _return_chain(attachment, address) for version, address in targets.items()}
+    elements = [
+        _port_element(attachment, mapping, address.ip)
+        for mapping in mappings
+        for version, address in targets.items()
+        if mapping.host_ip is None or mapping.host_ip.version == version
+    ]
+    used = {element.map[-1] for element in elements}
+    elements += [
+        Element(_TARGETS[version].name, address.ip.packed, attachment.owner, chain=chains[version].name)
+        for version, address in targets.items()
+        if str(version) in used
+    ]
+    own = tuple(chain for version, chain in chains.items() if str(version) in used)
+    return Rules(rules.INET, MAPS, (*_base_chains(), *own), tuple(elements))
+
+
+def udp_targets(elements: Iterable[Element]) -> set[IP]:
+    """The containers that UDP mappings among these elements lead to."""
+    return {IP(version, int.from_bytes(e.data[:-4], "big")) for version, e, _ in _udp_elements(elements)}
+
+
+def udp_ports(elements: Iterable[Element]) -> set[tuple[int, int]]:
+    """The IP versions and host ports of the UDP mappings among these elements."""
+    return {(version, int.from_bytes(service[4:6], "big")) for version, _, service in _udp_elements(elements)}
+
+
+def loopback_targets(elements: Iterable[Element]) -> set[IP]:
+    """The containers among these elements that 127.0.0.1 of the host may lead to."""
+    return {IP(4, int.from_bytes(element.key, "big")) for element in elements if element.map == LOOPBACK_TARGETS.name}
+
+
+def _udp_elements(elements: Iterable[Element]) -> Iterator[tuple[int, Element, bytes]]:
+    """The UDP mappings among elements, with their IP version and the end of their key: protocol and port."""
+    for element in elements:
+        for version in (4, 6):
+            if element.map in (_EXACT[version].name, _ANY[version].name) and element.key[-8] == PROTOCOLS["udp"]:
+                yield version, element, element.key[-8:]
+
+
+def _port_element(attachment: Attachment, mapping: PortMapping, target: IP) -> Element:
+    service = (bytes([PROTOCOLS[mapping.protocol]]), mapping.host_port.to_bytes(2, "big"))
+    data = rules.pad(target.packed, mapping.container_port.to_bytes(2, "big"))
+    where = f"{mapping.host_ip} " if mapping.host_ip is not None else ""
+    claim = f"host port {where}{mapping.host_port}/{mapping.protocol}"
+    if mapping.host_ip is None:
+        return Element(_ANY[target.version].name, rules.pad(*service), attachment.owner, data, claim=claim)
+    key = rules.pad(mapping.host_ip.packed, *service)
+    return Element(_EXACT[target.version].name, key, attachment.owner, data, claim=claim)
+
+
+def _base_chains() -> tuple[Chain, ...]:
+    forward = tuple(rule for version in (4, 6) for rule in _forward_rules(version))
+    back = tuple(
+        [
+            *rules.match_destination_nat(),
+            *rules.load_address(version, rules.DESTINATION),
+            rules.look_up(entry.name, verdict=True),
+        ]
+        for version, entry in _TARGETS.items()
+    )
+    stay = [*rules.load_address(6, rules.DESTINATION), *rules.match_network(LOOPBACK6), rules.leave_chain()]
+    guard = [
+        *rules.match_other_interface("lo"),
+        *rules.load_address(4, rules.DESTINATION),
+        *rules.match_network(LOOPBACK4),
+        rules.drop(),
+    ]
+    return (
+        Chain("portmap_prerouting", forward, "nat", rules.PREROUTING, rules.DESTINATION_NAT),
+        Chain("portmap_output", (stay, *forward), "nat", rules.OUTPUT, rules.DESTINATION_NAT),
+        Chain("portmap_postrouting", back, "nat", rules.POSTROUTING, rules.SOURCE_NAT),
+        Chain("portmap_guard", (guard,), "filter", rules.PREROUTING, rules.RAW),
+    )
+
+
+def _forward_rules(version: int) -> list[rules.Rule]:
+    after_address = rules.ADDRESS[version][1] // 4
+    exact = [
+        *rules.match_local_destination(),
+        *rules.load_address(version, rules.DESTINATION),
+        *rules.load_service(after_address),
+        rules.look_up(_EXACT[version].name, data=True),
+        rules.translate_destination(version),
+    ]
+    any_address = [
+        *rules.match_local_destination(),
+        *rules.match_version(version),
+        *rules.load_service(0),
+        rules.look_up(_ANY[version].name, data=True),
+        rules.translate_destination(version),
+    ]
+    return [exact, any_address]
+
+
+def _return_chain(attachment: Attachment, address: CIDR) -> Chain:
+    """What comes from the container's own subnet, or the host's loopback, is answered through the host."""
+    name = f"portmap-{shortened(attachment.network)}-{address.network}".replace(":", "_")
+    sources = [address.network] + ([LOOPBACK4] if address.version == 4 else [])
+    back = tuple(
+        [*rules.load_address(source.version, rules.SOURCE), *rules.match_network(source), rules.masquerade()]
+        for source in sources
+    )
+    return Chain(name, back)

@@ -1,0 +1,188 @@
+"""Putting an attachment's rules into the kernel, finding what is missing, and taking them away again.
+
+Elements carry the owner of their attachment as comment: they are found without knowing their keys, and nobody's are
+taken away but the owner's. What no element needs any more (a subnet's chain, then the table) goes with the last one.
+What the rules are for does not matter here, but for UDP port mappings, whose flows have to go with them.
+"""
+
+import errno
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from cni_protocol.address import IP
+from cni_protocol.errors import ALREADY_EXISTS, KERNEL_REFUSED, CNIError
+
+from .conntrack import forget_flows_from_port, forget_flows_to
+from .filters import ALL_MAPS
+from .netlink import Message, NetlinkError
+from .nftables import TABLE, Nftables, expression_names
+from .portmap import LOOPBACK_TARGETS, loopback_targets, udp_ports, udp_targets
+from .rules import INET, Element, Map, Rules
+
+_TRIES = 8  # of a change that somebody else's change may come in between
+
+
+def ensure_rules(wanted: Rules) -> None:
+    """Have these rules in the kernel, whatever of them is there already.
+
+    Raises CNIError: 102 naming the holder when another attachment has what an element claims, 100.
+    """
+    with _table(wanted.family, "packet filter rules cannot be set") as nft:
+        for _ in range(_TRIES):
+            try:
+                nft.commit([*_skeleton(nft, wanted), *_take_over(nft, wanted.elements)])
+                for version, port in udp_ports(wanted.elements):
+                    forget_flows_from_port(version, port)
+                return
+            except NetlinkError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOENT):
+                    raise
+        raise CNIError(KERNEL_REFUSED, f"packet filter rules cannot be set: table {TABLE} keeps changing; try again")
+
+
+def delete_own_rules(owner: str) -> None:
+    """Take away all rules of one owner. Raises CNIError (code 100)."""
+    delete_rules(owner, owner.__eq__)
+
+
+def delete_rules(mark: str, is_stale: Callable[[str], bool]) -> bool:
+    """Take away the elements whose owner begins with `mark` and is stale, and what only they needed; none is fine.
+
+    UDP flows that port mappings among them directed are forgotten. Returns whether 127.0.0.1 of the host led to one
+    of these owners. Raises CNIError (code 100).
+    """
+    had_loopback = False
+    for family, maps in ALL_MAPS.items():
+        with _table(family, "packet filter rules cannot be removed") as nft:
+            if nft.has_table():
+                deleted = _delete_elements(nft, maps, mark, is_stale)
+                forget_flows_to(udp_targets(deleted))
+                had_loopback = had_loopback or bool(loopback_targets(deleted))
+    return had_loopback
+
+
+def has_loopback_targets(mark: str) -> bool:
+    """Whether 127.0.0.1 of the host may lead to an owner that begins with `mark`. Raises CNIError (code 100)."""
+    with _table(INET, "packet filter rules cannot be read") as nft:
+        return nft.has_mark(LOOPBACK_TARGETS.name, mark)
+
+
+def list_loopback_targets() -> set[IP]:
+    """The containers that 127.0.0.1 of the host may lead to. Raises CNIError (code 100)."""
+    with _table(INET, "packet filter rules cannot be read") as nft:
+        return loopback_targets(nft.find_elements(LOOPBACK_TARGETS.name, ""))
+
+
+def find_missing(wanted: Rules) -> list[str]:
+    """What of these rules is not in the kernel (any more), in words. Raises CNIError (code 100)."""
+    problems = []
+    with _table(wanted.family, "packet filter rules cannot be read") as nft:
+        for chain in wanted.chains:
+            if nft.list_rules(chain.name) != [expression_names(rule) for rule in chain.rules]:
+                problems.append(f"chain {chain.name} of nftables table {TABLE} lacks its rules")
+        for element in wanted.elements:
+            if nft.find_element(element) != element._replace(claim=""):
+                problems.append(f"map {element.map} of nftables table {TABLE} lacks the element of this container")
+    return problems
+
+
+def probe_rules(wanted: Rules) -> None:
+    """Try a transaction with these rules that cannot succeed, and so changes nothing.
+
+    Raises CNIError (code 100) when the kernel would not take them.
+    """
+    with _table(wanted.family, "packet filter rules cannot be set") as nft:
+        trial = [*_skeleton(nft, wanted), nft.delete_table(f"{TABLE}-is-never-there")]
+        try:
+            nft.commit(trial)
+        except NetlinkError as error:
+            if error.index != len(trial):  # the batch begins with one message more
+                raise
+
+
+def _skeleton(nft: Nftables, wanted: Rules) -> Iterator[Message]:
+    """Table, maps and chains with their rules, whether or not they are there."""
+    yield nft.add_table()
+    for number, entry in enumerate(wanted.maps, start=1):
+        yield nft.add_map(entry, number)
+    for chain in wanted.chains:
+        yield nft.add_chain(chain)
+    for chain in wanted.chains:
+        yield from nft.set_rules(chain)
+
+
+def _take_over(nft: Nftables, elements: Sequence[Element]) -> Iterator[Message]:
+    """The elements; one that is there under the same key gives way, unless it is another owner's claim."""
+    for element in elements:
+        there = nft.find_element(element)
+        if there is not None and element.claim and there.comment != element.comment:
+            network, container_id, ifname = [*there.comment.split("/"), "?", "?", "?"][:3]
+            raise CNIError(
+                ALREADY_EXISTS,
+                f"{element.claim} is taken by container {container_id} interface {ifname} of network {network}; "
+                "choose another port, or delete that container",
+            )
+        if there is not None:
+            yield nft.delete_element(there)
+        yield nft.add_element(element)
+
+
+def _delete_elements(nft: Nftables, maps: Sequence[Map], mark: str, is_stale: Callable[[str], bool]) -> list[Element]:
+    deleted: list[Element] = []
+    for _ in range(_TRIES):
+        stale = [e for entry in maps for e in nft.find_elements(entry.name, mark) if is_stale(e.comment)]
+        if not stale:
+            break
+        deleted += stale if _tolerate(nft, [nft.delete_element(element) for element in stale]) else []
+    chains = {element.chain for element in deleted if element.chain}
+    if not deleted:  # perhaps a DEL died before it came to this
+        chains = {name for name, at_hook in nft.list_chains().items() if not at_hook}
+    freed = [_tolerate(nft, [nft.delete_chain(chain)]) for chain in chains]
+    if any(freed) or not chains:
+        _delete_empty_table(nft, maps)
+    return deleted
+
+
+def _tolerate(nft: Nftables, messages: Sequence[Message]) -> bool:
+    """Delete what may be gone or in use. Returns whether it was deleted."""
+    try:
+        nft.commit(messages)
+    except NetlinkError as error:
+        if error.errno in (errno.ENOENT, errno.EBUSY):
+            return False
+        raise
+    return True
+
+
+def _delete_empty_table(nft: Nftables, maps: Sequence[Map]) -> None:
+    """Remove the table when no element is left, unless somebody puts one in meanwhile."""
+    for _ in range(_TRIES):
+        generation = nft.generation()
+        if not all(nft.list_chains().values()) or not all(nft.is_empty(entry.name) for entry in maps):
+            return
+        try:
+            nft.commit([nft.delete_table()], generation)
+            return
+        except NetlinkError as error:
+            if error.errno == errno.ENOENT:
+                return
+            if error.errno != errno.ERESTART:
+                raise
+
+
+@contextmanager
+def _table(family: int, what: str) -> Iterator[Nftables]:
+    """Our table for a block; what the kernel refuses becomes an error that says what was being done."""
+    try:
+        nft = Nftables(family)
+        try:
+            yield nft
+        finally:
+            nft.close()
+    except OSError as error:
+        remedy = "; run the plugin as root" if error.errno == errno.EPERM else ""
+        if error.errno in (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT, errno.EINVAL, errno.EAFNOSUPPORT):
+            remedy = (
+                "; this kernel lacks a part of nf_tables (modules nf_tables, nft_chain_nat, nft_masq, nft_fib_inet)"
+            )
+        raise CNIError(KERNEL_REFUSED, f"{what}: {error.strerror}{remedy}") from None

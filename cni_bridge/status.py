@@ -1,0 +1,53 @@
+"""STATUS: whether ADD could work, found out without changing anything. Source: SPEC.md, section "STATUS"."""
+
+from cni_protocol.address import parse_cidr
+from cni_protocol.errors import NOT_AVAILABLE, NOT_AVAILABLE_LIMITED, CNIError
+
+from . import sysctl
+from .config import BridgeConfig
+from .kernel import Kernel
+from .plan import gateway_interface
+from .rules import Rules
+from .ruleset import probe_rules
+
+_LINK_LOCAL = parse_cidr("fe80::/10")  # every interface that is up has one, without being an IPv6 gateway
+
+
+def require_ready(config: BridgeConfig, trial: list[Rules]) -> None:
+    """Raise CNIError when the host could not serve an ADD; `trial` are rules as an ADD would set them.
+
+    Code 50 where a part of the kernel is missing or the bridge's name is taken, 51 where running containers suffer too:
+    the bridge is there and down, or forwarding was switched off under its gateway addresses.
+    """
+    with Kernel() as host:
+        try:
+            bridge = host.find_link(config.bridge)
+            if bridge is None:
+                host.probe_kind("bridge")
+            elif bridge.kind != "bridge":
+                host.get_bridge(config.bridge)
+            host.probe_kind("veth")
+            for rules in trial:
+                probe_rules(rules)
+        except CNIError as error:
+            raise CNIError(NOT_AVAILABLE, error.msg) from None
+        if bridge is None:
+            return
+        gateway = host.find_link(gateway_interface(config))
+        addresses = [entry.cidr for entry in host.list_addresses(gateway)] if gateway is not None else []
+        _require_working(config, bridge.up, {cidr.version for cidr in addresses if cidr.ip not in _LINK_LOCAL})
+
+
+def _require_working(config: BridgeConfig, up: bool, versions: set[int]) -> None:
+    problems = []
+    if not up:
+        problems.append(f"bridge {config.bridge} is down (`ip link set {config.bridge} up`)")
+    if config.is_gateway:
+        off = sorted(version for version in versions if not sysctl.is_forwarding(version))
+        problems += [
+            f"forwarding of IPv{version} is off, and bridge {config.bridge} is a gateway "
+            f"(`sysctl -w {sysctl.forwarding_key(version)}=1`)"
+            for version in off
+        ]
+    if problems:
+        raise CNIError(NOT_AVAILABLE_LIMITED, "; ".join(problems))

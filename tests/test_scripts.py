@@ -16,11 +16,18 @@ import cni_ipam.__main__
 import cni_ipam.config
 from cni_protocol import errors
 from cni_protocol.fields import Fields
-from cni_protocol.request import REQUIRED, parse_request
+from cni_protocol.request import parse_request
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/design.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/design.md",
+    "docs/conformance.md",
+    "docs/reliability.md",
+)
 RUN_BOUND = 100  # seconds for a script
 
 # Every key that holds an object or a list, so that what is below is read too.
@@ -28,6 +35,8 @@ RICH: dict[str, Any] = {
     "cniVersion": "1.0.0",
     "name": "net",
     "type": "cni-bridge",
+    "vlanTrunk": [{"id": 5}],
+    "runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80}]},
     "ipam": {
         "type": "cni-ipam",
         "subnet": "10.1.0.0/16",
@@ -109,7 +118,7 @@ def test_demo_and_bench_bodies_refuse_to_work_on_the_machine_itself() -> None:
     assert "namespaces of the caller" in result.stderr
 
 
-@pytest.mark.parametrize("script", ["test", "demo", "bench"])
+@pytest.mark.parametrize("script", ["test", "demo", "bench", "faults", "conformance"])
 def test_script_without_root_says_how_to_call_it(script: str, tmp_path: Path) -> None:
     stand_in = tmp_path / "id"  # a real other user may be kept from reading the checkout
     stand_in.write_text("#!/bin/sh\necho 1000\n")
@@ -225,18 +234,6 @@ def test_errors_that_the_readme_calls_unused_are_unused() -> None:
 def test_table_of_configurations_names_the_files_in_conf() -> None:
     named = re.findall(r"^\| \[([\w.-]+)\]\(conf/", README, re.MULTILINE)
     assert named == sorted(path.name for path in (ROOT / "conf").iterdir())
-
-
-def test_commands_that_the_readme_calls_refused_are_refused() -> None:
-    served = set(cni_bridge.__main__.PLUGIN.commands) & set(cni_ipam.__main__.PLUGIN.commands)
-    refused = re.findall(r"\*\*(.*)\*\*: refused with code 4", section("What it does not do"))
-    assert {name for text in refused for name in text.split(" and ")} == set(REQUIRED) - {"VERSION"} - served
-
-
-def test_keys_that_the_readme_calls_ignored_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    ignored = re.findall(r"`(\w+)`", section("What it does not do").split("that are ignored**:")[1].split("(")[0])
-    assert not keys_read(cni_bridge.config.parse_config, monkeypatch) & set(ignored)
-    assert ignored
 
 
 # --- the first network, word for word

@@ -34,7 +34,6 @@ if "pyroute2" not in sys.modules:
     _bare_package("pyroute2")
     _without_sockets("pyroute2.netlink.nlsocket")
 
-from pyroute2.netlink import nlmsg
 from pyroute2.netlink.nfnetlink.nftsocket import (
     nft_chain_msg,
     nft_gen_msg,
@@ -56,6 +55,5 @@ __all__ = [
     "nft_set_elem_list_msg",
     "nft_set_msg",
     "nft_table_msg",
-    "nlmsg",
     "rtmsg",
 ]

@@ -15,12 +15,6 @@ class ValidAttachments(NamedTuple):
 
     pairs: frozenset[tuple[str, str]]
 
-    def covers(self, container_id: str, ifname: str) -> bool:
-        """Whether an attachment is to stay. An empty `ifname` stands for any interface of the container."""
-        if ifname:
-            return (container_id, ifname) in self.pairs
-        return any(container_id == valid for valid, _ in self.pairs)
-
 
 def parse_valid_attachments(request: Request) -> ValidAttachments | None:
     """The list of a GC request, None when it has none: then nothing is known, and nothing may be removed.

@@ -75,18 +75,3 @@ def test_all_problems_are_told_at_once() -> None:
         parse(**{KEY: [{}, ONE, 7], OLD_KEY: 5})
     assert [part in caught.value.msg for part in (f"{KEY}[0]", f"{KEY}[2]", f"{OLD_KEY}: ")] == [True] * 3
     assert f"{KEY}[1]" not in caught.value.msg
-
-
-@pytest.mark.parametrize(
-    ("container_id", "ifname", "covered"),
-    [
-        ("c1", "eth0", True),
-        ("c1", "eth1", False),
-        ("c2", "eth0", False),
-        ("c1", "", True),
-        ("c2", "", False),
-        ("c", "1eth0", False),
-    ],
-)
-def test_an_attachment_is_covered_by_its_id_and_interface(container_id: str, ifname: str, covered: bool) -> None:
-    assert ValidAttachments(frozenset({("c1", "eth0"), ("c3", "eth1")})).covers(container_id, ifname) == covered

@@ -3,11 +3,10 @@
 Source: RFC 5227 section 3 (ARP announcement), RFC 4861 section 7.2.6 (unsolicited neighbour advertisement).
 """
 
-import socket
 import struct
-from collections.abc import Sequence
 
 from cni_protocol.address import IP
+from cni_protocol.lean import Sequence, socket
 
 _ARP, _IPV6 = 0x0806, 0x86DD  # EtherTypes
 _BROADCAST = b"\xff" * 6
@@ -22,12 +21,14 @@ def announce(ifname: str, mac: str, addresses: Sequence[IP]) -> None:
     Raises OSError. Nobody waits for these frames: without them the neighbours learn a little later.
     """
     hardware = bytes.fromhex(mac.replace(":", ""))
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC) as packets:
+    packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC)
+    try:
         packets.bind((ifname, 0))
         for address in addresses:
-            packets.send(
-                arp_announcement(hardware, address) if address.version == 4 else advertisement(hardware, address)
-            )
+            frame = arp_announcement if address.version == 4 else advertisement
+            packets.send(frame(hardware, address))
+    finally:
+        packets.close()
 
 
 def arp_announcement(mac: bytes, address: IP) -> bytes:

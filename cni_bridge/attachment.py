@@ -1,7 +1,6 @@
 """Whom things on the host belong to: names and marks that every command derives anew. Pure."""
 
-from hashlib import sha256
-from typing import NamedTuple
+from cni_protocol.lean import NamedTuple, sha256
 
 _OWNER_PART = 100  # characters; an alias holds 255 (IFALIASZ), a comment of nftables 128 or more
 

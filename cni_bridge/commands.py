@@ -5,8 +5,6 @@ them: a configuration error is answered without them.
 """
 
 import sys
-from collections.abc import Callable
-from typing import Any
 
 from cni_protocol.attachments import parse_valid_attachments
 from cni_protocol.delegate import run_plugin
@@ -19,6 +17,7 @@ from cni_protocol.errors import (
     NOT_AVAILABLE_LIMITED,
     CNIError,
 )
+from cni_protocol.lean import Any, Callable
 from cni_protocol.plugin import keep_result
 from cni_protocol.request import Request
 from cni_protocol.result import parse_result, result_to_json

@@ -3,12 +3,11 @@
 Must not: look at the host.
 """
 
-import re
 import sys
-from typing import NamedTuple
 
 from cni_protocol.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CNIError
 from cni_protocol.fields import Fields
+from cni_protocol.lean import NamedTuple
 from cni_protocol.request import Request, check_args, is_interface_name
 from cni_protocol.result import DNS, Result, parse_dns, parse_result
 from cni_protocol.typos import check_keys
@@ -31,7 +30,7 @@ _PASSED_OVER = (
     "disableCheck",
     "disableGC",
 )
-_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
+_HEX_DIGITS = frozenset("0123456789abcdef")
 
 
 class BridgeConfig(NamedTuple):
@@ -225,10 +224,15 @@ def _parse_mac(request: Request, fields: Fields) -> str:
         mac = text.lower().replace("-", ":")
         if not mac:
             continue
-        if not _MAC.match(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
+        if not _is_mac(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
             fields.problems.append(f"{where}: {text!r} is no unicast MAC address such as 0a:58:0a:f4:00:02")
         return mac
     return ""
+
+
+def _is_mac(text: str) -> bool:
+    parts = text.split(":")
+    return len(parts) == 6 and all(len(part) == 2 and _HEX_DIGITS.issuperset(part) for part in parts)
 
 
 def _parse_dns(fields: Fields) -> DNS | None:

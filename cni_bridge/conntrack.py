@@ -7,9 +7,9 @@ Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, conntrack(8).
 
 import errno
 import struct
-from collections.abc import Iterable
 
 from cni_protocol.address import IP
+from cni_protocol.lean import Iterable
 
 from .netlink import ACK, NETFILTER, Message, NetlinkError, NetlinkSocket
 

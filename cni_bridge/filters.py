@@ -1,8 +1,7 @@
 """Which packet filter rules an attachment has: masquerading, port mappings, the check of its MAC. Pure."""
 
-from collections.abc import Sequence
-
 from cni_protocol.address import CIDR, parse_cidr
+from cni_protocol.lean import Sequence
 
 from . import masquerade, portmap, spoofcheck
 from .attachment import Attachment

@@ -7,12 +7,10 @@ CNIError (code 100) that says what was being done; decisions are taken on errno 
 import errno
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Self
 
 from cni_protocol.address import CIDR
 from cni_protocol.errors import INVALID_CONFIG, KERNEL_REFUSED, CNIError
+from cni_protocol.lean import Iterator, Self, Sequence, contextmanager
 from cni_protocol.result import Route
 
 from .links import Address, Link, Veth

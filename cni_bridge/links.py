@@ -1,8 +1,7 @@
 """Links as the kernel has them, and a pair to be made: types alone, so that what only compares needs no netlink."""
 
-from typing import NamedTuple
-
 from cni_protocol.address import CIDR
+from cni_protocol.lean import NamedTuple
 
 
 class Link(NamedTuple):

@@ -13,9 +13,8 @@
 A container is one element of a hash map, so a new connection costs the same with one container and with thousands.
 """
 
-from collections.abc import Sequence
-
 from cni_protocol.address import CIDR, parse_cidr
+from cni_protocol.lean import Sequence
 
 from . import rules
 from .attachment import Attachment, shortened

@@ -4,19 +4,14 @@ Source: setns(2), ioctl_ns(2), SPEC.md section "Parameters" (CNI_NETNS).
 Must not: change anything inside a namespace.
 """
 
-import ctypes
 import errno
 import fcntl
 import os
-import signal
-import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Self
 
 from cni_protocol.errors import INVALID_ENVIRONMENT, KERNEL_REFUSED, TRY_AGAIN_LATER, CNIError
 from cni_protocol.filelock import take_lock
+from cni_protocol.lean import Iterator, Self, contextmanager, signal, socket
 
 LOCK_BOUND = 15.0  # seconds; the lock is held for a few netlink requests
 _LOCK_POLL = 0.002  # seconds
@@ -25,8 +20,8 @@ _ENDING = (signal.SIGTERM, signal.SIGINT)
 _OWN = "/proc/self/ns/net"
 _UTS = "/proc/self/ns/uts"
 _IPC = "/proc/self/ns/ipc"
-_CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703
+_CLONE_NEWNET = 0x40000000
 
 
 class Namespace:
@@ -103,10 +98,12 @@ def activity_lock(*, exclusive: bool) -> Iterator[None]:
     after LOCK_BOUND seconds for each of the two.
     """
     mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-    with ExitStack() as inside:
-        with _flock(_IPC, fcntl.LOCK_EX, "a GC of pycni is waiting or under way"):
-            inside.enter_context(_flock(_UTS, mode, "a GC or ADD of pycni is under way"))
+    with _flock(_IPC, fcntl.LOCK_EX, "a GC of pycni is waiting or under way"):
+        activity = _lock_file(_UTS, mode, "a GC or ADD of pycni is under way")
+    try:
         yield
+    finally:
+        os.close(activity)
 
 
 @contextmanager
@@ -122,12 +119,21 @@ def host_lock() -> Iterator[None]:
 
 @contextmanager
 def _flock(path: str, mode: int, obstacle: str) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = _lock_file(path, mode, obstacle)
     try:
-        take_lock(descriptor, mode, LOCK_BOUND, obstacle)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock_file(path: str, mode: int, obstacle: str) -> int:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        take_lock(descriptor, mode, LOCK_BOUND, obstacle)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 @contextmanager
@@ -139,12 +145,15 @@ def attachment_lock(name: str) -> Iterator[None]:
     network namespace, and goes with its holder. Raises CNIError (code 11) after LOCK_BOUND seconds.
     """
     deadline = time.monotonic() + LOCK_BOUND
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as holder:
+    holder = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
         while not _try_bind(holder, f"\0pycni/{name}"):
             if time.monotonic() > deadline:
                 raise CNIError(TRY_AGAIN_LATER, f"another call for {name} is under way, for {LOCK_BOUND:.0f} s now")
             time.sleep(_LOCK_POLL)
         yield
+    finally:
+        holder.close()
 
 
 def _try_bind(holder: socket.socket, address: str) -> bool:
@@ -165,8 +174,10 @@ def _is_network_namespace(descriptor: int) -> bool:
 
 
 def _setns(descriptor: int) -> None:
-    """setns(2); os.setns exists from Python 3.12 on. Raises CNIError (code 100)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(descriptor, _CLONE_NEWNET) != 0:
-        reason = os.strerror(ctypes.get_errno())
+    """setns(2). Raises CNIError (code 100)."""
+    from cni_protocol.libc import setns  # slow to load, and not needed by a DEL without namespace
+
+    number = setns(descriptor, _CLONE_NEWNET)
+    if number != 0:
+        reason = os.strerror(number)
         raise CNIError(KERNEL_REFUSED, f"the network namespace cannot be entered: {reason} (run the plugin as root)")

@@ -7,10 +7,9 @@ Must not: know what a link, a route or a rule is; decide anything.
 """
 
 import os
-import socket
 import struct
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+
+from cni_protocol.lean import Any, Iterator, NamedTuple, Sequence, socket
 
 ROUTE = 0  # NETLINK_ROUTE
 NETFILTER = 12  # NETLINK_NETFILTER

@@ -8,8 +8,8 @@ Must not: know what the rules are for, or whose the elements are.
 import errno
 import re
 import struct
-from collections.abc import Iterator, Sequence
-from typing import Any
+
+from cni_protocol.lean import Any, Iterator, Sequence
 
 from . import rules
 from .messages import (

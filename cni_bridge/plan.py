@@ -1,9 +1,8 @@
 """From configuration and IPAM result to what the kernel should hold. Pure."""
 
-from typing import NamedTuple
-
 from cni_protocol.address import CIDR, IP, any_network
 from cni_protocol.errors import DELEGATE_FAILED, INVALID_CONFIG, CNIError
+from cni_protocol.lean import NamedTuple
 from cni_protocol.result import DNS, Interface, IPConfig, Result, Route
 
 from .config import BridgeConfig

@@ -22,10 +22,8 @@ The last one because 127.0.0.1 of the host only leads to a container with the sy
 container in turn could reach what listens on the host's 127.0.0.1.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
-
 from cni_protocol.address import CIDR, IP, parse_cidr
+from cni_protocol.lean import Iterable, Iterator, NamedTuple, Sequence
 
 from . import rules
 from .attachment import Attachment, shortened

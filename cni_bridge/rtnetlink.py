@@ -1,10 +1,9 @@
 """Links, addresses and routes to rtnetlink(7) messages and back. Encodes and decodes, sends nothing."""
 
 import struct
-from collections.abc import Sequence
-from typing import Any
 
 from cni_protocol.address import CIDR, IP, parse_cidr, parse_ip
+from cni_protocol.lean import Any, Sequence
 from cni_protocol.result import Route
 
 from .links import Address, Link

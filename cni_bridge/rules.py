@@ -6,10 +6,9 @@ Must not: know what a rule is for.
 """
 
 import sys
-from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 from cni_protocol.address import CIDR
+from cni_protocol.lean import Any, NamedTuple, Sequence
 
 INET, BRIDGE = 1, 7  # NFPROTO_INET, NFPROTO_BRIDGE: the families of tables
 

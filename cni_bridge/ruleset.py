@@ -6,11 +6,10 @@ What the rules are for does not matter here, but for UDP port mappings, whose fl
 """
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 
 from cni_protocol.address import IP
 from cni_protocol.errors import ALREADY_EXISTS, KERNEL_REFUSED, CNIError
+from cni_protocol.lean import Callable, Iterator, Sequence, contextmanager
 
 from .conntrack import forget_flows_from_port, forget_flows_to
 from .filters import ALL_MAPS

@@ -1,9 +1,8 @@
 """The undo stack of ADD: what was done is undone in reverse when the block fails, and every step is tried."""
 
 import sys
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
+
+from cni_protocol.lean import Any, Callable, Self
 
 
 class Undo:
@@ -19,9 +18,7 @@ class Undo:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             return
         for step, arguments in reversed(self._steps):

@@ -4,9 +4,8 @@ Source: SPEC.md, section "CHECK": what prevResult lists must exist; what a later
 added (further addresses and routes, another MAC in the container) is no difference.
 """
 
-from typing import NamedTuple
-
 from cni_protocol.address import CIDR
+from cni_protocol.lean import NamedTuple
 from cni_protocol.result import Interface, IPConfig, Result, Route
 
 from .attachment import Attachment

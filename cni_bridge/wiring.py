@@ -4,10 +4,10 @@ Must not: run another plugin, or read a configuration that is not parsed.
 """
 
 import sys
-from collections.abc import Callable
 
 from cni_protocol.address import CIDR, IP
 from cni_protocol.errors import ALREADY_EXISTS, INVALID_CONFIG, CNIError
+from cni_protocol.lean import Callable
 from cni_protocol.result import Interface
 
 from . import sysctl

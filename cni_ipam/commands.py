@@ -2,7 +2,6 @@
 
 import os
 import sys
-from typing import Any
 
 from cni_protocol.address import CIDR, IP
 from cni_protocol.attachments import parse_valid_attachments
@@ -15,6 +14,7 @@ from cni_protocol.errors import (
     NOT_AVAILABLE,
     CNIError,
 )
+from cni_protocol.lean import Any
 from cni_protocol.plugin import keep_result
 from cni_protocol.request import Request
 from cni_protocol.result import DNS, IPConfig, Result, parse_result, result_to_json

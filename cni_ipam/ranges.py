@@ -3,10 +3,8 @@
 Must not: read a file, or know who holds an address.
 """
 
-from collections.abc import Collection, Iterator
-from typing import NamedTuple
-
 from cni_protocol.address import CIDR, IP
+from cni_protocol.lean import Collection, Iterator, NamedTuple
 
 
 class Range(NamedTuple):

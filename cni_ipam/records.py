@@ -12,11 +12,9 @@ Must not: decide who gets an address.
 """
 
 import os
-from contextlib import suppress
-from hashlib import sha256
-from typing import NamedTuple
 
 from cni_protocol.address import IP, parse_ip
+from cni_protocol.lean import NamedTuple, sha256, suppress
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _PREVIOUS = "previous"

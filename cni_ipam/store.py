@@ -17,22 +17,19 @@ Must not: know ranges, or choose an address.
 import errno
 import fcntl
 import os
-import re
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
 
 from cni_protocol.address import IP, parse_ip
 from cni_protocol.errors import IO_FAILURE, CNIError
 from cni_protocol.filelock import take_lock
-from cni_protocol.request import is_interface_name
+from cni_protocol.lean import Iterable, Iterator, contextmanager, suppress
+from cni_protocol.request import is_identifier, is_interface_name
 
 from .records import Record, Records, list_records, make_label
 
 LOCK_BOUND = 15.0  # seconds to wait for the lock; a command of ours holds it for milliseconds
 _LAST_PREFIX = "last_reserved_ip."
 _OWNER_BYTES = 1 << 18  # more than a reservation can hold: an environment variable has 128 KiB (execve(2))
-_CONTENT = re.compile(r"([a-zA-Z0-9][a-zA-Z0-9_.\-]*)(?:\r\n(\S*))?\Z")  # the interface: see is_interface_name
 UNKNOWN = ""  # the label of a reservation whose file says nothing, and of which there is no record
 
 
@@ -159,9 +156,9 @@ class Store:
             content = self._read(str(ip), _OWNER_BYTES)
         except OSError:
             content = b"?"  # a directory, a symbolic link (never followed): not ours to remove
-        match = _CONTENT.match(content.decode("utf-8", "replace").strip())
-        if match and is_interface_name(match[2] or ""):  # else it is garbage, and must not become a file's name
-            self.owners[ip] = make_label(match[1], match[2] or "")
+        container_id, _, ifname = content.decode("utf-8", "replace").strip().partition("\r\n")
+        if is_identifier(container_id) and is_interface_name(ifname):  # else it must not become a file's name
+            self.owners[ip] = make_label(container_id, ifname)
             try:
                 self._record(ip)
             except OSError:

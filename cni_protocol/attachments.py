@@ -1,9 +1,8 @@
 """The attachments that GC says are valid. Source: SPEC.md, section "GC"."""
 
-from typing import NamedTuple
-
 from .errors import INVALID_CONFIG, CNIError
 from .fields import Fields
+from .lean import NamedTuple
 from .request import Request
 
 # The second key is an older spelling that libcni sends along.

@@ -4,15 +4,13 @@ The delegate gets the environment and the stdin of this plugin as they are (but 
 asked for) and shares its stderr. No shell is started. The delegate is given a bounded time and a bounded output.
 """
 
-import ctypes
-import json
 import os
 import select
-import signal
 import time
-from typing import Any
 
+from .document import parse_json
 from .errors import DELEGATE_FAILED, INVALID_CONFIG, INVALID_ENVIRONMENT, TRY_AGAIN_LATER, CNIError
+from .lean import Any, signal
 from .request import Request
 
 RUN_BOUND = 60.0  # seconds; longer than any lock that a well-behaved IPAM plugin waits for
@@ -20,7 +18,6 @@ OUTPUT_BOUND = 1 << 20  # bytes of stdout
 # Ignored or handled here; what is ignored would stay so over execve(2).
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _RESET_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, *_ENDING)
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def find_plugin(kind: str, request: Request) -> str:
@@ -52,7 +49,7 @@ def run_plugin(kind: str, command: str, request: Request) -> Any:
     env = {**request.env, "CNI_COMMAND": command}
     status, output = _execute(path, env, request.stdin)
     try:
-        document = json.loads(output) if output.strip() else None
+        document = parse_json(output) if output.strip() else None
     except (ValueError, RecursionError):
         document = output
     if status != 0:
@@ -99,13 +96,14 @@ def _execute(path: str, env: dict[str, str], stdin: bytes) -> tuple[int, bytes]:
 
 def _spawn(path: str, env: dict[str, str], stdin: int, stdout: int) -> int:
     """Start an executable that ends when we do, and so never works on behind our back. Raises OSError."""
-    libc = ctypes.CDLL(None)
+    from .libc import PR_SET_PDEATHSIG, prctl
+
     us = os.getpid()
     told, tell = os.pipe()  # closed by a successful execve(2), else it carries the errno
     child = os.fork()
     if child == 0:
         try:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != us:
                 os._exit(1)
             for number in _RESET_SIGNALS:

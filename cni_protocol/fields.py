@@ -6,14 +6,16 @@ exact key is absent, as the Go reference does it (runtimes send both `hostPort` 
 Must not: know which keys there are.
 """
 
-import json
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from __future__ import annotations
 
 from .address import CIDR, IP, parse_cidr, parse_ip, parse_ip_or_cidr
+from .lean import TYPE_CHECKING, Any, Callable, Mapping
 
-T = TypeVar("T")
-U = TypeVar("U")
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+    U = TypeVar("U")
 
 _TYPE_NAMES: dict[type[Any], str] = {
     dict: "an object",
@@ -28,6 +30,8 @@ _SHOWN_LENGTH = 80  # characters of an offending value that a message repeats
 
 def shown(value: object) -> str:
     """A JSON value as an error message repeats it: on one line, shortened."""
+    import json  # only what is wrong is shown
+
     try:
         text = json.dumps(value)
     except RecursionError:
@@ -97,7 +101,7 @@ class Fields:
         """An IP address with its prefix length, None when it is not set."""
         return self._parsed(key, parse_cidr)
 
-    def object(self, key: str) -> "Fields":
+    def object(self, key: str) -> Fields:
         """The object below a key, an empty one when it is not set; the same one every time."""
         if key not in self._children:
             self._children[key] = [Fields(self._typed(key, dict, {}), self.path(key), self.problems)]
@@ -107,7 +111,7 @@ class Fields:
         """The list below a key, an empty one when it is not set."""
         return self._typed(key, list, [])
 
-    def objects(self, key: str) -> list["Fields"]:
+    def objects(self, key: str) -> list[Fields]:
         """The objects in the list below a key; the same ones every time."""
         if key not in self._children:
             entries = enumerate(self.values(key))

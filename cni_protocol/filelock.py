@@ -1,10 +1,9 @@
 """Waiting for flock(2) with a bound. Both plugins wait for locks, and neither for ever."""
 
 import fcntl
-import signal
-from typing import NoReturn
 
 from .errors import TRY_AGAIN_LATER, CNIError
+from .lean import NoReturn, signal
 
 
 def take_lock(descriptor: int, mode: int, seconds: float, obstacle: str) -> None:

@@ -3,26 +3,22 @@
 Source: SPEC.md, sections "Protocol", "Error" and "VERSION". Anything unforeseen becomes an error object too.
 """
 
-import json
 import os
 import select
-import signal
 import sys
 import time
-import traceback
-from collections.abc import Callable, Mapping
-from contextlib import suppress
 from io import TextIOBase
-from typing import Any, NamedTuple, TextIO
 
+from .document import write_json
 from .errors import INTERNAL, INVALID_ENVIRONMENT, IO_FAILURE, TRY_AGAIN_LATER, CNIError, Interrupted
+from .lean import Any, Callable, Mapping, NamedTuple, TextIO, signal, suppress
 from .request import Request, find_version, parse_config, parse_request, supported_versions_reply
 from .version import NEWEST, SUPPORTED
 
 STDIN_BOUND = 16 << 20  # bytes; a network configuration has a few hundred
 STDIN_SECONDS = 30.0  # for the runtime to finish writing it
 
-_ENDING = (signal.SIGTERM, signal.SIGINT)
+_ENDING: dict[int, str] = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "SIGINT"}
 
 HELP = """\
 {name}: {what}
@@ -97,6 +93,8 @@ def answer(plugin: Plugin, env: Mapping[str, str], read: Callable[[], bytes]) ->
         document = _interruption_json(signal_name, version)
         status = 1
     except Exception as error:
+        import traceback
+
         traceback.print_exc()
         unforeseen = CNIError(INTERNAL, f"unforeseen failure of {plugin.name}: {error!r}", traceback.format_exc())
         document = error_json(unforeseen, version)
@@ -114,7 +112,7 @@ def _interruption_json(signal_name: Interrupted, version: str) -> dict[str, Any]
 
 
 def _encode(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, indent=4).encode() + b"\n"
+    return write_json(document).encode() + b"\n"
 
 
 def _dispatch(plugin: Plugin, env: Mapping[str, str], data: bytes) -> dict[str, Any] | None:
@@ -178,7 +176,7 @@ def _interrupt(number: int, _: object) -> None:
     """End in good order, and only once: a second signal does not interrupt the undoing."""
     for ending in _ENDING:
         signal.signal(ending, signal.SIG_IGN)
-    raise Interrupted(signal.Signals(number).name)
+    raise Interrupted(_ENDING[number])
 
 
 def _print_help(plugin: Plugin) -> int:

@@ -4,13 +4,10 @@ Source: SPEC.md, sections "Parameters", "Error" and "CNI operations"; CONVENTION
 Must not: know any key that belongs to one plugin alone.
 """
 
-import json
-import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
-
+from .document import parse_json
 from .errors import DECODING_FAILURE, INVALID_CONFIG, INVALID_ENVIRONMENT, CNIError
 from .fields import shown
+from .lean import Any, Mapping, NamedTuple
 from .version import NEWEST, OLDEST, SUPPORTED, require_command, require_supported
 
 # What each command demands in its environment. CNI_ARGS and CNI_PATH are always optional.
@@ -24,7 +21,7 @@ REQUIRED = {
 }
 
 IFNAME_BYTES = 15  # IFNAMSIZ of the kernel, less the final NUL
-_IDENTIFIER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*\Z")
+_IDENTIFIER_REST = str.maketrans("", "", "_.-")  # what may stand in an identifier beside letters and digits
 
 
 class Request(NamedTuple):
@@ -50,7 +47,7 @@ class Request(NamedTuple):
 def parse_config(stdin: bytes) -> dict[str, Any]:
     """The JSON object on stdin. Raises CNIError (code 6)."""
     try:
-        config = json.loads(stdin)
+        config = parse_json(stdin)
     except (ValueError, RecursionError) as error:
         raise CNIError(DECODING_FAILURE, f"the configuration on stdin is no JSON document: {error}") from None
     if not isinstance(config, dict):
@@ -80,7 +77,7 @@ def parse_request(env: Mapping[str, str], stdin: bytes) -> Request:
     require_supported(version)
     require_command(command, version)
     name = config.get("name")
-    if not isinstance(name, str) or not _IDENTIFIER.match(name):
+    if not isinstance(name, str) or not is_identifier(name):
         raise CNIError(
             INVALID_CONFIG,
             f"name: {shown(name)} is no network name; it starts with a letter or a digit, and letters, digits, "
@@ -141,7 +138,7 @@ def _environment_problems(command: str, env: Mapping[str, str]) -> list[str]:
     problems = [f"{', '.join(missing)} must be set for {command}"] if missing else []
     if "CNI_CONTAINERID" in REQUIRED[command]:
         container_id, ifname = env.get("CNI_CONTAINERID", ""), env.get("CNI_IFNAME", "")
-        if container_id and not _IDENTIFIER.match(container_id):
+        if container_id and not is_identifier(container_id):
             problems.append(
                 f"CNI_CONTAINERID={container_id!r} must start with a letter or a digit and go on with letters, "
                 "digits, '_', '.' or '-'"
@@ -152,6 +149,12 @@ def _environment_problems(command: str, env: Mapping[str, str]) -> list[str]:
                 "without '/', ':' and white space"
             )
     return problems
+
+
+def is_identifier(text: str) -> bool:
+    """Whether this can be a container id or the name of a network (SPEC.md, "Parameters")."""
+    rest = text[1:].translate(_IDENTIFIER_REST)
+    return text.isascii() and text[:1].isalnum() and (not rest or rest.isalnum())
 
 
 def is_interface_name(name: str) -> bool:

@@ -1,10 +1,10 @@
 """Keys that are not known: named on stderr when they look like a typo, refused in a strict configuration."""
 
 import sys
-from collections.abc import Sequence
 
 from .errors import UNSUPPORTED_FIELD, CNIError
 from .fields import Fields, shown
+from .lean import Sequence
 
 
 def check_keys(plugin: str, strict: bool, objects: Sequence[Fields]) -> None:

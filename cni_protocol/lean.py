@@ -1,0 +1,125 @@
+"""What the plugins use of typing, contextlib, collections.abc, signal, socket and hashlib, without loading these.
+
+A plugin is one short process per call, and loading those modules takes longer than all that a plugin does. Type
+checkers see the real ones; at run time stand the C modules that they are made of, and the least that goes around them.
+Must not: do anything that the real ones would do in another way.
+"""
+
+TYPE_CHECKING = False  # type checkers take this name for true
+if TYPE_CHECKING:
+    import signal
+    import socket
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from contextlib import contextmanager, suppress
+    from hashlib import sha256
+    from typing import Any, NamedTuple, NoReturn, Self, TextIO
+else:
+    import _signal as signal
+    import _socket as socket
+    from _collections import _tuplegetter
+    from _collections_abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+    try:
+        from _sha256 import sha256
+    except ImportError:  # from Python 3.12 on
+        from _sha2 import sha256
+
+    Any = NoReturn = Self = TextIO = object  # annotations are evaluated, and then forgotten
+
+    class _Fields(type):
+        def __new__(cls, name, bases, body):
+            """A class whose annotations are the fields of a tuple."""
+            made = type.__new__(cls, name, bases, {"__slots__": (), **body})
+            fields = made._fields = tuple(made.__annotations__)
+            made._defaults = {field: body[field] for field in fields if field in body}
+            for index, field in enumerate(fields):
+                setattr(made, field, _tuplegetter(index, None))
+            return made
+
+    class NamedTuple(tuple, metaclass=_Fields):
+        """typing.NamedTuple: a tuple with names."""
+
+        def __new__(cls, *values, **named):
+            """Values in order, or by name; what is left out has its default."""
+            if named or len(values) != len(cls._fields):
+                rest = cls._fields[len(values) :]
+                given = {**cls._defaults, **named}
+                missing, strange = [name for name in rest if name not in given], named.keys() - rest
+                if missing or strange or len(values) > len(cls._fields):
+                    raise TypeError(f"{cls.__name__} lacks {missing}, knows no {sorted(strange)}, has {cls._fields}")
+                values = (*values, *(given[name] for name in rest))
+            return tuple.__new__(cls, values)
+
+        def __getnewargs__(self):
+            """For copy and pickle."""
+            return tuple(self)
+
+        def __repr__(self):
+            """Name=value for every field."""
+            pairs = ", ".join(f"{name}={value!r}" for name, value in zip(self._fields, self, strict=True))
+            return f"{type(self).__name__}({pairs})"
+
+        def _replace(self, **named):
+            return type(self)(**{**dict(zip(self._fields, self, strict=True)), **named})
+
+    class _Block:
+        def __init__(self, steps):
+            self._steps = steps
+
+        def __enter__(self):
+            return next(self._steps)
+
+        def __exit__(self, kind, error, trace):
+            if error is None:
+                next(self._steps, None)
+                return False
+            try:
+                self._steps.throw(error)
+            except StopIteration:
+                return True
+            except BaseException as raised:
+                if raised is error:
+                    return False
+                raise
+            raise RuntimeError("a context manager goes on after an error")
+
+    def contextmanager(function):
+        """contextlib.contextmanager: what a generator does before its yield, and after it, around a block."""
+
+        def make(*values, **named):
+            return _Block(function(*values, **named))
+
+        return make
+
+    class suppress:  # noqa: N801 (the real one has this name)
+        """contextlib.suppress: leave a block without a word at these exceptions."""
+
+        def __init__(self, *kinds):
+            self._kinds = kinds
+
+        def __enter__(self):
+            return None
+
+        def __exit__(self, kind, error, trace):
+            return kind is not None and issubclass(kind, self._kinds)
+
+
+__all__ = [
+    "TYPE_CHECKING",
+    "Any",
+    "Callable",
+    "Collection",
+    "Iterable",
+    "Iterator",
+    "Mapping",
+    "NamedTuple",
+    "NoReturn",
+    "Self",
+    "Sequence",
+    "TextIO",
+    "contextmanager",
+    "sha256",
+    "signal",
+    "socket",
+    "suppress",
+]

@@ -1,0 +1,30 @@
+"""System calls that Python 3.11 has no function for, through the C part of ctypes: the rest of it is slow to load."""
+
+from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_USE_ERRNO, CFuncPtr, _SimpleCData, dlopen, dlsym, get_errno
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+class _Int(_SimpleCData):  # type: ignore[type-arg]  # it takes none at run time
+    _type_ = "i"
+
+
+class _Function(CFuncPtr):
+    _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
+    _restype_ = _Int
+
+
+def setns(descriptor: int, kind: int) -> int:
+    """Enter the namespace behind a descriptor, which is of that kind (setns(2)). Returns 0 or the errno."""
+    return _call("setns", descriptor, kind)
+
+
+def prctl(option: int, argument: int) -> int:
+    """Set an attribute of the process (prctl(2)). Returns 0 or the errno."""
+    return _call("prctl", option, argument)
+
+
+def _call(name: str, *arguments: int) -> int:
+    program = dlopen(None, 0)  # type: ignore[arg-type]  # None is the program itself (dlopen(3))
+    function = _Function(dlsym(program, name))
+    return 0 if function(*arguments) == 0 else get_errno()

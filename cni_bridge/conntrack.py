@@ -11,10 +11,10 @@ import struct
 from cni_protocol.address import IP
 from cni_protocol.lean import Iterable
 
+from .attributes import NESTED, attribute, split
 from .netlink import ACK, NETFILTER, Message, NetlinkError, NetlinkSocket
 
 _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_*
-_NESTED, _TYPE_MASK = 0x8000, 0x3FFF
 _TUPLE_ORIG, _TUPLE_REPLY, _ID, _FILTER = 1, 2, 12, 25  # CTA_*
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _IP_SOURCE = {4: 1, 6: 3}  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
@@ -30,16 +30,16 @@ def forget_flows_to(addresses: Iterable[IP]) -> None:
     for address in addresses:
         source = _IP_SOURCE[address.version]
         if address.version == 4:
-            example, flags = _tuple(_TUPLE_REPLY, _TUPLE_IP, _attribute(source, address.packed)), _BY_SOURCE
+            example, flags = _tuple(_TUPLE_REPLY, _TUPLE_IP, attribute(source, address.packed)), _BY_SOURCE
         else:  # by an IPv6 address the kernel picks all others instead (ctnetlink_filter_match_tuple)
-            example, flags = _tuple(_TUPLE_REPLY, _TUPLE_PROTO, _attribute(_PROTO_NUM, bytes([_UDP]))), _BY_PROTOCOL
+            example, flags = _tuple(_TUPLE_REPLY, _TUPLE_PROTO, attribute(_PROTO_NUM, bytes([_UDP]))), _BY_PROTOCOL
         _forget(address.version, example, (_TUPLE_REPLY, _TUPLE_IP, source, address.packed), flags)
 
 
 def forget_flows_from_port(version: int, host_port: int) -> None:
     """Forget the UDP flows towards a host port: what comes next is directed anew. Raises OSError."""
     port = host_port.to_bytes(2, "big")
-    example = _attribute(_PROTO_NUM, bytes([_UDP])) + _attribute(_PROTO_DPORT, port)
+    example = attribute(_PROTO_NUM, bytes([_UDP])) + attribute(_PROTO_DPORT, port)
     wanted = (_TUPLE_ORIG, _TUPLE_PROTO, _PROTO_DPORT, port)
     _forget(version, _tuple(_TUPLE_ORIG, _TUPLE_PROTO, example), wanted, _BY_PROTOCOL | _BY_DPORT)
 
@@ -49,19 +49,19 @@ def _forget(version: int, example: bytes, wanted: tuple[int, int, int, bytes], f
 
     The kernel picks them by example and flags; one older than 5.8 lists all there are, so each is looked at again.
     """
-    which, part, attribute, value = wanted
+    which, part, number, value = wanted
     header = struct.pack("!BBH", _AF[version], 0, 0)
-    both = b"".join(_attribute(key, struct.pack("=I", flags if key == which else 0)) for key in _FILTER_FLAGS)
+    both = b"".join(attribute(key, struct.pack("=I", flags if key == which else 0)) for key in _FILTER_FLAGS)
     socket = NetlinkSocket(NETFILTER)
     try:
-        for flow in socket.dump(_GET, header + example + _attribute(_FILTER | _NESTED, both)):
-            tuples = _attributes(flow[4:])
+        for flow in socket.dump(_GET, header + example + attribute(_FILTER | NESTED, both)):
+            tuples = dict(split(flow[4:]))
             original = tuples[_TUPLE_ORIG]
-            protocol = _attributes(_attributes(original)[_TUPLE_PROTO])[_PROTO_NUM][0]
-            found = _attributes(_attributes(tuples[which])[part]).get(attribute)
+            protocol = dict(split(dict(split(original))[_TUPLE_PROTO]))[_PROTO_NUM][0]
+            found = dict(split(dict(split(tuples[which]))[part])).get(number)
             if protocol != _UDP or found != value:
                 continue
-            body = header + _attribute(_TUPLE_ORIG | _NESTED, original) + _attribute(_ID, tuples[_ID])
+            body = header + attribute(_TUPLE_ORIG | NESTED, original) + attribute(_ID, tuples[_ID])
             try:
                 socket.send([Message(_DELETE, ACK, body)])
             except NetlinkError as error:
@@ -72,18 +72,4 @@ def _forget(version: int, example: bytes, wanted: tuple[int, int, int, bytes], f
 
 
 def _tuple(kind: int, part: int, content: bytes) -> bytes:
-    return _attribute(kind | _NESTED, _attribute(part | _NESTED, content))
-
-
-def _attribute(kind: int, data: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(data), kind) + data + b"\0" * (-len(data) % 4)
-
-
-def _attributes(data: bytes) -> dict[int, bytes]:
-    found = {}
-    offset = 0
-    while offset + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, offset)
-        found[kind & _TYPE_MASK] = data[offset + 4 : offset + length]
-        offset += max((length + 3) & ~3, 4)
-    return found
+    return attribute(kind | NESTED, attribute(part | NESTED, content))

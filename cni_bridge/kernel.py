@@ -25,12 +25,9 @@ from .rtnetlink import (
     parse_address,
     parse_link,
     parse_route,
-    parse_vlans,
     port_info,
     route_body,
     route_query,
-    vlan_message,
-    vlan_query,
 )
 
 PORT_BOUND = 5.0  # seconds for a bridge port to come up; it takes milliseconds
@@ -136,12 +133,15 @@ class Kernel:
 
     def filter_vlans(self, bridge: Link) -> None:
         """Have a bridge keep its ports' VLANs apart. Raises CNIError (code 100) naming what the kernel lacks."""
-        on = link_info("bridge", [("IFLA_BR_VLAN_FILTERING", 1)])
+        from .vlans import filter_message
+
         with _refusals(f"vlan: bridge {bridge.name} cannot filter VLANs (CONFIG_BRIDGE_VLAN_FILTERING of the kernel)"):
-            self._socket.send([link_message(_NEWLINK, ACK, [on], ifindex=bridge.ifindex)])
+            self._socket.send([filter_message(_NEWLINK, ACK, bridge)])
 
     def set_vlans(self, port: Link, vlans: Sequence[PortVlan]) -> None:
         """Give a bridge port exactly these VLANs."""
+        from .vlans import vlan_message
+
         there = self.list_vlans(port)
         gone = [vlan for vlan in there if vlan.vid not in {wanted.vid for wanted in vlans}]
         messages = [vlan_message(_DELLINK, ACK, port.ifindex, [PortVlan(vlan.vid)]) for vlan in gone]
@@ -153,6 +153,8 @@ class Kernel:
 
     def list_vlans(self, port: Link) -> list[PortVlan]:
         """The VLANs of a bridge port."""
+        from .vlans import parse_vlans, vlan_query
+
         with _refusals("VLANs of bridge ports cannot be read"):
             found = [parse_vlans(reply) for reply in self._socket.dump(_GETLINK, vlan_query())]
         return sorted(vlan for ifindex, vlans in found if ifindex == port.ifindex for vlan in vlans)
@@ -163,7 +165,7 @@ class Kernel:
         peer = [("IFLA_IFNAME", veth.name), ("IFLA_NET_NS_FD", veth.namespace), *common]
         if veth.mac:
             peer.append(("IFLA_ADDRESS", veth.mac))
-        pair = link_info("veth", [("VETH_INFO_PEER", {"attrs": peer})])
+        pair = link_info("veth", [("VETH_INFO_PEER", peer)])
         name = ("IFLA_IFNAME", veth.host_name)
         port = port_info([("IFLA_BRPORT_MODE", int(veth.hairpin)), ("IFLA_BRPORT_ISOLATED", int(veth.isolated))])
         messages = [

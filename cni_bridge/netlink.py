@@ -1,6 +1,6 @@
 """A blocking netlink socket: requests out, answers or an errno back (netlink(7), Documentation/userspace-api/netlink).
 
-Messages are pyroute2's (see messages.py). A socket belongs to the network namespace in which it was opened, also
+A socket belongs to the network namespace in which it was opened, also
 after the process has left that namespace.
 
 Must not: know what a link, a route or a rule is; decide anything.
@@ -9,7 +9,7 @@ Must not: know what a link, a route or a rule is; decide anything.
 import os
 import struct
 
-from cni_protocol.lean import Any, Iterator, NamedTuple, Sequence, socket
+from cni_protocol.lean import Iterator, NamedTuple, Sequence, socket
 
 ROUTE = 0  # NETLINK_ROUTE
 NETFILTER = 12  # NETLINK_NETFILTER
@@ -53,12 +53,6 @@ class NetlinkError(OSError):
         text = os.strerror(number) + (f" ({extended})" if extended else "")
         super().__init__(number, text)
         self.index = index
-
-
-def body_of(message: Any) -> bytes:
-    """The encoded body (without the netlink header) of a pyroute2 message object."""
-    message.encode()
-    return bytes(message.data[_HEADER.size :])
 
 
 class NetlinkSocket:

@@ -2,21 +2,24 @@
 
 import struct
 
-from cni_protocol.address import CIDR, IP, parse_cidr, parse_ip
-from cni_protocol.lean import Any, Sequence
+from cni_protocol.address import CIDR, IP
+from cni_protocol.lean import Any
 from cni_protocol.result import Route
 
+from .attributes import IFA, LINK, LINK_DATA, RTA
 from .links import Address, Link
-from .messages import ifaddrmsg, ifinfmsg, rtmsg
-from .netlink import Message, body_of
-from .plan import PortVlan
+from .netlink import Message
 
 _UP, _PROMISC, _LOWER_UP = 0x1, 0x100, 0x10000  # netdevice(7)
 _NODAD, _DAD_FAILED, _TENTATIVE = 0x02, 0x08, 0x40  # IFA_F_*
 _PORT_DISABLED = 0  # BR_STATE_DISABLED
-_AF_BRIDGE, _EXT_BRIDGE_VLAN = 7, 1 << 1  # RTEXT_FILTER_BRVLAN
-_PVID, _UNTAGGED = 1 << 1, 1 << 2  # BRIDGE_VLAN_INFO_*
 _PROTOCOL_BOOT, _UNICAST = 3, 1  # RTPROT_BOOT, RTN_UNICAST
+
+_LINK_HEAD = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
+_ADDRESS_HEAD = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
+_ROUTE_HEAD = struct.Struct(
+    "=BBBBBBBBI"
+)  # rtmsg: family, dst length, src length, tos, table, protocol, scope, type, flags
 
 Attributes = list[tuple[str, Any]]
 
@@ -31,168 +34,113 @@ def link_message(
     promisc: bool | None = None,
 ) -> Message:
     """A message about a link; `up` and `promisc` switch these on or off, None leaves them as they are."""
-    message = ifinfmsg()
-    message["index"] = ifindex
-    message["flags"] = (_UP if up else 0) | (_PROMISC if promisc else 0)
-    message["change"] = (_UP if up is not None else 0) | (_PROMISC if promisc is not None else 0)
-    message["attrs"] = attributes
-    return Message(kind, flags, body_of(message))
+    set_flags = (_UP if up else 0) | (_PROMISC if promisc else 0)
+    change = (_UP if up is not None else 0) | (_PROMISC if promisc is not None else 0)
+    return Message(kind, flags, _LINK_HEAD.pack(0, 0, ifindex, set_flags, change) + LINK.pack(attributes))
 
 
 def link_info(kind: str, data: Attributes | None = None) -> tuple[str, Any]:
     """The type of a link to create, with the settings of that type."""
     attributes: Attributes = [("IFLA_INFO_KIND", kind)]
     if data:
-        attributes.append(("IFLA_INFO_DATA", {"attrs": data}))
-    return ("IFLA_LINKINFO", {"attrs": attributes})
+        attributes.append(("IFLA_INFO_DATA", LINK_DATA[kind].pack(data)))
+    return ("IFLA_LINKINFO", attributes)
 
 
 def port_info(data: Attributes) -> tuple[str, Any]:
     """Settings of an interface as a port of its bridge."""
-    attributes = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": data})]
-    return ("IFLA_LINKINFO", {"attrs": attributes})
-
-
-def _decoded(message_type: Any, body: bytes) -> Any:
-    message = message_type(struct.pack("=IHHII", 16 + len(body), 0, 0, 0, 0) + body)
-    message.decode()
-    return message
+    return ("IFLA_LINKINFO", [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", data)])
 
 
 def parse_link(body: bytes) -> Link:
     """The link that an RTM_NEWLINK body describes."""
-    message = _decoded(ifinfmsg, body)
-    info = message.get_attr("IFLA_LINKINFO")
-    kind = (info.get_attr("IFLA_INFO_KIND") if info else None) or ""
-    bridge = info.get_attr("IFLA_INFO_DATA") if info and kind == "bridge" else None
-    port = info.get_attr("IFLA_INFO_SLAVE_DATA") if info else None
-    state = port.get_attr("IFLA_BRPORT_STATE") if port else None
+    _, _, ifindex, flags, _ = _LINK_HEAD.unpack_from(body)
+    found = LINK.unpack(body[_LINK_HEAD.size :])
+    info = found.get("IFLA_LINKINFO", {})
+    kind = info.get("IFLA_INFO_KIND", "")
+    data = LINK_DATA["bridge"].unpack(info.get("IFLA_INFO_DATA", b"")) if kind == "bridge" else {}
+    port = info.get("IFLA_INFO_SLAVE_DATA", {})
     return Link(
-        ifindex=message["index"],
-        name=message.get_attr("IFLA_IFNAME"),
+        ifindex=ifindex,
+        name=found["IFLA_IFNAME"],
         kind=kind,
-        mac=message.get_attr("IFLA_ADDRESS") or "",
-        mtu=message.get_attr("IFLA_MTU") or 0,
-        up=bool(message["flags"] & _UP),
-        running=bool(message["flags"] & _LOWER_UP),
-        promisc=bool(message["flags"] & _PROMISC),
-        master=message.get_attr("IFLA_MASTER") or 0,
-        peer=message.get_attr("IFLA_LINK") or 0,
-        alias=message.get_attr("IFLA_IFALIAS") or "",
-        hairpin=bool(port and port.get_attr("IFLA_BRPORT_MODE")),
-        isolated=bool(port and port.get_attr("IFLA_BRPORT_ISOLATED")),
-        forwarding=bool(state is not None and state != _PORT_DISABLED),
-        vlan_filtering=bool(bridge and bridge.get_attr("IFLA_BR_VLAN_FILTERING")),
+        mac=found.get("IFLA_ADDRESS", ""),
+        mtu=found.get("IFLA_MTU", 0),
+        up=bool(flags & _UP),
+        running=bool(flags & _LOWER_UP),
+        promisc=bool(flags & _PROMISC),
+        master=found.get("IFLA_MASTER", 0),
+        peer=found.get("IFLA_LINK", 0),
+        alias=found.get("IFLA_IFALIAS", ""),
+        hairpin=bool(port.get("IFLA_BRPORT_MODE")),
+        isolated=bool(port.get("IFLA_BRPORT_ISOLATED")),
+        forwarding=port.get("IFLA_BRPORT_STATE", _PORT_DISABLED) != _PORT_DISABLED,
+        vlan_filtering=bool(data.get("IFLA_BR_VLAN_FILTERING")),
     )
-
-
-def vlan_message(kind: int, flags: int, ifindex: int, vlans: Sequence[PortVlan]) -> Message:
-    """A message that adds or deletes VLANs of a bridge port (AF_BRIDGE, IFLA_AF_SPEC, bridge(8))."""
-    message = ifinfmsg()
-    message["family"] = _AF_BRIDGE
-    message["index"] = ifindex
-    infos = [
-        ("IFLA_BRIDGE_VLAN_INFO", {"vid": entry.vid, "flags": _PVID * entry.pvid | _UNTAGGED * entry.untagged})
-        for entry in vlans
-    ]
-    message["attrs"] = [("IFLA_AF_SPEC", {"attrs": infos})]
-    return Message(kind, flags, body_of(message))
-
-
-def vlan_query() -> bytes:
-    """The body of a dump request for the VLANs of all bridge ports."""
-    message = ifinfmsg()
-    message["family"] = _AF_BRIDGE
-    message["attrs"] = [("IFLA_EXT_MASK", _EXT_BRIDGE_VLAN)]
-    return body_of(message)
-
-
-def parse_vlans(body: bytes) -> tuple[int, list[PortVlan]]:
-    """The interface index and the VLANs in an RTM_NEWLINK body of AF_BRIDGE."""
-    message = _decoded(ifinfmsg, body)
-    spec = message.get_attr("IFLA_AF_SPEC")
-    infos = spec.get_attrs("IFLA_BRIDGE_VLAN_INFO") if spec else []
-    vlans = [PortVlan(i["vid"], bool(i["flags"] & _PVID), bool(i["flags"] & _UNTAGGED)) for i in infos]
-    return message["index"], vlans
 
 
 def address_query(link: Link) -> bytes:
     """The body of a dump request for the addresses of a link."""
-    message = ifaddrmsg()
-    message["index"] = link.ifindex
-    return body_of(message)
+    return _ADDRESS_HEAD.pack(0, 0, 0, 0, link.ifindex)
 
 
 def address_body(link: Link, address: CIDR, *, detect_duplicates: bool = False) -> bytes:
     """The body that adds or deletes an address; without duplicate detection it is usable at once (IFA_F_NODAD)."""
-    message = ifaddrmsg()
-    message["family"] = address.ip.family
-    message["prefixlen"] = address.prefix
-    message["index"] = link.ifindex
-    attributes: Attributes = [("IFA_LOCAL", str(address.ip)), ("IFA_ADDRESS", str(address.ip))]
+    attributes: Attributes = [("IFA_LOCAL", address.ip), ("IFA_ADDRESS", address.ip)]
     if address.version == 6 and not detect_duplicates:
         attributes.append(("IFA_FLAGS", _NODAD))
     elif address.version == 4 and address.prefix < 31:
-        attributes.append(("IFA_BROADCAST", str(address.last)))
-    message["attrs"] = attributes
-    return body_of(message)
+        attributes.append(("IFA_BROADCAST", address.last))
+    return _ADDRESS_HEAD.pack(address.ip.family, address.prefix, 0, 0, link.ifindex) + IFA.pack(attributes)
 
 
 def parse_address(body: bytes) -> Address:
     """The address that an RTM_NEWADDR body describes."""
-    message = _decoded(ifaddrmsg, body)
-    text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-    flags = message.get_attr("IFA_FLAGS") or message["flags"]
-    cidr = parse_cidr(f"{text}/{message['prefixlen']}")
+    _, prefix, short_flags, _, _ = _ADDRESS_HEAD.unpack_from(body)
+    found = IFA.unpack(body[_ADDRESS_HEAD.size :])
+    flags = found.get("IFA_FLAGS", short_flags)
+    cidr = CIDR(found.get("IFA_LOCAL") or found["IFA_ADDRESS"], prefix)
     return Address(cidr, bool(flags & _TENTATIVE), bool(flags & _DAD_FAILED))
 
 
 def route_query(link: Link, version: int) -> bytes:
     """The body of a dump request for the routes of an IP version through a link."""
-    message = rtmsg()
-    message["family"] = IP(version, 0).family
-    message["attrs"] = [("RTA_OIF", link.ifindex)]
-    return body_of(message)
+    return _ROUTE_HEAD.pack(IP(version, 0).family, 0, 0, 0, 0, 0, 0, 0, 0) + RTA.pack([("RTA_OIF", link.ifindex)])
 
 
 def route_body(link: Link, route: Route) -> bytes:
     """The body that adds a route through a link."""
-    message = rtmsg()
-    message["family"] = route.dst.ip.family
-    message["dst_len"] = route.dst.prefix
-    message["proto"] = _PROTOCOL_BOOT
-    message["type"] = _UNICAST
-    message["scope"] = route.scope or 0
+    dst = route.dst
     attributes: Attributes = [("RTA_OIF", link.ifindex), ("RTA_TABLE", route.table)]
-    if route.dst.prefix:
-        attributes.append(("RTA_DST", str(route.dst.ip)))
+    if dst.prefix:
+        attributes.append(("RTA_DST", dst.ip))
     if route.gw is not None:
-        attributes.append(("RTA_GATEWAY", str(route.gw)))
+        attributes.append(("RTA_GATEWAY", route.gw))
     if route.priority is not None:
         attributes.append(("RTA_PRIORITY", route.priority))
     metrics = [("RTAX_MTU", route.mtu), ("RTAX_ADVMSS", route.advmss)]
     set_metrics = [(key, value) for key, value in metrics if value is not None]
     if set_metrics:
-        attributes.append(("RTA_METRICS", {"attrs": set_metrics}))
-    message["attrs"] = attributes
-    return body_of(message)
+        attributes.append(("RTA_METRICS", set_metrics))
+    scope = route.scope or 0
+    head = _ROUTE_HEAD.pack(dst.ip.family, dst.prefix, 0, 0, 0, _PROTOCOL_BOOT, scope, _UNICAST, 0)
+    return head + RTA.pack(attributes)
 
 
 def parse_route(body: bytes, link: Link) -> Route | None:
     """A unicast route through the link, as its numbers in the kernel (0 for a priority or metric not set)."""
-    message = _decoded(rtmsg, body)
-    if message.get_attr("RTA_OIF") != link.ifindex or message["type"] != _UNICAST:
+    family, prefix, _, _, table, _, scope, kind, _ = _ROUTE_HEAD.unpack_from(body)
+    found = RTA.unpack(body[_ROUTE_HEAD.size :])
+    if found.get("RTA_OIF") != link.ifindex or kind != _UNICAST:
         return None
-    version = 4 if message["family"] == IP(4, 0).family else 6
-    dst = parse_cidr(f"{message.get_attr('RTA_DST') or IP(version, 0)}/{message['dst_len']}")
-    gw = message.get_attr("RTA_GATEWAY")
-    metrics = message.get_attr("RTA_METRICS")
+    version = 4 if family == IP(4, 0).family else 6
+    metrics = found.get("RTA_METRICS", {})
     return Route(
-        dst=dst,
-        gw=parse_ip(gw) if gw else None,
-        mtu=metrics.get_attr("RTAX_MTU") if metrics else None,
-        advmss=metrics.get_attr("RTAX_ADVMSS") if metrics else None,
-        priority=message.get_attr("RTA_PRIORITY"),
-        table=message.get_attr("RTA_TABLE") or message["table"],
-        scope=message["scope"],
+        dst=CIDR(found.get("RTA_DST") or IP(version, 0), prefix),
+        gw=found.get("RTA_GATEWAY"),
+        mtu=metrics.get("RTAX_MTU"),
+        advmss=metrics.get("RTAX_ADVMSS"),
+        priority=found.get("RTA_PRIORITY"),
+        table=found.get("RTA_TABLE", table),
+        scope=scope,
     )

@@ -1,7 +1,7 @@
 """nftables rules as values: maps, chains, elements, and the expressions that rules are made of. Pure.
 
-Source: include/uapi/linux/netfilter/nf_tables.h, nft(8). An expression is the nested attributes that the kernel takes,
-in the notation of pyroute2's messages. Registers are counted in 32 bits, as in a concatenation.
+Source: include/uapi/linux/netfilter/nf_tables.h, nft(8). An expression is its name and the attributes that the kernel
+takes for it. Registers are counted in 32 bits, as in a concatenation.
 Must not: know what a rule is for.
 """
 
@@ -28,16 +28,17 @@ _NFPROTO = {4: 2, 6: 10}  # NFPROTO_IPV4, NFPROTO_IPV6
 _EQUAL, _NOT_EQUAL = 0, 1  # NFT_CMP_*
 _CT_STATUS, _STATUS_DNAT = 2, 1 << 5  # NFT_CT_STATUS, IPS_DST_NAT
 _DADDR_FLAG, _LOCAL = 1 << 1, 2  # NFTA_FIB_F_DADDR, RTN_LOCAL
-# pyroute2 takes the kernel's enumeration for flags: these two bits make 3, which is NFT_FIB_RESULT_ADDRTYPE
-_RESULT_ADDRTYPE = {"NFT_FIB_RESULT_UNSPEC", "NFT_FIB_RESULT_OIF"}
+_RESULT_ADDRTYPE = 3  # NFT_FIB_RESULT_ADDRTYPE
 _DNAT = 1  # NFT_NAT_DNAT
+_INVERTED = 1 << 0  # NFT_LOOKUP_F_INV
 _TYPE_BITS = 6  # bits per type in a concatenation's type number (TYPE_BITS of nft)
 
 # Where an address stands in the network header, in bytes, by IP version.
 SOURCE = {4: 12, 6: 8}
 DESTINATION = {4: 16, 6: 24}
 
-Expression = dict[str, Any]
+Attributes = list[tuple[str, Any]]
+Expression = tuple[str, Attributes]
 Rule = Sequence[Expression]
 DataType = tuple[int, int]
 
@@ -102,19 +103,18 @@ def _padded_length(length: int) -> int:
 
 
 def _expression(name: str, *attributes: tuple[str, Any]) -> Expression:
-    data = [("NFTA_EXPR_DATA", {"attrs": list(attributes)})] if attributes else []
-    return {"attrs": [("NFTA_EXPR_NAME", name), *data]}
+    return name, list(attributes)
 
 
-def data_value(data: bytes) -> dict[str, Any]:
+def data_value(data: bytes) -> Attributes:
     """Bytes as the kernel takes them (NFTA_DATA_VALUE)."""
-    return {"attrs": [("NFTA_DATA_VALUE", data)]}
+    return [("NFTA_DATA_VALUE", data)]
 
 
-def data_verdict(code: int, chain: str = "") -> dict[str, Any]:
+def data_verdict(code: int, chain: str = "") -> Attributes:
     """A verdict as the kernel takes it (NFTA_DATA_VERDICT)."""
     target = [("NFTA_VERDICT_CHAIN", chain)] if chain else []
-    return {"attrs": [("NFTA_DATA_VERDICT", {"attrs": [("NFTA_VERDICT_CODE", code), *target]})]}
+    return [("NFTA_DATA_VERDICT", [("NFTA_VERDICT_CODE", code), *target])]
 
 
 def _load_meta(key: int, register: int) -> Expression:
@@ -210,11 +210,11 @@ def look_up(name: str, *, verdict: bool = False, data: bool = False, inverted: b
 
     With `verdict` the map's verdict is followed, with `data` what it leads to is loaded.
     """
-    attributes: list[tuple[str, Any]] = [("NFTA_LOOKUP_SET", name), ("NFTA_LOOKUP_SREG", _FIRST_REGISTER)]
+    attributes: Attributes = [("NFTA_LOOKUP_SET", name), ("NFTA_LOOKUP_SREG", _FIRST_REGISTER)]
     if verdict or data:
         attributes.append(("NFTA_LOOKUP_DREG", _VERDICT_REGISTER if verdict else _FIRST_REGISTER))
     if inverted:
-        attributes.append(("NFTA_LOOKUP_FLAGS", {"NFT_LOOKUP_F_INV"}))
+        attributes.append(("NFTA_LOOKUP_FLAGS", _INVERTED))
     return _expression("lookup", *attributes)
 
 

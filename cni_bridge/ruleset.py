@@ -63,7 +63,7 @@ def delete_rules(mark: str, is_stale: Callable[[str], bool]) -> bool:
 def has_loopback_targets(mark: str) -> bool:
     """Whether 127.0.0.1 of the host may lead to an owner that begins with `mark`. Raises CNIError (code 100)."""
     with _table(INET, "packet filter rules cannot be read") as nft:
-        return nft.has_mark(LOOPBACK_TARGETS.name, mark)
+        return bool(nft.find_elements(LOOPBACK_TARGETS.name, mark))
 
 
 def list_loopback_targets() -> set[IP]:

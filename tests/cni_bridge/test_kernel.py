@@ -14,7 +14,7 @@ from cni_bridge.kernel import Kernel
 from cni_bridge.links import Address, Link, Veth
 from cni_bridge.netlink import NetlinkError, NetlinkSocket
 from cni_bridge.plan import PortVlan
-from cni_bridge.rtnetlink import parse_vlans, vlan_message
+from cni_bridge.vlans import parse_vlans, vlan_message
 from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.errors import CNIError
 from cni_protocol.result import Route

@@ -133,10 +133,10 @@ def test_the_hooks_of_port_mappings() -> None:
 def test_an_address_of_the_host_is_looked_up_before_any_address() -> None:
     rule = chains_of(make_rules(ATTACHMENT, [mapping()], [V4]))["portmap_prerouting"].rules
     looked_up = [
-        dict(dict(expression["attrs"])["NFTA_EXPR_DATA"]["attrs"])["NFTA_LOOKUP_SET"]
+        dict(attributes)["NFTA_LOOKUP_SET"]
         for expressions in rule
-        for expression in expressions
-        if dict(expression["attrs"])["NFTA_EXPR_NAME"] == "lookup"
+        for name, attributes in expressions
+        if name == "lookup"
     ]
     assert looked_up == ["portmap4", "portmap_any4", "portmap6", "portmap_any6"]
     assert all(list(expressions[:2]) == rules.match_local_destination() for expressions in rule)

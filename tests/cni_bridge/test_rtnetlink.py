@@ -5,10 +5,11 @@ import struct
 from typing import Any
 
 import pytest
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from cni_bridge.links import Address, Link
-from cni_bridge.messages import ifaddrmsg, ifinfmsg, rtmsg
-from cni_bridge.netlink import body_of
 from cni_bridge.plan import PortVlan
 from cni_bridge.rtnetlink import (
     address_body,
@@ -17,17 +18,21 @@ from cni_bridge.rtnetlink import (
     parse_address,
     parse_link,
     parse_route,
-    parse_vlans,
     port_info,
     route_body,
-    vlan_message,
-    vlan_query,
 )
+from cni_bridge.vlans import filter_message, parse_vlans, vlan_message, vlan_query
 from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.result import Route
 
 AF_BRIDGE = 7
 LINK = Link(7, "eth0", "veth", "", 1500, True, True, False, 0, 6, "", False, False, False, False)
+
+
+def body_of(message: Any) -> bytes:
+    """The body of a message as pyroute2 encodes it: another hand than ours."""
+    message.encode()
+    return bytes(message.data[16:])
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
@@ -67,7 +72,7 @@ def test_the_kind_of_a_link_is_nested() -> None:
 
 
 def test_the_settings_of_a_bridge_are_nested_beside_its_kind() -> None:
-    message = link_message(16, 0, [link_info("bridge", [("IFLA_BR_VLAN_FILTERING", 1)])])
+    message = filter_message(16, 0, LINK)
     data = attributes(attributes(attributes(message.body[16:])[18])[2])
     assert data == {7: b"\1"}
 

@@ -13,13 +13,12 @@ from cni_protocol.address import parse_cidr
 
 def attributes_of(expression: Expression) -> tuple[str, dict[str, Any]]:
     """The name of an expression and its attributes."""
-    given = dict(expression["attrs"])
-    data = given.get("NFTA_EXPR_DATA", {"attrs": []})
-    return given["NFTA_EXPR_NAME"], dict(data["attrs"])
+    name, attributes = expression
+    return name, dict(attributes)
 
 
 def bytes_of(value: Any) -> bytes:
-    return bytes(dict(value["attrs"])["NFTA_DATA_VALUE"])
+    return bytes(dict(value)["NFTA_DATA_VALUE"])
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,7 @@ def test_a_network_is_a_mask_and_its_first_address(network: str, mask: str, valu
         ({}, {}),
         ({"verdict": True}, {"NFTA_LOOKUP_DREG": 0}),
         ({"data": True}, {"NFTA_LOOKUP_DREG": 8}),
-        ({"inverted": True}, {"NFTA_LOOKUP_FLAGS": {"NFT_LOOKUP_F_INV"}}),
+        ({"inverted": True}, {"NFTA_LOOKUP_FLAGS": 1}),
     ],
     ids=["in a set", "verdict", "data", "not in a set"],
 )
@@ -140,5 +139,5 @@ def test_the_name_of_an_interface_is_compared_in_full_length() -> None:
 @pytest.mark.parametrize(("expression", "code"), [(rules.leave_chain(), -5), (rules.drop(), 0)], ids=["return", "drop"])
 def test_a_verdict_ends_a_rule(expression: Expression, code: int) -> None:
     name, given = attributes_of(expression)
-    verdict = dict(dict(given["NFTA_IMMEDIATE_DATA"]["attrs"])["NFTA_DATA_VERDICT"]["attrs"])
+    verdict = dict(dict(given["NFTA_IMMEDIATE_DATA"])["NFTA_DATA_VERDICT"])
     assert (name, given["NFTA_IMMEDIATE_DREG"], verdict) == ("immediate", 0, {"NFTA_VERDICT_CODE": code})

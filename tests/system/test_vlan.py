@@ -16,7 +16,7 @@ from cni_bridge.kernel import Kernel
 from cni_bridge.links import Link
 from cni_bridge.netlink import ACK, Message, NetlinkError
 from cni_bridge.plan import PortVlan, gateway_interface, list_vlans
-from cni_bridge.rtnetlink import parse_vlans, vlan_message, vlan_query
+from cni_bridge.vlans import parse_vlans, vlan_message, vlan_query
 from cni_protocol.errors import CNIError
 from cni_protocol.request import parse_request
 from tests.system.networks import layer_2, network, refused

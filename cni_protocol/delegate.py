@@ -12,6 +12,7 @@ from .document import parse_json
 from .errors import DELEGATE_FAILED, INVALID_CONFIG, INVALID_ENVIRONMENT, TRY_AGAIN_LATER, CNIError
 from .lean import Any, signal
 from .request import Request
+from .sibling import find_sibling, run_sibling
 
 RUN_BOUND = 60.0  # seconds; longer than any lock that a well-behaved IPAM plugin waits for
 OUTPUT_BOUND = 1 << 20  # bytes of stdout
@@ -47,7 +48,8 @@ def run_plugin(kind: str, command: str, request: Request) -> Any:
     """
     path = find_plugin(kind, request)
     env = {**request.env, "CNI_COMMAND": command}
-    status, output = _execute(path, env, request.stdin)
+    sibling = find_sibling(path)
+    status, output = run_sibling(sibling, env, request.stdin) if sibling else _execute(path, env, request.stdin)
     try:
         document = parse_json(output) if output.strip() else None
     except (ValueError, RecursionError):

@@ -30,7 +30,7 @@ def parse_json(data: bytes) -> Any:
         value, end = _scan(text, 0)
         if end == len(text):
             return value
-    except (StopIteration, ValueError):
+    except (StopIteration, ValueError, SystemError):  # the last where json.decoder with its exception is not loaded
         pass
     import json
 

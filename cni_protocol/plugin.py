@@ -18,7 +18,7 @@ from .version import NEWEST, SUPPORTED
 STDIN_BOUND = 16 << 20  # bytes; a network configuration has a few hundred
 STDIN_SECONDS = 30.0  # for the runtime to finish writing it
 
-_ENDING: dict[int, str] = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "SIGINT"}
+ENDING: dict[int, str] = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "SIGINT"}
 
 HELP = """\
 {name}: {what}
@@ -55,8 +55,8 @@ def main(plugin: Plugin) -> int:
     sys.stderr = _Stderr(sys.stderr)
     if sys.argv[1:]:
         return _print_help(plugin)
-    for number in _ENDING:
-        signal.signal(number, _interrupt)
+    for number in ENDING:
+        signal.signal(number, interrupt)
     env = dict(os.environ)
     try:
         status, output = answer(plugin, env, lambda: _read_stdin(env))
@@ -73,8 +73,8 @@ def keep_result() -> None:
 
     To be called while a failure still undoes everything.
     """
-    for number in _ENDING:
-        if signal.getsignal(number) is _interrupt:
+    for number in ENDING:
+        if signal.getsignal(number) is interrupt:
             signal.signal(number, signal.SIG_IGN)
 
 
@@ -172,11 +172,11 @@ class _Stderr(TextIOBase):
         return len(text)
 
 
-def _interrupt(number: int, _: object) -> None:
+def interrupt(number: int, _: object) -> None:
     """End in good order, and only once: a second signal does not interrupt the undoing."""
-    for ending in _ENDING:
+    for ending in ENDING:
         signal.signal(ending, signal.SIG_IGN)
-    raise Interrupted(_ENDING[number])
+    raise Interrupted(ENDING[number])
 
 
 def _print_help(plugin: Plugin) -> int:

@@ -2,12 +2,16 @@
 
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cni_protocol.document import parse_json, write_json
 
+ROOT = Path(__file__).resolve().parents[2]
 TEXTS = (
     "{}",
     "[]",
@@ -66,3 +70,11 @@ def test_what_was_written_is_read_again() -> None:
     value = {"numbers": [0, 1 << 70, 1.5], "text": "\u2028"}
     assert parse_json(write_json(value).encode()) == value
     assert math.isnan(parse_json(b"NaN"))
+
+
+def test_a_mistake_is_told_also_where_json_was_not_loaded_before() -> None:
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from cni_protocol.document import parse_json; parse_json(b'{')"
+    told = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(ROOT)], stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    ).stderr
+    assert told.splitlines()[-1].startswith("json.decoder.JSONDecodeError: Expecting property name")

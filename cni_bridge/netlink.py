@@ -21,7 +21,7 @@ CREATE = 0x400
 APPEND = 0x800
 DUMP = 0x300  # NLM_F_ROOT | NLM_F_MATCH
 
-REPLY_BOUND = 10.0  # seconds that the kernel is given for one answer
+REPLY_BOUND = 10  # seconds that the kernel is given for one answer
 RECEIVE_BYTES = 1 << 17  # the kernel fills dump answers up to 32 KiB; larger single messages do not occur
 
 _SOL_NETLINK = 270
@@ -61,9 +61,10 @@ class NetlinkSocket:
     def __init__(self, protocol: int) -> None:
         """Open a socket of ROUTE or NETFILTER. Raises OSError when the kernel lacks the protocol."""
         self._sequence = 0
+        self._buffer = bytearray(RECEIVE_BYTES)
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._socket.bind((0, 0))
-        self._socket.settimeout(REPLY_BOUND)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", REPLY_BOUND, 0))
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         if protocol == ROUTE:
@@ -132,9 +133,10 @@ class NetlinkSocket:
 
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
         """The messages of one datagram: type, flags, sequence number, body."""
-        data = self._socket.recv(RECEIVE_BYTES)
+        received = self._socket.recv_into(self._buffer)
+        data = bytes(memoryview(self._buffer)[:received])
         offset = 0
-        while offset < len(data):
+        while offset < received:
             length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
             yield kind, flags, sequence, data[offset + _HEADER.size : offset + length]
             offset += (length + 3) & ~3

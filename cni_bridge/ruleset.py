@@ -11,7 +11,6 @@ from cni_protocol.address import IP
 from cni_protocol.errors import ALREADY_EXISTS, KERNEL_REFUSED, CNIError
 from cni_protocol.lean import Callable, Iterator, Sequence, contextmanager
 
-from .conntrack import forget_flows_from_port, forget_flows_to
 from .filters import ALL_MAPS
 from .netlink import Message, NetlinkError
 from .nftables import TABLE, Nftables, expression_names
@@ -27,11 +26,11 @@ def ensure_rules(wanted: Rules) -> None:
     Raises CNIError: 102 naming the holder when another attachment has what an element claims, 100.
     """
     with _table(wanted.family, "packet filter rules cannot be set") as nft:
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
             try:
-                nft.commit([*_skeleton(nft, wanted), *_take_over(nft, wanted.elements)])
-                for version, port in udp_ports(wanted.elements):
-                    forget_flows_from_port(version, port)
+                skeleton = [] if attempt == 0 and _stands(nft, wanted) else _skeleton(nft, wanted)
+                nft.commit([*skeleton, *_take_over(nft, wanted.elements)])
+                _forget_flows(udp_ports(wanted.elements), set())
                 return
             except NetlinkError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOENT):
@@ -55,7 +54,7 @@ def delete_rules(mark: str, is_stale: Callable[[str], bool]) -> bool:
         with _table(family, "packet filter rules cannot be removed") as nft:
             if nft.has_table():
                 deleted = _delete_elements(nft, maps, mark, is_stale)
-                forget_flows_to(udp_targets(deleted))
+                _forget_flows(set(), udp_targets(deleted))
                 had_loopback = had_loopback or bool(loopback_targets(deleted))
     return had_loopback
 
@@ -88,15 +87,35 @@ def find_missing(wanted: Rules) -> list[str]:
 def probe_rules(wanted: Rules) -> None:
     """Try a transaction with these rules that cannot succeed, and so changes nothing.
 
-    Raises CNIError (code 100) when the kernel would not take them.
+    Where rules of the kind are at work for a container there is nothing to try: taking a transaction back makes the
+    kernel wait for all of its packets. Raises CNIError (code 100) when the kernel would not take them.
     """
     with _table(wanted.family, "packet filter rules cannot be set") as nft:
+        if any(not nft.is_empty(element.map) for element in wanted.elements):
+            return
         trial = [*_skeleton(nft, wanted), nft.delete_table(f"{TABLE}-is-never-there")]
         try:
             nft.commit(trial)
         except NetlinkError as error:
             if error.index != len(trial):  # the batch begins with one message more
                 raise
+
+
+def _stands(nft: Nftables, wanted: Rules) -> bool:
+    """Whether every chain has its rules already; a map that is missing shows when an element is put into it."""
+    return all(
+        nft.list_rules(chain.name) == [expression_names(rule) for rule in chain.rules] for chain in wanted.chains
+    )
+
+
+def _forget_flows(ports: set[tuple[int, int]], targets: set[IP]) -> None:
+    """Forget the UDP flows towards these host ports, and those that these containers answer."""
+    if ports or targets:
+        from .conntrack import forget_flows_from_port, forget_flows_to  # few attachments have any
+
+        for version, port in ports:
+            forget_flows_from_port(version, port)
+        forget_flows_to(targets)
 
 
 def _skeleton(nft: Nftables, wanted: Rules) -> Iterator[Message]:

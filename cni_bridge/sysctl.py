@@ -5,6 +5,7 @@ import os
 from cni_protocol.errors import KERNEL_REFUSED, CNIError
 
 _ROOT = "/proc/sys/net"
+_BYTES = 64  # more than a number has
 _FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
 
 
@@ -68,8 +69,8 @@ def own_routes(name: str, *, ipv6: bool) -> None:
 
 def _read(name: str) -> str:
     try:
-        with open(f"{_ROOT}/{name}", encoding="ascii") as file:
-            return file.read().strip()
+        with open(f"{_ROOT}/{name}", "rb", buffering=0) as file:
+            return file.read(_BYTES).strip().decode()
     except OSError:
         return ""
 
@@ -79,8 +80,8 @@ def _write(name: str, value: str) -> None:
     if _read(name) == value:
         return
     try:
-        with open(f"{_ROOT}/{name}", "w", encoding="ascii") as file:
-            file.write(value)
+        with open(f"{_ROOT}/{name}", "wb", buffering=0) as file:
+            file.write(value.encode())
     except OSError as error:
         key = f"net/{name}".replace(".", "%").replace("/", ".").replace("%", "/")
         raise CNIError(KERNEL_REFUSED, f"sysctl {key}={value} cannot be set: {error.strerror}") from None

@@ -16,6 +16,11 @@ def take_lock(descriptor: int, mode: int, seconds: float, obstacle: str) -> None
     def give_up(*_: object) -> NoReturn:
         raise CNIError(TRY_AGAIN_LATER, f"{obstacle}, for more than {seconds:.0f} s")
 
+    try:
+        fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+        return
+    except BlockingIOError:
+        pass
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])  # the caller may have blocked it
     previous = signal.signal(signal.SIGALRM, give_up)
     timer = signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))  # 0 would switch it off

@@ -183,5 +183,5 @@ def _print_help(plugin: Plugin) -> int:
     known = sys.argv[1:] == ["--help"]
     commands = ", ".join((*plugin.commands, "VERSION"))
     text = HELP.format(name=plugin.name, what=plugin.what, commands=commands)
-    print(text, end="", file=sys.stdout if known else sys.stderr)
+    print(text, end="", file=sys.stdout if known else sys.stderr, flush=True)
     return 0 if known else 2

@@ -474,6 +474,32 @@ def test_probing_changes_nothing(host: Host, there: bool) -> None:
     assert host.nft() == before
 
 
+def test_what_is_at_work_is_not_tried_again(mocker: MockerFixture) -> None:
+    made = ensure_all("c2", 6, 8080)
+    commit = mocker.patch.object(Nftables, "commit")
+    for each in made:
+        probe_rules(each)
+    commit.assert_not_called()
+
+
+@pytest.mark.parametrize("chain", [CHAIN4, "postrouting"])
+def test_a_chain_that_somebody_emptied_has_its_rules_again_after_the_next_add(host: Host, chain: str) -> None:
+    ensure_rules(masquerading(attachment("c1")))
+    before = content(host)
+    host.run("nft", "flush", "chain", "inet", "pycni", chain)
+    ensure_rules(masquerading(attachment("c2"), address(6)))
+    delete_own_rules("mynet/c2/eth0")
+    assert content(host) == before
+
+
+def test_where_the_rules_stand_only_elements_are_sent(mocker: MockerFixture) -> None:
+    ensure_rules(masquerading(attachment("c1")))
+    commit = mocker.spy(Nftables, "commit")
+    ensure_rules(masquerading(attachment("c2"), address(6)))
+    [[_, sent]] = [call.args for call in commit.call_args_list]
+    assert [message.kind & 0xFF for message in sent] == [12]  # NFT_MSG_NEWSETELEM
+
+
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [(errno.EPERM, "run the plugin as root"), (errno.EOPNOTSUPP, "this kernel lacks a part of nf_tables")],

@@ -117,6 +117,12 @@ PEER = Kind(lambda values: bytes(_IFINFOMSG) + LINK.pack(values), bytes, NESTED)
 LINK_DATA = {
     "bridge": Table(IFLA_BR_VLAN_FILTERING=(7, U8)),
     "veth": Table(VETH_INFO_PEER=(1, PEER)),
+    "vxlan": Table(
+        IFLA_VXLAN_LINK=(3, U32),
+        IFLA_VXLAN_LOCAL=(4, ADDRESS),
+        IFLA_VXLAN_PORT=(15, BE16),
+        IFLA_VXLAN_LOCAL6=(17, ADDRESS),
+    ),
 }
 IFA = Table(IFA_ADDRESS=(1, ADDRESS), IFA_LOCAL=(2, ADDRESS), IFA_BROADCAST=(4, ADDRESS), IFA_FLAGS=(8, U32))
 RTA = Table(
@@ -124,6 +130,8 @@ RTA = Table(
     RTA_OIF=(4, U32),
     RTA_GATEWAY=(5, ADDRESS),
     RTA_PRIORITY=(6, U32),
+    RTA_PREFSRC=(7, ADDRESS),
     RTA_METRICS=(8, nested(Table(RTAX_MTU=(2, U32), RTAX_ADVMSS=(8, U32)))),
     RTA_TABLE=(15, U32),
 )
+NDA = Table(NDA_DST=(1, ADDRESS), NDA_LLADDR=(2, MAC), NDA_IFINDEX=(8, U32))

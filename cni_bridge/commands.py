@@ -60,7 +60,7 @@ def add(request: Request) -> dict[str, Any]:
             for rules in list_filters(config, attachment, addresses, interfaces[2].mac):
                 ruleset.ensure_rules(rules)
             wiring.go_live(host, inside, namespace, config, plan, attachment)
-            interfaces += wiring.configure_gateway(host, config, plan)
+            interfaces += wiring.configure_host(host, config, plan)
             keep_result()
     return result_to_json(make_result(plan, interfaces).after(config.previous), request.version)
 

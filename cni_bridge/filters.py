@@ -6,6 +6,7 @@ from cni_protocol.lean import Sequence
 from . import masquerade, portmap, spoofcheck
 from .attachment import Attachment
 from .config import BridgeConfig
+from .nodes import list_untranslated
 from .rules import BRIDGE, INET, Map, Rules
 
 # Every map that elements of an attachment may be in, by the family of its table.
@@ -19,7 +20,7 @@ def list_filters(config: BridgeConfig, attachment: Attachment, addresses: Sequen
     """The rules for a container with these addresses (and their subnets) and this MAC."""
     filters = []
     if config.ip_masq and addresses:
-        filters.append(masquerade.make_rules(attachment, addresses))
+        filters.append(masquerade.make_rules(attachment, addresses, list_untranslated(config.peers or ())))
     if config.port_mappings and addresses:
         filters.append(portmap.make_rules(attachment, config.port_mappings, addresses))
     if config.spoof_check and mac:

@@ -44,7 +44,7 @@ class Kernel:
 
     def __init__(self) -> None:
         """Speak to the namespace that the process is in."""
-        with _refusals("netlink cannot be used"):
+        with refusals("netlink cannot be used"):
             self._socket = NetlinkSocket(ROUTE)
 
     def __enter__(self) -> Self:
@@ -69,7 +69,7 @@ class Kernel:
         return link
 
     def _find_link(self, attributes: Attributes, ifindex: int) -> Link | None:
-        with _refusals("interfaces cannot be read"):
+        with refusals("interfaces cannot be read"):
             try:
                 replies = self._socket.send([link_message(_GETLINK, ACK, attributes, ifindex=ifindex)])
             except NetlinkError as error:
@@ -81,13 +81,13 @@ class Kernel:
     def list_ports(self, bridge: Link) -> list[Link]:
         """The ports of a bridge."""
         request = link_message(_GETLINK, 0, [("IFLA_MASTER", bridge.ifindex)])
-        with _refusals(f"ports of bridge {bridge.name} cannot be read"):
+        with refusals(f"ports of bridge {bridge.name} cannot be read"):
             return [parse_link(reply) for reply in self._socket.dump(request.kind, request.body)]
 
     def list_links(self) -> list[Link]:
         """All interfaces."""
         request = link_message(_GETLINK, 0, [])
-        with _refusals("interfaces cannot be read"):
+        with refusals("interfaces cannot be read"):
             return [parse_link(reply) for reply in self._socket.dump(request.kind, request.body)]
 
     def probe_kind(self, kind: str) -> None:
@@ -96,7 +96,7 @@ class Kernel:
         An MTU of one byte is refused, but only after the kind was found (rtnl_newlink in net/core/rtnetlink.c).
         """
         request = link_message(_NEWLINK, CREATE | EXCL | ACK, [("IFLA_MTU", 1), link_info(kind)])
-        with _refusals(f"interfaces of kind {kind} cannot be made"):
+        with refusals(f"interfaces of kind {kind} cannot be made"):
             try:
                 self._socket.send([request])
             except NetlinkError as error:
@@ -111,7 +111,7 @@ class Kernel:
         attributes = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", _random_mac()), link_info("bridge")]
         if mtu:
             attributes.append(("IFLA_MTU", mtu))
-        with _refusals(f"bridge {name} cannot be created"):
+        with refusals(f"bridge {name} cannot be created"):
             try:
                 self._socket.send([link_message(_NEWLINK, CREATE | EXCL | ACK, attributes)])
             except NetlinkError as error:
@@ -135,7 +135,7 @@ class Kernel:
         """Have a bridge keep its ports' VLANs apart. Raises CNIError (code 100) naming what the kernel lacks."""
         from .vlans import filter_message
 
-        with _refusals(f"vlan: bridge {bridge.name} cannot filter VLANs (CONFIG_BRIDGE_VLAN_FILTERING of the kernel)"):
+        with refusals(f"vlan: bridge {bridge.name} cannot filter VLANs (CONFIG_BRIDGE_VLAN_FILTERING of the kernel)"):
             self._socket.send([filter_message(_NEWLINK, ACK, bridge)])
 
     def set_vlans(self, port: Link, vlans: Sequence[PortVlan]) -> None:
@@ -146,7 +146,7 @@ class Kernel:
         gone = [vlan for vlan in there if vlan.vid not in {wanted.vid for wanted in vlans}]
         messages = [vlan_message(_DELLINK, ACK, port.ifindex, [PortVlan(vlan.vid)]) for vlan in gone]
         messages += [vlan_message(_SETLINK, ACK, port.ifindex, [vlan]) for vlan in vlans]
-        with _refusals(
+        with refusals(
             f"vlan: port {port.name} cannot be put into its VLANs (CONFIG_BRIDGE_VLAN_FILTERING of the kernel)"
         ):
             self._socket.send(messages)
@@ -155,7 +155,7 @@ class Kernel:
         """The VLANs of a bridge port."""
         from .vlans import parse_vlans, vlan_query
 
-        with _refusals("VLANs of bridge ports cannot be read"):
+        with refusals("VLANs of bridge ports cannot be read"):
             found = [parse_vlans(reply) for reply in self._socket.dump(_GETLINK, vlan_query())]
         return sorted(vlan for ifindex, vlans in found if ifindex == port.ifindex for vlan in vlans)
 
@@ -172,12 +172,12 @@ class Kernel:
             link_message(_NEWLINK, CREATE | EXCL | ACK, [name, ("IFLA_MASTER", veth.bridge), pair, *common], up=True),
             link_message(_NEWLINK, ACK, [name, ("IFLA_IFALIAS", veth.owner), port]),
         ]
-        with _refusals(f"veth pair {veth.host_name} (host) and {veth.name} (container) cannot be created"):
+        with refusals(f"veth pair {veth.host_name} (host) and {veth.name} (container) cannot be created"):
             self._socket.send(messages)
 
     def delete_link(self, name: str) -> bool:
         """Remove an interface. Returns False when there is none of that name."""
-        with _refusals(f"interface {name} cannot be removed"):
+        with refusals(f"interface {name} cannot be removed"):
             try:
                 self._socket.send([link_message(_DELLINK, ACK, [("IFLA_IFNAME", name)])])
             except NetlinkError as error:
@@ -188,31 +188,36 @@ class Kernel:
 
     def set_up(self, link: Link) -> None:
         """Bring an interface up."""
-        with _refusals(f"interface {link.name} cannot be brought up"):
+        with refusals(f"interface {link.name} cannot be brought up"):
             self._socket.send([link_message(_NEWLINK, ACK, [], ifindex=link.ifindex, up=True)])
 
     def set_flags(self, link: Link, *, up: bool, promisc: bool) -> None:
         """Bring an interface up or down, and make it promiscuous or not, where it is not so already."""
         if (link.up, link.promisc) == (up, promisc):
             return
-        with _refusals(f"interface {link.name} cannot be set {'up' if up else 'down'}"):
+        with refusals(f"interface {link.name} cannot be set {'up' if up else 'down'}"):
             self._socket.send([link_message(_NEWLINK, ACK, [], ifindex=link.ifindex, up=up, promisc=promisc)])
 
     def set_mac(self, link: Link, mac: str) -> None:
         """Set the MAC of an interface; a bridge that had one by chance keeps this one from then on."""
-        with _refusals(f"the MAC of {link.name} cannot be set to {mac}"):
+        with refusals(f"the MAC of {link.name} cannot be set to {mac}"):
             self._socket.send([link_message(_NEWLINK, ACK, [("IFLA_ADDRESS", mac)], ifindex=link.ifindex)])
 
     def list_addresses(self, link: Link) -> list[Address]:
         """The addresses of an interface, those of the link-local scope too."""
-        with _refusals(f"addresses of {link.name} cannot be read"):
-            replies = self._socket.dump(_GETADDR, address_query(link))
+        with refusals(f"addresses of {link.name} cannot be read"):
+            replies = self._socket.dump(_GETADDR, address_query(link.ifindex))
         return [parse_address(reply) for reply in replies]
+
+    def list_all_addresses(self) -> list[Address]:
+        """The addresses of all interfaces."""
+        with refusals("addresses cannot be read"):
+            return [parse_address(reply) for reply in self._socket.dump(_GETADDR, address_query(0))]
 
     def add_address(self, link: Link, address: CIDR, *, detect_duplicates: bool = False) -> bool:
         """Give an interface an address, usable at once unless duplicates are to be detected. False when it has it."""
-        body = address_body(link, address, detect_duplicates=detect_duplicates)
-        with _refusals(f"address {address} cannot be given to {link.name}"):
+        body = address_body(link.ifindex, address, detect_duplicates=detect_duplicates)
+        with refusals(f"address {address} cannot be given to {link.name}"):
             try:
                 self._socket.send([Message(_NEWADDR, CREATE | EXCL | ACK, body)])
             except NetlinkError as error:
@@ -223,9 +228,9 @@ class Kernel:
 
     def delete_address(self, link: Link, address: CIDR) -> None:
         """Take an address away; one that is not there is fine."""
-        with _refusals(f"address {address} cannot be removed from {link.name}"):
+        with refusals(f"address {address} cannot be removed from {link.name}"):
             try:
-                self._socket.send([Message(_DELADDR, ACK, address_body(link, address))])
+                self._socket.send([Message(_DELADDR, ACK, address_body(link.ifindex, address))])
             except NetlinkError as error:
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.ENODEV):
                     raise
@@ -234,12 +239,12 @@ class Kernel:
         """Add routes through an interface, in order."""
         for route in routes:
             via = f" via {route.gw}" if route.gw else ""
-            with _refusals(f"route {route.dst}{via} cannot be added"):
+            with refusals(f"route {route.dst}{via} cannot be added"):
                 self._socket.send([Message(_NEWROUTE, CREATE | APPEND | ACK, route_body(link, route))])
 
     def list_routes(self, link: Link) -> list[Route]:
         """The unicast routes through an interface, of all tables."""
-        with _refusals("routes cannot be read"):
+        with refusals("routes cannot be read"):
             replies = [reply for version in (4, 6) for reply in self._dump_routes(link, version)]
         routes = [parse_route(reply, link) for reply in replies]
         return [route for route in routes if route is not None]
@@ -278,7 +283,7 @@ def _random_mac() -> str:
 
 
 @contextmanager
-def _refusals(what: str) -> Iterator[None]:
+def refusals(what: str) -> Iterator[None]:
     """Turn an OSError into the error that says what was being done, and what may help."""
     try:
         yield

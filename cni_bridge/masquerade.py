@@ -8,6 +8,7 @@
     chain masquerade-mynet-10.244.0.0/16 {
         ip daddr 10.244.0.0/16 return
         ip daddr 224.0.0.0/4 return
+        ip daddr 10.245.0.0/16 return               # pods of another node, and so on for every peer
         masquerade }
 
 A container is one element of a hash map, so a new connection costs the same with one container and with thousands.
@@ -24,11 +25,14 @@ MAPS = {version: Map(f"masquerade{version}", rules.ADDRESS[version], rules.VERDI
 _MULTICAST = {4: parse_cidr("224.0.0.0/4"), 6: parse_cidr("ff00::/8")}
 
 
-def make_rules(attachment: Attachment, addresses: Sequence[CIDR]) -> Rules:
-    """The rules that masquerade what these addresses (with their subnets) send out of their subnet."""
-    subnets = {address.network: _chain_of(attachment, address) for address in addresses}
+def make_rules(attachment: Attachment, addresses: Sequence[CIDR], inside: Sequence[CIDR] = ()) -> Rules:
+    """The rules that masquerade what these addresses (with their subnets) send out of their subnet, but not `inside`.
+
+    That is other nodes and their pods: who answers there has a way back.
+    """
+    subnets = {address.network: _chain_of(attachment, address, inside) for address in addresses}
     elements = tuple(
-        Element(MAPS[entry.version].name, entry.ip.packed, attachment.owner, chain=_chain_of(attachment, entry).name)
+        Element(MAPS[entry.version].name, entry.ip.packed, attachment.owner, chain=subnets[entry.network].name)
         for entry in addresses
     )
     return Rules(rules.INET, tuple(MAPS.values()), (_base_chain(), *subnets.values()), elements)
@@ -42,7 +46,7 @@ def _base_chain() -> Chain:
     return Chain("postrouting", look_ups, "nat", rules.POSTROUTING, rules.SOURCE_NAT)
 
 
-def _chain_of(attachment: Attachment, address: CIDR) -> Chain:
+def _chain_of(attachment: Attachment, address: CIDR, inside: Sequence[CIDR]) -> Chain:
     """The chain for the addresses of one subnet of a network; nft(8) takes no colon in a name."""
     name = f"masquerade-{shortened(attachment.network)}-{address.network}".replace(":", "_")
     stay = tuple(
@@ -51,6 +55,7 @@ def _chain_of(attachment: Attachment, address: CIDR) -> Chain:
             *rules.match_network(network),
             rules.leave_chain(),
         ]
-        for network in (address.network, _MULTICAST[address.version])
+        for network in (address.network, _MULTICAST[address.version], *inside)
+        if network.version == address.version
     )
     return Chain(name, (*stay, [rules.masquerade()]))

@@ -1,9 +1,9 @@
 """The one importer of pyroute2: its netlink message classes, and nothing else of it.
 
-What every ADD sends is encoded in attributes.py; pyroute2 is for what only some networks have (VLANs). `import
-pyroute2` loads some 370 modules (asyncio, ssl, sqlite3, ...), and so does any of its submodules, since the package's
-`__init__` runs first. So this module puts an empty package of the same name in place first; the message classes below
-it need no more than that. Whoever has imported the real pyroute2 before keeps it.
+What every ADD sends is encoded in attributes.py; pyroute2 is for what only some networks have (VLANs, overlays).
+`import pyroute2` loads some 370 modules (asyncio, ssl, sqlite3, ...), and so does any of its submodules, since the
+package's `__init__` runs first. So this module puts an empty package of the same name in place first; the message
+classes below it need no more than that. Whoever has imported the real pyroute2 before keeps it.
 
 Must not: open a socket, or know what a message is for.
 """
@@ -27,5 +27,6 @@ if "pyroute2" not in sys.modules:
     _bare_package("pyroute2")
 
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
-__all__ = ["ifinfmsg"]
+__all__ = ["ifinfmsg", "ndmsg"]

@@ -9,13 +9,14 @@ Must not: know what a link, a route or a rule is; decide anything.
 import os
 import struct
 
-from cni_protocol.lean import Iterator, NamedTuple, Sequence, socket
+from cni_protocol.lean import Iterator, NamedTuple, Self, Sequence, socket
 
 ROUTE = 0  # NETLINK_ROUTE
 NETFILTER = 12  # NETLINK_NETFILTER
 
 REQUEST = 0x1  # NLM_F_REQUEST
 ACK = 0x4
+REPLACE = 0x100
 EXCL = 0x200
 CREATE = 0x400
 APPEND = 0x800
@@ -69,6 +70,12 @@ class NetlinkSocket:
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         if protocol == ROUTE:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the socket."""

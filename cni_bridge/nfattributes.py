@@ -99,14 +99,13 @@ def _pack_expression(expression: tuple[str, Sequence[tuple[str, Any]]]) -> bytes
     return _EXPRESSION.pack([("NFTA_EXPR_NAME", name), *data])
 
 
-# What comes back of an expression is its name; to tell rules apart that is enough.
+# What comes back of an expression is its name alone.
+EXPRESSIONS = _list_of(Kind(_pack_expression, lambda data: _EXPRESSION.unpack(data)["NFTA_EXPR_NAME"]))
 RULE = Table(
     NFTA_RULE_TABLE=(1, TEXT),
     NFTA_RULE_CHAIN=(2, TEXT),
-    NFTA_RULE_EXPRESSIONS=(
-        4,
-        _list_of(Kind(_pack_expression, lambda data: _EXPRESSION.unpack(data)["NFTA_EXPR_NAME"])),
-    ),
+    NFTA_RULE_EXPRESSIONS=(4, EXPRESSIONS),
+    NFTA_RULE_USERDATA=(7, RAW),
 )
 
 

@@ -9,7 +9,7 @@ import errno
 import struct
 import sys
 
-from cni_protocol.lean import Any, Iterator, Sequence
+from cni_protocol.lean import Any, Iterator, Sequence, sha256
 
 from . import nfattributes, rules
 from .attributes import Table
@@ -27,7 +27,7 @@ _BATCH_GENID = 1  # NFNL_BATCH_GENID
 _JUMP = -3  # NFT_JUMP
 _SET_MAP = 0x8  # NFT_SET_MAP
 _KEY_BYTE_ORDER, _HOST_ENDIAN = 0, 1  # NFTNL_UDATA_SET_KEYBYTEORDER; BYTEORDER_HOST_ENDIAN of nft(8)
-_COMMENT = 0  # NFTNL_UDATA_SET_ELEM_COMMENT
+_COMMENT = 0  # NFTNL_UDATA_SET_ELEM_COMMENT, NFTNL_UDATA_RULE_COMMENT
 _HEAD = struct.Struct("!BBH")  # nfgenmsg: family, version, resource id
 
 
@@ -101,7 +101,8 @@ class Nftables:
         place = [("NFTA_RULE_TABLE", TABLE), ("NFTA_RULE_CHAIN", chain.name)]
         yield self._message(_DELRULE, 0, nfattributes.RULE, place)
         for rule in chain.rules:
-            body = [*place, ("NFTA_RULE_EXPRESSIONS", rule)]
+            mark = nfattributes.pack_user_data(_COMMENT, digest_of(rule).encode() + b"\0")
+            body = [*place, ("NFTA_RULE_EXPRESSIONS", rule), ("NFTA_RULE_USERDATA", mark)]
             yield self._message(_NEWRULE, CREATE | APPEND, nfattributes.RULE, body)
 
     def add_element(self, element: Element) -> Message:
@@ -148,11 +149,12 @@ class Nftables:
             if chain["NFTA_CHAIN_TABLE"] == TABLE
         }
 
-    def list_rules(self, chain: str) -> list[list[str]]:
-        """The rules of a chain of our table, each as the names of its expressions."""
+    def list_rules(self, chain: str) -> list[tuple[list[str], str]]:
+        """The rules of a chain of our table, each as the names of its expressions and its comment."""
         place = [("NFTA_RULE_TABLE", TABLE), ("NFTA_RULE_CHAIN", chain)]
         replies = self._dump(self._message(_GETRULE, 0, nfattributes.RULE, place))
-        return [nfattributes.RULE.unpack(reply[_HEAD.size :])["NFTA_RULE_EXPRESSIONS"] for reply in replies]
+        found = [nfattributes.RULE.unpack(reply[_HEAD.size :]) for reply in replies]
+        return [(rule["NFTA_RULE_EXPRESSIONS"], _comment_of(rule.get("NFTA_RULE_USERDATA", b""))) for rule in found]
 
     def _elements(self, kind: int, flags: int, name: str, elements: list[Any]) -> Message:
         attributes: list[tuple[str, Any]] = [("NFTA_SET_ELEM_LIST_TABLE", TABLE), ("NFTA_SET_ELEM_LIST_SET", name)]
@@ -173,8 +175,13 @@ class Nftables:
 
 
 def expression_names(rule: rules.Rule) -> list[str]:
-    """A rule as list_rules shows it."""
+    """The names of a rule's expressions as list_rules shows them."""
     return [name for name, _ in rule]
+
+
+def digest_of(rule: rules.Rule) -> str:
+    """What our rules have as comment: another rule of the same expressions has another one."""
+    return "pycni " + sha256(nfattributes.EXPRESSIONS.pack(rule)).hexdigest()[:8]
 
 
 def _unless_absent(request: Any) -> list[bytes]:
@@ -202,11 +209,14 @@ def _parse_elements(body: bytes) -> list[Element]:
 
 def _parse_element(name: str, entry: Any) -> Element:
     data = entry.get("NFTA_SET_ELEM_DATA", {})
-    comment = nfattributes.unpack_user_data(entry.get("NFTA_SET_ELEM_USERDATA", b"")).get(_COMMENT, b"")
     return Element(
         map=name,
         key=entry["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"],
-        comment=comment.rstrip(b"\0").decode("utf-8", "replace"),
+        comment=_comment_of(entry.get("NFTA_SET_ELEM_USERDATA", b"")),
         data=data.get("NFTA_DATA_VALUE", b""),
         chain=data.get("NFTA_DATA_VERDICT", {}).get("NFTA_VERDICT_CHAIN", ""),
     )
+
+
+def _comment_of(user_data: bytes) -> str:
+    return nfattributes.unpack_user_data(user_data).get(_COMMENT, b"").rstrip(b"\0").decode("utf-8", "replace")

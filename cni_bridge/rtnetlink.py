@@ -79,19 +79,19 @@ def parse_link(body: bytes) -> Link:
     )
 
 
-def address_query(link: Link) -> bytes:
-    """The body of a dump request for the addresses of a link."""
-    return _ADDRESS_HEAD.pack(0, 0, 0, 0, link.ifindex)
+def address_query(ifindex: int) -> bytes:
+    """The body of a dump request for the addresses of a link, with 0 for those of all links."""
+    return _ADDRESS_HEAD.pack(0, 0, 0, 0, ifindex)
 
 
-def address_body(link: Link, address: CIDR, *, detect_duplicates: bool = False) -> bytes:
+def address_body(ifindex: int, address: CIDR, *, detect_duplicates: bool = False) -> bytes:
     """The body that adds or deletes an address; without duplicate detection it is usable at once (IFA_F_NODAD)."""
     attributes: Attributes = [("IFA_LOCAL", address.ip), ("IFA_ADDRESS", address.ip)]
     if address.version == 6 and not detect_duplicates:
         attributes.append(("IFA_FLAGS", _NODAD))
     elif address.version == 4 and address.prefix < 31:
         attributes.append(("IFA_BROADCAST", address.last))
-    return _ADDRESS_HEAD.pack(address.ip.family, address.prefix, 0, 0, link.ifindex) + IFA.pack(attributes)
+    return _ADDRESS_HEAD.pack(address.ip.family, address.prefix, 0, 0, ifindex) + IFA.pack(attributes)
 
 
 def parse_address(body: bytes) -> Address:

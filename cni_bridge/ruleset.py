@@ -13,7 +13,7 @@ from cni_protocol.lean import Callable, Iterator, Sequence, contextmanager
 
 from .filters import ALL_MAPS
 from .netlink import Message, NetlinkError
-from .nftables import TABLE, Nftables, expression_names
+from .nftables import TABLE, Nftables, digest_of, expression_names
 from .portmap import LOOPBACK_TARGETS, loopback_targets, udp_ports, udp_targets
 from .rules import INET, Element, Map, Rules
 
@@ -76,7 +76,7 @@ def find_missing(wanted: Rules) -> list[str]:
     problems = []
     with _table(wanted.family, "packet filter rules cannot be read") as nft:
         for chain in wanted.chains:
-            if nft.list_rules(chain.name) != [expression_names(rule) for rule in chain.rules]:
+            if [names for names, _ in nft.list_rules(chain.name)] != [expression_names(rule) for rule in chain.rules]:
                 problems.append(f"chain {chain.name} of nftables table {TABLE} lacks its rules")
         for element in wanted.elements:
             if nft.find_element(element) != element._replace(claim=""):
@@ -104,7 +104,8 @@ def probe_rules(wanted: Rules) -> None:
 def _stands(nft: Nftables, wanted: Rules) -> bool:
     """Whether every chain has its rules already; a map that is missing shows when an element is put into it."""
     return all(
-        nft.list_rules(chain.name) == [expression_names(rule) for rule in chain.rules] for chain in wanted.chains
+        nft.list_rules(chain.name) == [(expression_names(rule), digest_of(rule)) for rule in chain.rules]
+        for chain in wanted.chains
     )
 
 

@@ -1,5 +1,7 @@
 """STATUS: whether ADD could work, found out without changing anything. Source: SPEC.md, section "STATUS"."""
 
+import sys
+
 from cni_protocol.address import parse_cidr
 from cni_protocol.errors import NOT_AVAILABLE, NOT_AVAILABLE_LIMITED, CNIError
 
@@ -9,6 +11,7 @@ from .kernel import Kernel
 from .plan import gateway_interface
 from .rules import Rules
 from .ruleset import probe_rules
+from .wiring import find_missing_ways
 
 _LINK_LOCAL = parse_cidr("fe80::/10")  # every interface that is up has one, without being an IPv6 gateway
 
@@ -17,7 +20,8 @@ def require_ready(config: BridgeConfig, trial: list[Rules]) -> None:
     """Raise CNIError when the host could not serve an ADD; `trial` are rules as an ADD would set them.
 
     Code 50 where a part of the kernel is missing or the bridge's name is taken, 51 where running containers suffer too:
-    the bridge is there and down, or forwarding was switched off under its gateway addresses.
+    the bridge is there and down, forwarding was switched off under its gateway addresses, a way to another node is
+    missing, or bridge netfilter is off and required.
     """
     with Kernel() as host:
         try:
@@ -32,17 +36,21 @@ def require_ready(config: BridgeConfig, trial: list[Rules]) -> None:
         except CNIError as error:
             raise CNIError(NOT_AVAILABLE, error.msg) from None
         if bridge is None:
+            _require_working(config, True, set(), [])
             return
         gateway = host.find_link(gateway_interface(config))
         addresses = [entry.cidr for entry in host.list_addresses(gateway)] if gateway is not None else []
-        _require_working(config, bridge.up, {cidr.version for cidr in addresses if cidr.ip not in _LINK_LOCAL})
+        versions = {cidr.version for cidr in addresses if cidr.ip not in _LINK_LOCAL}
+        missing = find_missing_ways(host, config) if host.list_ports(bridge) else []
+        _require_working(config, bridge.up, versions, missing)
 
 
-def _require_working(config: BridgeConfig, up: bool, versions: set[int]) -> None:
-    problems = []
+def _require_working(config: BridgeConfig, up: bool, versions: set[int], missing: list[str]) -> None:
+    problems = [f"{way} (the next ADD puts that right)" for way in missing]
     if not up:
         problems.append(f"bridge {config.bridge} is down (`ip link set {config.bridge} up`)")
     if config.is_gateway:
+        problems += _bridge_filter_problems(config, versions)
         off = sorted(version for version in versions if not sysctl.is_forwarding(version))
         problems += [
             f"forwarding of IPv{version} is off, and bridge {config.bridge} is a gateway "
@@ -51,3 +59,23 @@ def _require_working(config: BridgeConfig, up: bool, versions: set[int]) -> None
         ]
     if problems:
         raise CNIError(NOT_AVAILABLE_LIMITED, "; ".join(problems))
+
+
+def _bridge_filter_problems(config: BridgeConfig, versions: set[int]) -> list[str]:
+    """What keeps services from pods of one node among each other; only said on stderr unless it is required.
+
+    What a pod sends to a service address is translated by the packet filter, and the answer of a pod on the same bridge
+    goes back across the bridge: untranslated, unless bridged packets pass the packet filter too
+    (net.bridge.bridge-nf-call-iptables, Documentation/networking/ip-sysctl in the kernel).
+    """
+    off = sorted(version for version in versions or {4} if not sysctl.filters_bridged(version))
+    problems = [
+        f"bridged IPv{version} packets pass no packet filter: services between pods of this node do not answer "
+        f"(`modprobe br_netfilter; sysctl -w {sysctl.bridged_key(version)}=1`)"
+        for version in off
+    ]
+    if config.require_filter:
+        return problems
+    for problem in problems:
+        print(f"cni-bridge: {problem}", file=sys.stderr)
+    return []

@@ -6,6 +6,7 @@ from cni_protocol.errors import KERNEL_REFUSED, CNIError
 
 _ROOT = "/proc/sys/net"
 _BYTES = 64  # more than a number has
+_BRIDGED = {4: "bridge/bridge-nf-call-iptables", 6: "bridge/bridge-nf-call-ip6tables"}
 _FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
 
 
@@ -65,6 +66,24 @@ def own_routes(name: str, *, ipv6: bool) -> None:
         if ipv6:
             _write(f"ipv6/conf/{name}/disable_ipv6", "0")
             _write(f"ipv6/conf/{name}/keep_addr_on_down", "1")
+
+
+def accept_other_ways_back(name: str) -> None:
+    """Take packets from an interface that the way back to their source does not lead to.
+
+    What a node sends to a pod of another node may go through the overlay one way and around it the other.
+    """
+    _write(f"ipv4/conf/{name}/rp_filter", "2")
+
+
+def filters_bridged(version: int) -> bool:
+    """Whether packets that cross a bridge pass the packet filter of an IP version (module br_netfilter)."""
+    return _read(_BRIDGED[version]) == "1"
+
+
+def bridged_key(version: int) -> str:
+    """The sysctl that has bridged packets filtered, as sysctl(8) names it."""
+    return f"net/{_BRIDGED[version]}".replace("/", ".")
 
 
 def _read(name: str) -> str:

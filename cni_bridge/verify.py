@@ -25,7 +25,8 @@ class Expected(NamedTuple):
 class Observed(NamedTuple):
     """What the kernel holds: links (None where there is none), what the container's and the gateway's one have.
 
-    `vlans` are those of the port, `missing_rules` the differences that ruleset.find_missing saw.
+    `vlans` are those of the port, `missing_rules` the differences that ruleset.find_missing saw,
+    `missing_ways` those that nodewiring.find_missing saw.
     """
 
     bridge: Link | None
@@ -36,6 +37,7 @@ class Observed(NamedTuple):
     gateways: list[CIDR]
     vlans: tuple[PortVlan, ...]
     missing_rules: list[str]
+    missing_ways: list[str]
 
 
 def make_expected(previous: Result, ifname: str, netns: str) -> Expected:
@@ -74,7 +76,9 @@ def find_differences(config: BridgeConfig, attachment: Attachment, expected: Exp
             for route in expected.routes
             if not any(_is_same_route(route, there) for there in observed.routes)
         ]
-    return differences + _gateway_differences(config, expected, observed) + observed.missing_rules
+    return (
+        differences + _gateway_differences(config, expected, observed) + observed.missing_rules + observed.missing_ways
+    )
 
 
 def _link_differences(config: BridgeConfig, attachment: Attachment, observed: Observed) -> list[str]:

@@ -42,6 +42,10 @@ def connect(host: Kernel, namespace: Namespace, config: BridgeConfig, attachment
     """
     with host_lock():
         _require_no_host_end(host, attachment)  # again: undoing must not take a pair that a twin of this ADD made
+        if config.overlay is not None:
+            from .nodewiring import ensure_overlay
+
+            config = ensure_overlay(host, config, undo)
         bridge = _ensure_bridge(host, config, undo)
         undo.on_failure(host.delete_link, attachment.host_name)
         host.create_veth(
@@ -91,37 +95,47 @@ def configure_container(inside: Kernel, namespace: Namespace, config: BridgeConf
     inside.add_routes(link, plan.programmed)
 
 
-def configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan) -> tuple[Interface, ...]:
-    """The gateway addresses on the bridge, and forwarding. Returns the interface made for them in a VLAN, if any.
+def configure_host(host: Kernel, config: BridgeConfig, plan: Plan) -> tuple[Interface, ...]:
+    """The gateway addresses on the bridge, forwarding, and the ways to other nodes.
 
-    The last step of ADD, done or undone under the host's lock: nobody comes to rely on an address that goes again.
-    Raises CNIError (code 7) when other addresses are in the way.
+    Returns the interface made for the gateway in a VLAN, if any. The last step of ADD, done or undone under the host's
+    lock: nobody comes to rely on an address that goes again. Raises CNIError (code 7) when other addresses are in the
+    way, or the gateway of a route is out of reach.
     """
-    if not plan.gateways:
+    if not plan.gateways and config.peers is None:
         return ()
     with host_lock(), Undo() as undo:
-        link = _ensure_gateway_interface(host, config, undo)
-        present = [entry.cidr for entry in host.list_addresses(link)]
-        for gateway in plan.gateways:
-            if gateway in present:
-                continue
-            for other in _in_the_way(gateway, present, plan):
-                if not config.force_address:
-                    raise CNIError(
-                        INVALID_CONFIG,
-                        f"bridge {link.name} has address {other}, and this network wants {gateway} there; use another "
-                        'bridge, or set "forceAddress": true to replace it',
-                    )
-                undo.on_failure(host.add_address, link, other)
-                host.delete_address(link, other)
-            sysctl.own_routes(link.name, ipv6=gateway.version == 6)
-            undo.on_failure(host.delete_address, link, gateway)
-            host.add_address(link, gateway)
-            host.set_mac(link, link.mac)  # keeps it: a bridge without a MAC of its own has that of its lowest port
-        for version in {gateway.version for gateway in plan.gateways}:
-            sysctl.ensure_forwarding(version)
-        if config.port_mappings:  # the host's 127.0.0.1 may lead here; portmap.py guards the other way
-            sysctl.route_loopback(link.name, on=True)
+        made = _configure_gateway(host, config, plan, undo) if plan.gateways else ()
+        if config.peers is not None:
+            from .nodewiring import ensure_ways
+
+            ensure_ways(host, config, undo)
+    return made
+
+
+def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Undo) -> tuple[Interface, ...]:
+    link = _ensure_gateway_interface(host, config, undo)
+    present = [entry.cidr for entry in host.list_addresses(link)]
+    for gateway in plan.gateways:
+        if gateway in present:
+            continue
+        for other in _in_the_way(gateway, present, plan):
+            if not config.force_address:
+                raise CNIError(
+                    INVALID_CONFIG,
+                    f"bridge {link.name} has address {other}, and this network wants {gateway} there; use another "
+                    'bridge, or set "forceAddress": true to replace it',
+                )
+            undo.on_failure(host.add_address, link, other)
+            host.delete_address(link, other)
+        sysctl.own_routes(link.name, ipv6=gateway.version == 6)
+        undo.on_failure(host.delete_address, link, gateway)
+        host.add_address(link, gateway)
+        host.set_mac(link, link.mac)  # keeps it: a bridge without a MAC of its own has that of its lowest port
+    for version in {gateway.version for gateway in plan.gateways}:
+        sysctl.ensure_forwarding(version)
+    if config.port_mappings:  # the host's 127.0.0.1 may lead here; portmap.py guards the other way
+        sysctl.route_loopback(link.name, on=True)
     return (Interface(link.name, link.mac, link.mtu),) if config.vlan else ()
 
 
@@ -235,7 +249,17 @@ def observe(
         gateways=_cidrs(host, gateway),
         vlans=tuple(host.list_vlans(port)) if port is not None and config.wants_vlans else (),
         missing_rules=missing_rules,
+        missing_ways=find_missing_ways(host, config),
     )
+
+
+def find_missing_ways(host: Kernel, config: BridgeConfig) -> list[str]:
+    """What of the ways to other nodes is not there, in words; nothing where the configuration names none."""
+    if config.peers is None:
+        return []
+    from .nodewiring import find_missing
+
+    return find_missing(host, config)
 
 
 def _require_no_host_end(host: Kernel, attachment: Attachment) -> None:

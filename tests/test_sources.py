@@ -36,6 +36,9 @@ PURE = (
     "cni_bridge/portmap.py",
     "cni_bridge/spoofcheck.py",
     "cni_bridge/filters.py",
+    "cni_bridge/nodes.py",
+    "cni_bridge/attributes.py",
+    "cni_bridge/nfattributes.py",
 )
 IMPURE_STDLIB = {
     *("asyncio", "ctypes", "fcntl", "glob", "io", "multiprocessing", "os", "pathlib", "select", "shutil"),
@@ -44,7 +47,10 @@ IMPURE_STDLIB = {
 PURE_OF_OURS = {
     *(f"cni_protocol.{name}" for name in ("address", "errors", "lean", "result", "version")),
     *("cni_bridge.config", "cni_bridge.links", "cni_bridge.plan", "cni_ipam.ranges"),
-    *(f"cni_bridge.{name}" for name in ("attachment", "rules", "masquerade", "portmap", "spoofcheck")),
+    *(
+        f"cni_bridge.{name}"
+        for name in ("attachment", "attributes", "rules", "masquerade", "nodes", "portmap", "spoofcheck")
+    ),
 }
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef

@@ -113,7 +113,7 @@ STEPS = [
     (Kernel, "add_address", "before", 2),
     (Kernel, "add_routes", "before", 1),
     (wiring, "configure_container", "after", 1),
-    (wiring, "configure_gateway", "before", 1),
+    (wiring, "configure_host", "before", 1),
     (Kernel, "add_address", "before", 3),
     (Kernel, "add_address", "after", 3),
     (Kernel, "add_address", "after", 4),
@@ -144,10 +144,10 @@ STEPS_WITH_FILTERS = [
     (conntrack, "forget_flows_from_port", "before", 1),
     (conntrack, "forget_flows_from_port", "after", 1),
     (wiring, "go_live", "before", 1),
-    (wiring, "configure_gateway", "before", 1),
+    (wiring, "configure_host", "before", 1),
     (sysctl, "route_loopback", "before", 1),
     (sysctl, "route_loopback", "after", 1),
-    (wiring, "configure_gateway", "after", 1),
+    (wiring, "configure_host", "after", 1),
 ]
 
 
@@ -307,7 +307,7 @@ def test_bad_input_leaves_the_host_as_it_was(
     assert runtime.state("c1") == before
 
 
-@pytest.mark.parametrize("step", ["configure_container", "go_live", "configure_gateway"])
+@pytest.mark.parametrize("step", ["configure_container", "go_live", "configure_host"])
 def test_a_failing_add_keeps_what_another_container_came_to_use(
     runtime: Runtime, mocker: MockerFixture, step: str
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from cni_bridge import rules
 from cni_bridge.netlink import Message, NetlinkError
-from cni_bridge.nftables import Nftables, expression_names
+from cni_bridge.nftables import Nftables, digest_of, expression_names
 from cni_bridge.rules import Chain, Element, Map, Rule
 from cni_protocol.address import parse_cidr
 from tests.host import Host
@@ -140,8 +140,8 @@ def test_rules_are_what_nft_reads_there(host: Host, nft: Nftables, network: str,
         "right": {"prefix": expected},
     }
     assert seen["expr"] == [{"match": match}, {"return": None}]
-    assert nft.list_rules("own") == [["meta", "cmp", "payload", "bitwise", "cmp", "immediate"]]
-    assert nft.list_rules("own") == [expression_names(rule)]
+    names = ["meta", "cmp", "payload", "bitwise", "cmp", "immediate"]
+    assert nft.list_rules("own") == [(names, digest_of(rule))] == [(expression_names(rule), digest_of(rule))]
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_vlans_are_asked_for_with_their_filter() -> None:
 
 @pytest.mark.parametrize(("detect", "expected"), [(False, struct.pack("=I", 2)), (True, None)])
 def test_duplicates_of_an_ipv6_address_are_looked_for_only_when_asked_for(detect: bool, expected: bytes | None) -> None:
-    body = address_body(LINK, parse_cidr("fd00::5/64"), detect_duplicates=detect)
+    body = address_body(7, parse_cidr("fd00::5/64"), detect_duplicates=detect)
     assert attributes(body[8:]).get(8) == expected
 
 
@@ -143,7 +143,7 @@ def test_the_state_of_an_address_is_read(flags: int, expected: tuple[bool, bool]
 )
 def test_an_address_message(text: str, family: int, extra: dict[int, Any]) -> None:
     address = parse_cidr(text)
-    body = address_body(LINK, address)
+    body = address_body(7, address)
     assert struct.unpack_from("=BBBBI", body) == (family, address.prefix, 0, 0, 7)
     expected = {1: address.ip.packed, 2: address.ip.packed}
     for kind, value in extra.items():

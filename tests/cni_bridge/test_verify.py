@@ -55,6 +55,7 @@ HEALTHY = Observed(
     gateways=[parse_cidr("10.1.0.1/16"), parse_cidr("fd00:1::1/64")],
     vlans=(),
     missing_rules=[],
+    missing_ways=[],
 )
 PREVIOUS = Result(
     interfaces=(Interface("cni0"), Interface("veth1"), Interface("eth0", "0a:58:0a:f4:00:02", 1400, NETNS)),

@@ -168,7 +168,7 @@ def test_the_gateway_address_is_on_the_bridge_and_forwarding_is_on(rooms: Rooms)
         rooms.host.run("sh", "-c", f"echo 0 > /proc/sys/net/{path}")
     plan = plan_of(config, "10.1.0.5/16", "fd00:1::5/64")
     for _ in range(2):
-        wiring.configure_gateway(rooms.outside, config, plan)
+        wiring.configure_host(rooms.outside, config, plan)
         assert rooms.host.addresses("cni0") == ["10.1.0.1/16", "fd00:1::1/64"]
     for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
         assert rooms.host.run("cat", f"/proc/sys/net/{path}").stdout == "1\n"
@@ -199,10 +199,10 @@ def test_an_address_in_the_way_is_an_error_or_gives_way(
     gateway = str(plan.gateways[0])
     if in_the_way and not force:
         with refused(7, f"bridge cni0 has address {present}, and this network wants {gateway} there"):
-            wiring.configure_gateway(rooms.outside, config, plan)
+            wiring.configure_host(rooms.outside, config, plan)
         assert rooms.host.addresses("cni0") == [present]
         return
-    wiring.configure_gateway(rooms.outside, config, plan)
+    wiring.configure_host(rooms.outside, config, plan)
     assert set(rooms.host.addresses("cni0")) == ({gateway} if in_the_way else {present, gateway})
 
 
@@ -223,14 +223,14 @@ def test_gateway_addresses_are_put_back_when_forwarding_fails(rooms: Rooms, mock
 
     mocker.patch.object(sysctl, "ensure_forwarding", fail)
     with refused(100, "no forwarding"):
-        wiring.configure_gateway(rooms.outside, config, plan_of(config, "10.1.0.5/16", "fd00:1::5/64"))
+        wiring.configure_host(rooms.outside, config, plan_of(config, "10.1.0.5/16", "fd00:1::5/64"))
     assert sorted(rooms.host.addresses("cni0")) == sorted(before)
 
 
 def test_a_network_without_gateway_leaves_bridge_and_forwarding_alone(rooms: Rooms) -> None:
     rooms.host.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")
     config = rooms.connect()
-    wiring.configure_gateway(rooms.outside, config, plan_of(config, "10.1.0.5/16"))
+    wiring.configure_host(rooms.outside, config, plan_of(config, "10.1.0.5/16"))
     assert rooms.host.addresses("cni0") == []
     assert rooms.host.run("cat", "/proc/sys/net/ipv4/ip_forward").stdout == "0\n"
 
@@ -334,7 +334,7 @@ def test_what_is_observed_is_what_stands_there(rooms: Rooms) -> None:
     config = rooms.connect(isGateway=True)
     plan = plan_of(config, "10.1.0.5/16")
     wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0")
-    wiring.configure_gateway(rooms.outside, config, plan)
+    wiring.configure_host(rooms.outside, config, plan)
     assert wait_until(lambda: rooms.outside.get_link(PORT).forwarding)
     seen = wiring.observe(rooms.outside, rooms.inside, config, ATTACHMENT, ["rule"])
     assert seen.bridge == rooms.outside.get_link("cni0")
@@ -348,7 +348,7 @@ def test_what_is_observed_is_what_stands_there(rooms: Rooms) -> None:
 
 def test_what_is_not_there_is_observed_as_nothing(rooms: Rooms) -> None:
     seen = wiring.observe(rooms.outside, rooms.inside, config_of(), ATTACHMENT, [])
-    assert seen == (None, None, None, [], [], [], (), [])
+    assert seen == (None, None, None, [], [], [], (), [], [])
 
 
 @pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
@@ -365,7 +365,7 @@ def test_a_failure_gives_an_unused_bridge_its_flags_and_mac_back(
     assert {"UP", "PROMISC"} <= set(bridge(rooms.host)["flags"])
     mocker.patch.object(sysctl, "ensure_forwarding", side_effect=CNIError(100, "no forwarding"))
     with refused(100, "no forwarding"):
-        wiring.configure_gateway(rooms.outside, config, plan_of(config, "10.1.0.5/16"))
+        wiring.configure_host(rooms.outside, config, plan_of(config, "10.1.0.5/16"))
     rooms.fail()
     after = bridge(rooms.host)
     assert {"UP", "PROMISC"} & set(after["flags"]) == {"UP", "PROMISC"} & set(before["flags"])
@@ -457,7 +457,7 @@ def test_the_gateway_of_a_vlan_is_an_interface_that_leads_into_it(rooms: Rooms, 
     config = rooms.connect(vlan=5, isGateway=True, mtu=1400)
     plan = plan_of(config, "10.1.0.5/16", "fd00:1::5/64")
     for _ in range(2):
-        [made] = wiring.configure_gateway(rooms.outside, config, plan)
+        [made] = wiring.configure_host(rooms.outside, config, plan)
         assert rooms.host.addresses("cni0") == []
         assert rooms.host.addresses("cni0.5") == ["10.1.0.1/16", "fd00:1::1/64"]
     own = bridge(rooms.host, "cni0.5")
@@ -478,12 +478,12 @@ def test_the_interface_into_a_vlan_goes_when_it_was_made_in_vain(
     config = rooms.connect(vlan=5, isGateway=True)
     plan = plan_of(config, "10.1.0.5/16")
     if there:
-        wiring.configure_gateway(rooms.outside, config, plan)
+        wiring.configure_host(rooms.outside, config, plan)
         rooms.host.run("ip", "address", "flush", "dev", "cni0.5")
     before = rooms.host.link_names()
     mocker.patch.object(sysctl, "ensure_forwarding", side_effect=CNIError(100, "no forwarding"))
     with refused(100, "no forwarding"):
-        wiring.configure_gateway(rooms.outside, config, plan)
+        wiring.configure_host(rooms.outside, config, plan)
     assert rooms.host.link_names() == before
     assert ("cni0.5" in before) is there
     assert not there or rooms.host.addresses("cni0.5") == []
@@ -496,7 +496,7 @@ def route_localnet(rooms: Rooms) -> bool:
 @pytest.mark.parametrize("on", [True, False], ids=["port mappings", "none"])
 def test_the_host_s_loopback_leads_to_the_bridge_with_port_mappings_only(rooms: Rooms, on: bool) -> None:
     config = rooms.connect(isGateway=True, runtimeConfig=PORTS if on else {})
-    wiring.configure_gateway(rooms.outside, config, plan_of(config, "10.1.0.5/16"))
+    wiring.configure_host(rooms.outside, config, plan_of(config, "10.1.0.5/16"))
     assert route_localnet(rooms) is on
 
 
@@ -509,7 +509,7 @@ def test_the_loopback_is_closed_when_no_mapping_leads_to_the_bridge(
     rooms: Rooms, targets: list[str], closed: bool
 ) -> None:
     config = rooms.connect(isGateway=True, runtimeConfig=PORTS)
-    wiring.configure_gateway(rooms.outside, config, plan_of(config, "10.1.0.5/16"))
+    wiring.configure_host(rooms.outside, config, plan_of(config, "10.1.0.5/16"))
     wiring.close_loopback(rooms.outside, config, lambda: {parse_ip(text) for text in targets})
     assert route_localnet(rooms) is not closed
 

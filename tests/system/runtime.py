@@ -73,15 +73,17 @@ def find_source(
     server: str | None,
     listening: tuple[str, int],
     target: tuple[str, int] | None = None,
+    *,
+    server_host: Host | None = None,
 ) -> str:
     """Connect over TCP from one container to another (None: the host itself), and send a word each way.
 
     The server listens at `listening`; the client asks for `target` (the same unless given). Returns the client's
-    address as the server sees it. Raises OSError when there is no connection.
+    address as the server sees it; the server may be on another host. Raises OSError when there is no connection.
     """
     target = target or listening
     family = socket.AF_INET6 if ":" in listening[0] else socket.AF_INET
-    with host.entered(server):
+    with (server_host or host).entered(server):
         listener = socket.create_server(listening, family=family)
     with listener:
         listener.settimeout(_CONNECT_BOUND)

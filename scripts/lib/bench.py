@@ -1,88 +1,149 @@
-"""The body of scripts/bench. usage: bench.py BIN_DIR REFERENCE_BIN_DIR [--rounds N | --quick]."""
+"""The body of scripts/bench: measures row by row, prints as it goes, and writes what it is asked to write."""
 
 import argparse
+import json
+import os
+import platform
+import subprocess
 import time
-from statistics import median
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import bench_document
+import bench_profile
+import bench_rows
 import sandbox
+from bench_attach import measure_burst, measure_memory, measure_plain, measure_seed, measure_small
+from bench_calls import Bench, Service, Side
+from bench_plot import draw
+from bench_profile import Part
+from bench_rows import Row
+from bench_store import Point, measure_full, measure_ipam
+from bench_traffic import measure_nat
 
-COMMANDS = ("ADD", "CHECK", "DEL", "VERSION")
-NETWORKS: dict[str, dict[str, Any]] = {
-    "seed": {"isGateway": True, "ipMasq": True},
-    "plain": {},
-}
+_ROUNDS = 20
+_PLACES = ["machine", "table", "parts"]  # in the document
 
 
-class Side(NamedTuple):
-    """One of the two that are compared: where its plugins are, and what they are called."""
+class Findings:
+    """All that was measured."""
 
-    name: str
-    bin_dir: str
-    bridge: str
-    ipam: str
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.points: list[Point] = []
+        self.parts: list[Part] = []
 
-    def config(self, network: str, subnet: str) -> dict[str, Any]:
-        """The network configuration for this side; both have a bridge and a subnet of their own."""
-        return {
-            "cniVersion": "1.0.0",
-            "name": f"{network}-{self.name}",
-            "type": self.bridge,
-            "bridge": f"{network}-{self.name}"[:15],
-            **NETWORKS[network],
-            "ipam": {"type": self.ipam, "subnet": subnet, "routes": [{"dst": "0.0.0.0/0"}]},
-        }
+    def add(self, rows: list[Row]) -> None:
+        """Take rows, and print them."""
+        self.rows += rows
+        for row in rows:
+            print(bench_rows.text_line(row), flush=True)
+
+    def take_ipam(self, found: tuple[list[Row], list[Point]]) -> None:
+        """Take the rows of the address plugins, and the curve that goes with them."""
+        self.add(found[0])
+        self.points = found[1]
+
+    def take_parts(self, parts: list[Part]) -> None:
+        """Take what calls consist of, and print it."""
+        self.parts = parts
+        print(f"\n{bench_profile.as_markdown(parts)}", flush=True)
+
+
+def _groups(bench: Bench, findings: Findings, lib_dir: str) -> dict[str, Callable[[], None]]:
+    """What --only can name, in the order of the table."""
+    return {
+        "seed": lambda: findings.add(measure_seed(bench)),
+        "plain": lambda: findings.add(measure_plain(bench)),
+        "small": lambda: findings.add(measure_small(bench)),
+        "ipam": lambda: findings.take_ipam(measure_ipam(bench)),
+        "full": lambda: findings.add(measure_full(bench)),
+        "burst": lambda: findings.add(measure_burst(bench)),
+        "nat": lambda: findings.add(measure_nat(bench)),
+        "memory": lambda: findings.add(measure_memory(bench)),
+        "profile": lambda: findings.take_parts(bench_profile.measure_profile(bench, lib_dir)),
+    }
+
+
+GROUPS = ("seed", "plain", "small", "ipam", "full", "burst", "nat", "memory", "profile")
 
 
 def main() -> None:
-    """Measure, and print a table for each network."""
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="medians of plugin calls, beside the reference")
-    parser.add_argument("bin_dir", help=argparse.SUPPRESS)
-    parser.add_argument("reference_bin_dir", help=argparse.SUPPRESS)
-    parser.add_argument("--rounds", type=int, default=20, help="calls of each command and plugin (20)")
-    parser.add_argument("--quick", action="store_true", help="2 rounds only")
-    options = parser.parse_args()
-    rounds = 2 if options.quick else options.rounds
-    if rounds < 1:
-        parser.error("--rounds must be 1 or more")
-    sides = (
-        Side("ours", options.bin_dir, "cni-bridge", "cni-ipam"),
-        Side("reference", options.reference_bin_dir, "bridge", "host-local"),
-    )
+    """Measure, and print a line for each row."""
+    options = _parse_options()
+    if options.document:
+        bench_document.check_markers(options.document, _PLACES)
+    version = _reference_version()  # before /var/lib is a private one
     sandbox.set_up()
-    for side in sides:
-        sandbox.add_container(side.name)
-    print(f"medians of {rounds} calls in ms, starting the process included; ratio: ours / reference\n")
-    print(f"{'network':9}{'command':9}{'ours':>9}{'reference':>11}{'ratio':>8}")
-    for i, network in enumerate(NETWORKS):
-        configs = {side: side.config(network, f"10.{100 + 2 * i + j}.0.0/16") for j, side in enumerate(sides)}
-        print_table(network, measure(configs, rounds))
+    ours = Side("ours", options.bin_dir, "cni-bridge", "cni-ipam")
+    reference = Side("reference", options.reference_bin_dir, "bridge", "host-local")
+    program = f"{options.lib_dir}/pycni-warm"
+    service = Service(program) if os.path.exists(program) else None
+    try:
+        bench = Bench(1 if options.quick else options.rounds, options.quick, ours, reference, service)
+        machine = _describe_machine(bench, version)
+        print(f"{machine}\n\n{bench_rows.text_head()}", flush=True)
+        findings = Findings()
+        began = time.monotonic()
+        groups = _groups(bench, findings, options.lib_dir)
+        for name in GROUPS:
+            if name in options.only:
+                groups[name]()
+        print(f"\nmeasured in {time.monotonic() - began:.0f} s", flush=True)
+    finally:
+        if service is not None:
+            service.stop()
+    _write(options, machine, findings)
 
 
-def measure(configs: dict[Side, dict[str, Any]], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Seconds by side and command. The sides take turns, so that both meet the machine in the same mood."""
-    times: dict[str, dict[str, list[float]]] = {side.name: {command: [] for command in COMMANDS} for side in configs}
-    for number in range(rounds + 1):
-        for side, config in configs.items():
-            previous: dict[str, Any] = {}
-            for command in COMMANDS:
-                begin = time.perf_counter()
-                reply = sandbox.call_plugin(command, {**config, **previous}, side.bin_dir, side.name)
-                spent = time.perf_counter() - begin
-                if reply.status != 0:
-                    raise SystemExit(f"{side.name} {command} failed: {reply.document}")
-                if command == "ADD":
-                    previous = {"prevResult": reply.document}
-                if number > 0:  # the first round warms the caches, and makes the bridge
-                    times[side.name][command].append(spent)
-    return times
+def _parse_options() -> Any:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description="how long the plugins take, beside Debian's containernetworking-plugins"
+    )
+    for hidden in ("bin_dir", "lib_dir", "reference_bin_dir"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=_ROUNDS, help=f"calls of each kind ({_ROUNDS})")
+    parser.add_argument("--quick", action="store_true", help="one round of small numbers, to see whether it runs")
+    parser.add_argument("--only", nargs="+", metavar="ROWS", choices=GROUPS, default=GROUPS, help=", ".join(GROUPS))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="write the plot of ADD and DEL there (of: ipam)")
+    parser.add_argument("--document", type=Path, metavar="FILE.md", help="put tables there, and the plot beside it")
+    options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error("--rounds must be 1 or more")
+    if options.document and set(options.only) != set(GROUPS):
+        parser.error("--document needs all rows; leave --only out")
+    if options.plot and "ipam" not in options.only:
+        parser.error("--plot draws what ipam measures; add it to --only")
+    return options
 
 
-def print_table(network: str, times: dict[str, dict[str, list[float]]]) -> None:
-    """A line for each command."""
-    for command in COMMANDS:
-        ours, reference = (1000 * median(times[name][command]) for name in ("ours", "reference"))
-        print(f"{network:9}{command:9}{ours:9.1f}{reference:11.1f}{ours / reference:8.2f}")
+def _reference_version() -> str:
+    query = ["dpkg-query", "--show", "--showformat", "${Version}", "containernetworking-plugins"]
+    return subprocess.run(query, capture_output=True, text=True, check=False).stdout or "of an unknown version"
+
+
+def _describe_machine(bench: Bench, version: str) -> str:
+    rounds = "quick mode: the numbers mean nothing" if bench.quick else f"medians of {bench.rounds} rounds"
+    return (
+        f"Linux {platform.release()} with {os.cpu_count()} CPUs, Python {platform.python_version()}, "
+        f"containernetworking-plugins {version}; {rounds}."
+    )
+
+
+def _write(options: Any, machine: str, findings: Findings) -> None:
+    if options.json:
+        rows = [row.as_json() for row in findings.rows]
+        points, parts = ([each._asdict() for each in found] for found in (findings.points, findings.parts))
+        document = {"machine": machine, "rows": rows, "curve": points, "profile": parts}
+        options.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    if options.plot:
+        options.plot.write_text(draw(findings.points), "utf-8")
+    if options.document:
+        table, parts_table = bench_rows.markdown(findings.rows), bench_profile.as_markdown(findings.parts)
+        contents = dict(zip(_PLACES, (f"{machine}\n", table, parts_table), strict=True))
+        bench_document.write_document(options.document, contents, draw(findings.points))
 
 
 if __name__ == "__main__":

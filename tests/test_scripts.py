@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -20,15 +21,25 @@ from cni_protocol.request import parse_request
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
+PERFORMANCE = (ROOT / "docs/performance.md").read_text("utf-8")
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/design.md",
+    "docs/performance.md",
     "docs/conformance.md",
     "docs/reliability.md",
 )
+MODES = ("cold", "warm")
 RUN_BOUND = 100  # seconds for a script
+BENCH_ROWS = (
+    *(f"{network}.{command}.{mode}" for network in ("seed", "plain") for command in ("ADD", "DEL") for mode in MODES),
+    *("plain.ADD.floor", "plain.DEL.floor", "small.VERSION", "small.STATUS", "small.GONE"),
+    *("small.interpreter", "small.true", "ipam.ADD", "ipam.DEL", "ipam.DEL again", "ipam.first"),
+    *("full.ipam", "full.network", *(f"burst.{part}.{mode}" for mode in MODES for part in ("both", "ADD", "DEL"))),
+    *("nat", "memory.ADD"),
+)
 
 # Every key that holds an object or a list, so that what is below is read too.
 RICH: dict[str, Any] = {
@@ -103,25 +114,94 @@ def test_demo_fails_with_a_plugin_that_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.kernel
-def test_bench_prints_every_command_for_both_networks(tmp_path: Path) -> None:
+def test_bench_measures_every_row_and_writes_what_it_is_asked_to(tmp_path: Path) -> None:
     before = machine_network()
-    result = run_script("scripts/bench", "--quick", env={**os.environ, "TMPDIR": str(tmp_path)})
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    figures, plot, page = tmp_path / "figures.json", tmp_path / "plot.svg", tmp_path / "page.md"
+    page.write_text(re.sub(r"(?s)(<!-- table: .*? -->).*?(<!-- end of table -->)", r"\1\nold\n\2", PERFORMANCE))
+    options = ("--json", str(figures), "--plot", str(plot), "--document", str(page))
+    result = run_script("scripts/bench", "--quick", *options, env={**os.environ, "TMPDIR": str(scratch)})
     assert result.returncode == 0, result.stdout + result.stderr
-    rows = re.findall(r"^(seed|plain) +(\w+) +([\d.]+) +([\d.]+) +([\d.]+)$", result.stdout, re.MULTILINE)
-    assert [row[:2] for row in rows] == [
-        (network, command) for network in ("seed", "plain") for command in ("ADD", "CHECK", "DEL", "VERSION")
-    ]
-    assert all(float(number) > 0 for row in rows for number in row[2:])
+    document = json.loads(figures.read_text())
+    check_figures(document)
+    for row in document["rows"]:
+        assert row["what"] in result.stdout
+    assert sorted(path.name for path in tmp_path.iterdir() if path != scratch) == sorted(
+        [figures.name, plot.name, page.name, "page.svg"]
+    )
+    check_page(page.read_text(), document)
+    assert plot.read_text() == (tmp_path / "page.svg").read_text()
+    check_plot(plot, document["curve"])
     assert machine_network() == before
-    assert left_behind(tmp_path) == []
+    assert left_behind(scratch) == []
+
+
+def check_figures(document: dict[str, Any]) -> None:
+    """Every row is there, and has a value that can be, and a verdict where it has a target."""
+    rows = {row["key"]: row for row in document["rows"]}
+    assert tuple(rows) == BENCH_ROWS
+    for key, row in rows.items():
+        if row["ours"] is None:
+            assert (key.rpartition(".")[2], row["result"]) == ("warm", "no service here")
+        else:
+            assert row["ours"] > 0
+            assert row["result"] in (("PASS", "FAIL") if row["target"] else ("",))
+    assert {point["side"] for point in document["curve"]} == {"ours", "reference"}
+    calls = [part["call"] for part in document["profile"]]
+    subjects = ("cni-ipam", "cni-bridge", "cni-bridge, ipMasq")
+    assert calls == [f"{command}, {name}" for name in subjects for command in ("VERSION", "ADD", "DEL")]
+    assert all(part["modules"] > 0 and part["whole"] > part["interpreter"] > 0 for part in document["profile"])
+
+
+def check_page(text: str, document: dict[str, Any]) -> None:
+    """The figures stand between the markers, and the words around them are as they were."""
+    assert document["machine"] in text
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(lines) == len(document["rows"]) + len(document["profile"]) + 2
+    assert "\nold\n" not in text
+    assert words_of(text) == words_of(PERFORMANCE)
+
+
+def words_of(page: str) -> list[str]:
+    return re.split(r"(?s)-->\n.*?<!-- end", page)
+
+
+def check_plot(path: Path, curve: list[dict[str, Any]]) -> None:
+    """Well-formed, and a line for each command of each side, through all its points."""
+    root = ElementTree.parse(path).getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    lines = root.findall("{http://www.w3.org/2000/svg}polyline")
+    assert sorted(line.attrib["class"] for line in lines) == [
+        f"line {side} {command}" for side in ("ours", "reference") for command in ("ADD", "DEL")
+    ]
+    for line in lines:
+        assert 2 * len(line.attrib["points"].split()) == len(curve)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--rounds", "0"), "1 or more"),
+        (("--document", "README.md", "--only", "seed"), "needs all rows"),
+        (("--document", "README.md"), "no markers for: machine, table, parts"),
+        (("--plot", "plot.svg", "--only", "nat"), "draws what ipam measures"),
+        (("--only", "seeds"), "invalid choice"),
+    ],
+    ids=["no rounds", "a part of the document", "a document without markers", "a plot of nothing", "unknown rows"],
+)
+def test_bench_refuses_what_cannot_be_before_it_measures(options: tuple[str, ...], complaint: str) -> None:
+    result = run_script("/usr/bin/python3", "-B", "scripts/lib/bench.py", "/bin", "/lib", "/reference", *options)
+    assert result.returncode != 0
+    assert complaint in result.stderr
 
 
 @pytest.mark.kernel
 def test_demo_and_bench_bodies_refuse_to_work_on_the_machine_itself() -> None:
-    for body in ("demo.py", "bench.py"):
-        result = run_script("/usr/bin/python3", f"scripts/lib/{body}", "/nonexistent", "/nonexistent")
+    for body, places in (("demo.py", ["/nonexistent", "conf/10-mynet.conflist"]), ("bench.py", ["/nonexistent"] * 3)):
+        result = run_script("/usr/bin/python3", f"scripts/lib/{body}", *places)
         assert result.returncode != 0
-    assert "namespaces of the caller" in result.stderr
+        assert "namespaces of the caller" in result.stderr
 
 
 @pytest.mark.parametrize("script", ["test", "demo", "bench", "faults", "conformance"])

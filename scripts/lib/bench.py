@@ -51,7 +51,7 @@ class Findings:
         print(f"\n{bench_profile.as_markdown(parts)}", flush=True)
 
 
-def _groups(bench: Bench, findings: Findings, lib_dir: str) -> dict[str, Callable[[], None]]:
+def _groups(bench: Bench, findings: Findings, code: str) -> dict[str, Callable[[], None]]:
     """What --only can name, in the order of the table."""
     return {
         "seed": lambda: findings.add(measure_seed(bench)),
@@ -62,7 +62,7 @@ def _groups(bench: Bench, findings: Findings, lib_dir: str) -> dict[str, Callabl
         "burst": lambda: findings.add(measure_burst(bench)),
         "nat": lambda: findings.add(measure_nat(bench)),
         "memory": lambda: findings.add(measure_memory(bench)),
-        "profile": lambda: findings.take_parts(bench_profile.measure_profile(bench, lib_dir)),
+        "profile": lambda: findings.take_parts(bench_profile.measure_profile(bench, code)),
     }
 
 
@@ -71,6 +71,7 @@ GROUPS = ("seed", "plain", "small", "ipam", "full", "burst", "nat", "memory", "p
 
 def main() -> None:
     """Measure, and print a line for each row."""
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the service leaves calls with further open files to themselves
     options = _parse_options()
     if options.document:
         bench_document.check_markers(options.document, _PLACES)
@@ -78,19 +79,19 @@ def main() -> None:
     sandbox.set_up()
     ours = Side("ours", options.bin_dir, "cni-bridge", "cni-ipam")
     reference = Side("reference", options.reference_bin_dir, "bridge", "host-local")
-    program = f"{options.lib_dir}/pycni-warm"
-    service = Service(program) if os.path.exists(program) else None
+    code = next(Path(options.lib_dir).glob("*/cni_bridge")).parent
+    service = Service(ours, str(code)) if (code / "cni_warm").is_dir() else None
     try:
         bench = Bench(1 if options.quick else options.rounds, options.quick, ours, reference, service)
         machine = _describe_machine(bench, version)
         print(f"{machine}\n\n{bench_rows.text_head()}", flush=True)
         findings = Findings()
         began = time.monotonic()
-        groups = _groups(bench, findings, options.lib_dir)
+        groups = _groups(bench, findings, str(code))
         for name in GROUPS:
             if name in options.only:
                 groups[name]()
-        print(f"\nmeasured in {time.monotonic() - began:.0f} s", flush=True)
+        print(f"measured in {time.monotonic() - began:.0f} s", flush=True)
     finally:
         if service is not None:
             service.stop()

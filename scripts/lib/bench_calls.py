@@ -8,7 +8,6 @@ import os
 import random
 import select
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -16,10 +15,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from sandbox import COMMAND_BOUND
+from sandbox import COMMAND_BOUND, die_with_parent
 
 _SOCKET = Path("/run/pycni/warm.socket")
 _ASIDE = _SOCKET.with_suffix(".aside")
+# as LIB_DIR/pycni-warm, which install.sh puts in place together with systemd's units
+_SERVE = "import sys; sys.path.insert(0, sys.argv.pop(1)); from cni_warm.__main__ import main; sys.exit(main())"
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _OUTPUT_BYTES = 1 << 16  # what a pipe holds: a plugin's answer is smaller
 
@@ -131,14 +132,16 @@ def interleave(jobs: Mapping[str, Callable[[], Mapping[str, float]]], rounds: in
 class Service:
     """The warm service, run beside the benchmark. Plugins find it by its socket: a cold call has that moved aside."""
 
-    def __init__(self, program: str) -> None:
-        """Start it, and wait until it answers."""
-        self._process = subprocess.Popen([program], stdin=subprocess.DEVNULL)
+    def __init__(self, side: Side, code: str) -> None:
+        """Start it from the directory with its code, and wait until it takes the calls of that side's plugins."""
+        executable = f"{side.bin_dir}/{side.bridge}"
+        command = [*interpreter_of(executable), "-c", _SERVE, code]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
         deadline = time.monotonic() + COMMAND_BOUND
-        while not _answers():
+        while not _is_served(executable):
             if time.monotonic() > deadline or self._process.poll() is not None:
                 self.stop()
-                raise RuntimeError(f"{program} does not listen on {_SOCKET}")
+                raise RuntimeError(f"the warm service takes no calls on {_SOCKET}")
             time.sleep(0.02)
 
     def switch(self, *, warm: bool) -> None:
@@ -183,13 +186,25 @@ class Bench(NamedTuple):
             self.service.switch(warm=warm)
 
 
-def _answers() -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(_SOCKET))
-        except OSError:
-            return False
-        return True
+def interpreter_of(executable: str) -> list[str]:
+    """The interpreter that a script names, with its options."""
+    with open(executable, encoding="utf-8") as file:
+        return file.readline().removeprefix("#!").split()
+
+
+def _is_served(executable: str) -> bool:
+    """Whether a call is served by another process: then its own one does not import the commands."""
+    if not _SOCKET.exists():
+        return False
+    done = subprocess.run(
+        [*interpreter_of(executable), "-X", "importtime", executable],
+        env={"CNI_COMMAND": "VERSION"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=COMMAND_BOUND,
+        check=True,
+    )
+    return b"cni_bridge.commands" not in done.stderr
 
 
 def _start(call: Call) -> _Running:

@@ -4,11 +4,10 @@ import re
 from pathlib import Path
 
 _MARKERS = "<!-- {0}: written by scripts/bench -->\n", "<!-- end of {0} -->"
-PLOT_SUFFIX = ".svg"
 
 
 def check_markers(path: Path, names: list[str]) -> None:
-    """Raise SystemExit unless the document has a place for each of these; to be asked before hours of measuring."""
+    """Raise SystemExit unless the document has a place for each of these; to be asked before all the measuring."""
     text = path.read_text("utf-8")
     missing = [name for name in names if not re.search(_place(name), text, re.DOTALL)]
     if missing:
@@ -21,9 +20,9 @@ def write_document(path: Path, contents: dict[str, str], plot: str) -> None:
     for name, content in contents.items():
         begin, end = (marker.format(name) for marker in _MARKERS)
         place = f"{begin}\n{content}\n{end}"
-        text = re.sub(_place(name), lambda _, place=place: place, text, flags=re.DOTALL)  # type: ignore[misc]
+        text = text.replace(re.findall(_place(name), text, re.DOTALL)[0], place)
     path.write_text(text, "utf-8")
-    path.with_suffix(PLOT_SUFFIX).write_text(plot, "utf-8")
+    path.with_suffix(".svg").write_text(plot, "utf-8")
 
 
 def _place(name: str) -> str:

@@ -9,19 +9,19 @@ _WIDTH, _HEIGHT = 760, 430
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 740, 84, 370  # the edges of the drawing itself
 _STYLE = """
     svg { font: 13px system-ui, sans-serif; }
-    .ground { fill: #ffffff; } text { fill: #24292f; } .faint { fill: #57606a; }
+    .ground { fill: #ffffff; } text { fill: #24292f; }
     .grid { stroke: #d0d7de; stroke-width: 1; } .minor { stroke: #eaeef2; stroke-width: 1; }
     .line { fill: none; stroke-width: 2.5; } .DEL.line { stroke-dasharray: 7 5; }
     .ours { stroke: #0969da; } .reference { stroke: #bc4c00; }
     .ours.dot { fill: #0969da; } .reference.dot { fill: #bc4c00; }
     @media (prefers-color-scheme: dark) {
-      .ground { fill: #0d1117; } text { fill: #e6edf3; } .faint { fill: #9198a1; }
+      .ground { fill: #0d1117; } text { fill: #e6edf3; }
       .grid { stroke: #3d444d; } .minor { stroke: #21262d; }
       .ours { stroke: #58a6ff; } .reference { stroke: #f0883e; }
       .ours.dot { fill: #58a6ff; } .reference.dot { fill: #f0883e; }
     }
 """
-_NAMES = {"ours": "cni-ipam, cold", "reference": "host-local"}
+_NAMES = {"ours": "cni-ipam", "reference": "host-local"}
 _COMMANDS = ("ADD", "DEL")
 
 
@@ -70,7 +70,7 @@ def _grid(scale: _Scale) -> Iterable[str]:
         x, reservations = scale.x(scale.most * sixth / 6), round(scale.most * sixth / 6)
         yield f'<line class="grid" x1="{x:.1f}" y1="{_TOP}" x2="{x:.1f}" y2="{_BOTTOM}"/>'
         yield _text(x, _BOTTOM + 20, f"{reservations:,}", "end" if sixth == 6 else "middle")
-    yield _text(_LEFT, 26, "Time of one command of the address plugin (ms, logarithmic)", "start")
+    yield _text(_LEFT, 26, "Time of one command of the address plugin, cold (ms, logarithmic)", "start")
     yield _text((_LEFT + _RIGHT) / 2, _HEIGHT - 16, "addresses that are reserved already", "middle")
 
 
@@ -81,7 +81,7 @@ def _legend() -> Iterable[str]:
             yield f'<line class="line {side} {command}" x1="{x}" y1="54" x2="{x + 34}" y2="54"/>'
             yield _dot(x + 17, 54, side, command)
             yield _text(x + 42, 58, f"{name}: {command}", "start")
-            x += 170 if side == "ours" else 150
+            x += 165
 
 
 def _curve(scale: _Scale, points: Iterable[Point], side: str, command: str) -> Iterable[str]:

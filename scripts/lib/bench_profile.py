@@ -7,12 +7,11 @@ the interpreter itself lists for that very call (-X importtime), done again by o
 import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import sandbox
 from bench_attach import PLAIN, SEED
-from bench_calls import Bench, Call, interleave, make_call, run_call, with_result
+from bench_calls import Bench, Call, interleave, interpreter_of, make_call, run_call, with_result
 from bench_floor import open_floor
 
 _COMMANDS = ("VERSION", "ADD", "DEL")
@@ -62,7 +61,7 @@ class _Subject(NamedTuple):
     has_links: bool
 
 
-def measure_profile(bench: Bench, lib_dir: str) -> list[Part]:
+def measure_profile(bench: Bench, code: str) -> list[Part]:
     """The parts of the calls of both plugins, cold."""
     bench.switch(warm=False)
     sandbox.have_container("profile")
@@ -73,7 +72,6 @@ def measure_profile(bench: Bench, lib_dir: str) -> list[Part]:
         _Subject("cni-bridge", bench.ours.network("profile-plain", "10.110.0.0/16", **PLAIN), "profile", True),
         _Subject("cni-bridge, ipMasq", bench.ours.network("profile-seed", "10.111.0.0/16", **SEED), "profile", True),
     )
-    code = str(next(Path(lib_dir).glob("*/cni_bridge")).parent)
     imports: dict[str, _Imports] = {}
     jobs = {"bare": _program(bench, Call("/usr/bin/python3", {}, b"", _BARE)), "floor": open_floor("profile-fl").attach}
     for subject in subjects:
@@ -139,8 +137,7 @@ def _cycle(bench: Bench, subject: _Subject) -> Callable[[], Mapping[str, float]]
 def _list_imports(bench: Bench, subject: _Subject, command: str) -> _Imports:
     """What a command imports beyond what an interpreter has that does nothing."""
     call = make_call(bench.ours, command, subject.config, "" if command == "VERSION" else subject.container)
-    with open(call.executable, encoding="utf-8") as file:
-        interpreter = file.readline().removeprefix("#!").split()
+    interpreter = interpreter_of(call.executable)
     bare = {name for _, name in _imports_of([interpreter[0], "-X", "importtime", *_BARE], Call("", {}, b""))}
     found = _imports_of([*interpreter, "-X", "importtime", call.executable], call)
     # submodules of pyroute2 come with cni_bridge.messages, which keeps the package's own __init__ from running

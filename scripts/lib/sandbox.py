@@ -6,6 +6,7 @@ Everything made there goes with the process. What is looked at is looked at with
 import ctypes
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -94,6 +95,11 @@ def _setns(descriptor: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(descriptor, 0) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def die_with_parent() -> None:
+    """Have this process, which another one has just forked, end with that one (prctl(2))."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def call_plugin(command: str, config: Mapping[str, Any], bin_dir: str, container: str) -> Reply:

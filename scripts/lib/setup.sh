@@ -62,9 +62,10 @@ PYTHON
 }
 
 install_plugins() { # the plugins of this checkout into a directory that goes with the script; sets PYCNI_BIN
-    say "install.sh --bin-dir $scratch/bin --lib-dir $scratch/lib"
+    local options=(--bin-dir "$scratch/bin" --lib-dir "$scratch/lib" "$@")
+    say "install.sh ${options[*]}"
     chmod 755 "$scratch"
-    PYTHON=$python "$root/install.sh" --bin-dir "$scratch/bin" --lib-dir "$scratch/lib" >"$scratch/install.log" 2>&1 || {
+    PYTHON=$python "$root/install.sh" "${options[@]}" >"$scratch/install.log" 2>&1 || {
         cat "$scratch/install.log" >&2
         die "the plugins cannot be installed"
     }

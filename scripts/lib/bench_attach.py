@@ -2,11 +2,11 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import sandbox
-from bench_calls import Bench, Call, Variant, interleave, make_call, run_call, run_calls, with_result
+from bench_calls import Bench, Call, Job, Variant, make_call, run_call, run_calls, with_result
 from bench_floor import open_floor
 from bench_rows import Row, Target
 
@@ -32,14 +32,14 @@ def measure_seed(bench: Bench) -> list[Row]:
     """ADD and DEL on the network with a gateway and NAT."""
     jobs = attach_jobs(bench, "seed", SEED, 100)
     targets = {"ADD": (Target(1.5), Target(0.6)), "DEL": (Target(1.0), Target(0.45))}
-    return _attach_rows("seed", 'network "seed"', interleave(jobs, bench.rounds), targets)
+    return _attach_rows("seed", 'network "seed"', bench.medians(jobs), targets)
 
 
 def measure_plain(bench: Bench) -> list[Row]:
     """ADD and DEL on a network without, and the same kernel work out of this process, which is warm."""
     floor = open_floor("plain-floor")
     jobs = {**attach_jobs(bench, "plain", PLAIN, 102), "floor": floor.attach}
-    times = interleave(jobs, bench.rounds)
+    times = bench.medians(jobs)
     both = (Target(3.5), Target(1.1))
     rows = _attach_rows("plain", 'network "plain"', times, {"ADD": both, "DEL": both})
     for command in ("ADD", "DEL"):
@@ -49,12 +49,10 @@ def measure_plain(bench: Bench) -> list[Row]:
     return rows
 
 
-def attach_jobs(
-    bench: Bench, name: str, keys: Mapping[str, Any], subnet: int
-) -> dict[str, Callable[[], Mapping[str, float]]]:
+def attach_jobs(bench: Bench, name: str, keys: Mapping[str, Any], subnet: int) -> dict[str, Job]:
     """For each way to call: an ADD and its DEL, in the container of that side."""
 
-    def job(variant: Variant) -> Callable[[], Mapping[str, float]]:
+    def job(variant: Variant) -> Job:
         place = subnet if variant.side is bench.ours else subnet + 1
         config = variant.side.network(name, f"10.{place}.0.0/16", **keys)
 
@@ -87,11 +85,11 @@ def _attach_rows(
 def measure_small(bench: Bench) -> list[Row]:
     """VERSION, STATUS and the DEL of a container that is gone, beside an interpreter that does nothing."""
     programs = {"interpreter": [_INTERPRETER, "-I", "-S", "-c", "pass"], "true": ["/bin/true"]}
-    jobs = {name: _program_job(bench, argv) for name, argv in programs.items()}
+    jobs = {name: bench.cold(Call(argv[0], {}, b"", tuple(argv[1:]))) for name, argv in programs.items()}
     for side in (bench.ours, bench.reference):
         for command, call in _small_calls(bench, side.name).items():
-            jobs[f"{side.name} {command}"] = _call_job(bench, call)
-    times = {name: _MILLI * figures["seconds"] for name, figures in interleave(jobs, bench.rounds).items()}
+            jobs[f"{side.name} {command}"] = bench.cold(call)
+    times = {name: _MILLI * figures["seconds"] for name, figures in bench.medians(jobs).items()}
     bare = times["interpreter"]
     labels = {"VERSION": "VERSION", "STATUS": "STATUS", "GONE": "DEL of a container that is gone"}
     rows = []
@@ -120,24 +118,12 @@ def _small_calls(bench: Bench, name: str) -> dict[str, Call]:
     return calls
 
 
-def _call_job(bench: Bench, call: Call) -> Callable[[], Mapping[str, float]]:
-    def job() -> Mapping[str, float]:
-        bench.switch(warm=False)
-        return {"seconds": run_call(call).seconds}
-
-    return job
-
-
-def _program_job(bench: Bench, argv: list[str]) -> Callable[[], Mapping[str, float]]:
-    return _call_job(bench, Call(argv[0], {}, b"", tuple(argv[1:])))
-
-
 def measure_burst(bench: Bench) -> list[Row]:
     """Many ADDs by many callers, then all the DELs."""
-    count, workers = (8, 4) if bench.quick else (300, 32)
+    count, workers = (4, 2) if bench.quick else (300, 32)
     containers = sandbox.add_containers([f"burst{number}" for number in range(count)])
 
-    def job(variant: Variant) -> Callable[[], Mapping[str, float]]:
+    def job(variant: Variant) -> Job:
         side, place = variant.side, 106 if variant.side is bench.ours else 107
         config = side.network("burst", f"10.{place}.0.0/16", **SEED)
 
@@ -152,7 +138,7 @@ def measure_burst(bench: Bench) -> list[Row]:
         return burst
 
     jobs = {variant.name: job(variant) for variant in bench.variants}
-    times = interleave(jobs, 1 if bench.quick else _BURSTS)
+    times = bench.medians(jobs, 1 if bench.quick else _BURSTS, unseen=0)
     rows = []
     for mode, target in (("cold", Target(1.0)), ("warm", Target(0.6))):
         for part, limit in (("both", target), ("ADD", None), ("DEL", None)):

@@ -25,6 +25,9 @@ _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _OUTPUT_BYTES = 1 << 16  # what a pipe holds: a plugin's answer is smaller
 
 
+Job = Callable[[], Mapping[str, float]]  # what it measures, by name
+
+
 class Side(NamedTuple):
     """One of the two that are compared: where its plugins are, and what they are called."""
 
@@ -115,20 +118,6 @@ def run_calls(calls: Iterable[Call], workers: int) -> tuple[float, list[Answer]]
     return time.perf_counter() - began, [answers[number] for number in sorted(answers)]
 
 
-def interleave(jobs: Mapping[str, Callable[[], Mapping[str, float]]], rounds: int) -> dict[str, dict[str, float]]:
-    """Do every job once per round, in random order, so that all meet the machine in the same mood.
-
-    A job returns figures by name; what comes back are their medians, by job. The first round only warms the caches.
-    """
-    figures: dict[str, dict[str, list[float]]] = {name: {} for name in jobs}
-    for number in range(rounds + 1):
-        for name in random.sample(list(jobs), len(jobs)):
-            measured = jobs[name]()
-            for key, value in measured.items() if number > 0 else ():
-                figures[name].setdefault(key, []).append(value)
-    return {name: {key: median(values) for key, values in found.items()} for name, found in figures.items()}
-
-
 class Service:
     """The warm service, run beside the benchmark. Plugins find it by its socket: a cold call has that moved aside."""
 
@@ -179,6 +168,30 @@ class Bench(NamedTuple):
         """The ways to call that there are here."""
         found = [Variant("cold", self.ours, False), Variant("reference", self.reference, False)]
         return [*found, Variant("warm", self.ours, True)] if self.service else found
+
+    def medians(self, jobs: Mapping[str, Job], rounds: int = 0, unseen: int = 1) -> dict[str, dict[str, float]]:
+        """Do every job once per round, in random order, so that all meet the machine in the same mood.
+
+        What comes back are the medians of so many rounds (0: of as many as is usual), by job and name. Before these
+        there are `unseen` ones, to warm the caches.
+        """
+        figures: dict[str, dict[str, list[float]]] = {name: {} for name in jobs}
+        first = 0 if self.quick else unseen
+        for number in range(first + (rounds or self.rounds)):
+            for name in random.sample(list(jobs), len(jobs)):
+                measured = jobs[name]()
+                for key, value in measured.items() if number >= first else ():
+                    figures[name].setdefault(key, []).append(value)
+        return {name: {key: median(values) for key, values in found.items()} for name, found in figures.items()}
+
+    def cold(self, call: Call) -> Job:
+        """The job of a cold call; it measures its seconds, under that name."""
+
+        def job() -> Mapping[str, float]:
+            self.switch(warm=False)
+            return {"seconds": run_call(call).seconds}
+
+        return job
 
     def switch(self, *, warm: bool) -> None:
         """Have the calls from now on served warm, or not."""

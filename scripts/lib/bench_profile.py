@@ -6,12 +6,12 @@ the interpreter itself lists for that very call (-X importtime), done again by o
 
 import re
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sandbox
 from bench_attach import PLAIN, SEED
-from bench_calls import Bench, Call, interleave, interpreter_of, make_call, run_call, with_result
+from bench_calls import Bench, Call, Job, interpreter_of, make_call, run_call, with_result
 from bench_floor import open_floor
 
 _COMMANDS = ("VERSION", "ADD", "DEL")
@@ -73,7 +73,7 @@ def measure_profile(bench: Bench, code: str) -> list[Part]:
         _Subject("cni-bridge, ipMasq", bench.ours.network("profile-seed", "10.111.0.0/16", **SEED), "profile", True),
     )
     imports: dict[str, _Imports] = {}
-    jobs = {"bare": _program(bench, Call("/usr/bin/python3", {}, b"", _BARE)), "floor": open_floor("profile-fl").attach}
+    jobs = {"bare": bench.cold(Call("/usr/bin/python3", {}, b"", _BARE)), "floor": open_floor("profile-fl").attach}
     for subject in subjects:
         jobs[subject.name] = _cycle(bench, subject)
         for command in _COMMANDS:
@@ -81,8 +81,8 @@ def measure_profile(bench: Bench, code: str) -> list[Part]:
             program = _IMPORT.format(path=code, names=found.names)
             call = Call("/usr/bin/python3", {}, b"", ("-ISBXutf8", "-c", program))
             imports[f"{subject.name} {command}"] = found
-            jobs[f"{subject.name} {command}"] = _program(bench, call)
-    times = interleave(jobs, bench.rounds)
+            jobs[f"{subject.name} {command}"] = bench.cold(call)
+    times = bench.medians(jobs)
     return [_part(subject, command, times, imports) for subject in subjects for command in _COMMANDS]
 
 
@@ -113,15 +113,7 @@ def _part(
     )
 
 
-def _program(bench: Bench, call: Call) -> Callable[[], Mapping[str, float]]:
-    def job() -> Mapping[str, float]:
-        bench.switch(warm=False)
-        return {"seconds": run_call(call).seconds}
-
-    return job
-
-
-def _cycle(bench: Bench, subject: _Subject) -> Callable[[], Mapping[str, float]]:
+def _cycle(bench: Bench, subject: _Subject) -> Job:
     side, config, container = bench.ours, subject.config, subject.container
 
     def job() -> Mapping[str, float]:

@@ -2,12 +2,12 @@
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import sandbox
-from bench_calls import Bench, Side, interleave, make_call, run_call, with_result
+from bench_calls import Bench, Job, Side, make_call, run_call, with_result
 from bench_rows import Row, Target
 
 _DATA = Path("/var/lib/bench")
@@ -37,7 +37,7 @@ def measure_ipam(bench: Bench) -> tuple[list[Row], list[Point]]:
             # the first command after another plugin wrote there is one of its own: it may have to take note of it all
             first[side.name, count] = _MILLI * _cycle(side, config)["ADD"]
             jobs[f"{side.name} {count}"] = _job(bench, side, config)
-    found = interleave(jobs, max(1, bench.rounds // 2))
+    found = bench.medians(jobs, max(1, bench.rounds // 2))
     points = []
     for name, times in found.items():
         side_name, count_text = name.split()
@@ -65,7 +65,7 @@ def measure_full(bench: Bench) -> list[Row]:
                 network = side.network(name, subnet)
                 network["ipam"] = config["ipam"]
                 jobs[f"network {name}"] = _add_job(bench, side, {**network, "name": config["name"]}, status)
-    times = {name: _MILLI * found["ADD"] for name, found in interleave(jobs, max(1, bench.rounds // 2)).items()}
+    times = {name: _MILLI * found["ADD"] for name, found in bench.medians(jobs, max(1, bench.rounds // 2)).items()}
     shutil.rmtree(_DATA)
     over = f"into a full /{subnet.rpartition('/')[2]}, over an empty one, cold"
     alone = Row("full.ipam", f"IPAM ADD {over}", "ms", times["ours full"], times["ours empty"], target=Target(1.5))
@@ -80,7 +80,7 @@ def _flat_row(command: str, points: list[Point], most: int) -> Row:
     return row._replace(reference=found["reference", most], reference_over=found["reference", 0])
 
 
-def _job(bench: Bench, side: Side, config: dict[str, Any]) -> Callable[[], Mapping[str, float]]:
+def _job(bench: Bench, side: Side, config: dict[str, Any]) -> Job:
     def job() -> Mapping[str, float]:
         bench.switch(warm=False)
         return _cycle(side, config)
@@ -94,7 +94,7 @@ def _cycle(side: Side, config: dict[str, Any]) -> dict[str, float]:
     return {"ADD": added.seconds, "DEL": run_call(delete).seconds, "DEL again": run_call(delete).seconds}
 
 
-def _add_job(bench: Bench, side: Side, config: dict[str, Any], status: int) -> Callable[[], Mapping[str, float]]:
+def _add_job(bench: Bench, side: Side, config: dict[str, Any], status: int) -> Job:
     def job() -> Mapping[str, float]:
         bench.switch(warm=False)
         added = run_call(make_call(side, "ADD", config, side.name), status)

@@ -30,7 +30,7 @@ sys.stderr.write(f"{status} {usage.ru_maxrss}")
 
 def measure_seed(bench: Bench) -> list[Row]:
     """ADD and DEL on the network with a gateway and NAT."""
-    jobs = attach_jobs(bench, "seed", SEED, 100)
+    jobs = _attach_jobs(bench, "seed", SEED, 100)
     targets = {"ADD": (Target(1.5), Target(0.6)), "DEL": (Target(1.0), Target(0.45))}
     return _attach_rows("seed", 'network "seed"', bench.medians(jobs), targets)
 
@@ -38,7 +38,7 @@ def measure_seed(bench: Bench) -> list[Row]:
 def measure_plain(bench: Bench) -> list[Row]:
     """ADD and DEL on a network without, and the same kernel work out of this process, which is warm."""
     floor = open_floor("plain-floor")
-    jobs = {**attach_jobs(bench, "plain", PLAIN, 102), "floor": floor.attach}
+    jobs = {**_attach_jobs(bench, "plain", PLAIN, 102), "floor": floor.attach}
     times = bench.medians(jobs)
     both = (Target(3.5), Target(1.1))
     rows = _attach_rows("plain", 'network "plain"', times, {"ADD": both, "DEL": both})
@@ -49,7 +49,7 @@ def measure_plain(bench: Bench) -> list[Row]:
     return rows
 
 
-def attach_jobs(bench: Bench, name: str, keys: Mapping[str, Any], subnet: int) -> dict[str, Job]:
+def _attach_jobs(bench: Bench, name: str, keys: Mapping[str, Any], subnet: int) -> dict[str, Job]:
     """For each way to call: an ADD and its DEL, in the container of that side."""
 
     def job(variant: Variant) -> Job:

@@ -19,6 +19,15 @@ usage: sudo ./install.sh [options]
   --uninstall      remove what an installation with the same directories put there
   --help           this text
 
+For nodes without Python, and for clusters (README.md, "A node of a cluster"):
+
+  --bundle FILE    make an archive that brings a node everything, interpreter included; nothing is installed
+  --node ...       put the bundle on this machine and set it up as a node of a cluster; --node --help has its options
+  --kind NAME ...  do that on every node of a kind cluster; --kind NAME --help has its options
+  --root DIR       with --node: the node's root directory            [/]
+
+With --node and --kind, --bundle names an archive that was made before; without it one is made on the spot.
+
 Needs Python 3.11 or later; $PYTHON names another one than /usr/bin/python3.
 EOF
 }
@@ -30,6 +39,7 @@ die() {
 
 here=$(cd "$(dirname "$0")" && pwd)
 bin_dir=/opt/cni/bin lib_dir=/opt/cni/lib/pycni conf_dir=/etc/cni/net.d conf='' wheel_dir='' action=install
+bundle='' root='' kind='' further=() # of --bundle, --node and --kind
 python=${PYTHON:-/usr/bin/python3}
 executables=(cni-bridge cni-ipam)
 packages=(cni_protocol cni_bridge cni_ipam)
@@ -37,20 +47,26 @@ mark=.put-here-by-pycni # in a directory of code, with its checksums: only what 
 
 while [ $# -gt 0 ]; do
     case $1 in
-    --bin-dir | --lib-dir | --conf | --conf-dir | --wheel-dir)
+    --bin-dir | --lib-dir | --conf | --conf-dir | --wheel-dir | --bundle | --root | --kind)
         [ -n "${2:-}" ] || die "$1 needs a value"
         name=${1#--}
         printf -v "${name//-/_}" '%s' "$2"
         shift 2
         ;;
     --uninstall) action=uninstall && shift ;;
+    --node) action=node && shift ;;
     --help) usage && exit 0 ;;
     *)
-        usage >&2
-        die "unknown option $1"
+        if [ "$action" != node ] && [ -z "$kind" ]; then
+            usage >&2
+            die "unknown option $1"
+        fi
+        further+=("$1") && shift # options of the node's own program, which judges them
         ;;
     esac
 done
+[ -z "$kind" ] || action=kind
+[ -z "$bundle" ] || [ "$action" != install ] || action=bundle
 
 absolute() { case $1 in /*) printf '%s' "$1" ;; *) printf '%s/%s' "$PWD" "$1" ;; esac }
 bin_dir=$(absolute "$bin_dir") lib_dir=$(absolute "$lib_dir") conf_dir=$(absolute "$conf_dir")
@@ -111,7 +127,7 @@ os._exit(main())  # all is written; taking the interpreter down would take a ten
 EOF
 }
 
-build_code() { # fill $stage/code with the packages and their dependency, byte-compiled
+gather_code() { # fill $stage/code with the packages and their dependency
     local wheel package
     mkdir "$stage/code"
     wheel=$(fetch_wheel)
@@ -122,6 +138,10 @@ build_code() { # fill $stage/code with the packages and their dependency, byte-c
         cp "$here/$package"/*.py "$stage/code/$package/"
     done
     chmod -R u=rwX,go=rX "$stage/code"
+}
+
+build_code() { # the same, byte-compiled
+    gather_code
     # unchecked: the directory never changes, so no call has to compare a source file with its .pyc
     "$python" -m compileall -q -j 0 --invalidation-mode unchecked-hash -s "$stage/code" "$stage/code" ||
         die "the code does not compile with $python"
@@ -220,4 +240,13 @@ uninstall() {
     echo "pycni is removed"
 }
 
+case $action in bundle | node | kind)
+    # shellcheck source=scripts/lib/install-bundle.sh
+    source "$here/scripts/lib/install-bundle.sh"
+    # shellcheck source=scripts/lib/install-node.sh
+    source "$here/scripts/lib/install-node.sh"
+    # shellcheck source=scripts/lib/install-kind.sh
+    source "$here/scripts/lib/install-kind.sh"
+    ;;
+esac
 "$action"

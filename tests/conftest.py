@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from tests.host import Host, open_host
 
 ROOT = Path(__file__).resolve().parent.parent
+BUILD_BOUND = 120  # seconds to fetch a wheel, or to make a bundle; a few are usual
 REFERENCE_DIR = "/usr/lib/cni"  # Debian's containernetworking-plugins
 
 
@@ -33,6 +35,35 @@ def bin_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     command = [str(ROOT / "install.sh"), "--bin-dir", str(target / "bin"), "--lib-dir", str(target / "lib")]
     subprocess.run(command, check=True, timeout=300, stdout=subprocess.DEVNULL)
     return str(target / "bin")
+
+
+@pytest.fixture(scope="session")
+def wheel_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with pyroute2's wheel, fetched once."""
+    target = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    requirement = next(line.strip() for line in (ROOT / "setup.cfg").read_text().splitlines() if "pyroute2>=" in line)
+    subprocess.run([*command, "-d", str(target), requirement], check=True, timeout=BUILD_BOUND)
+    return target
+
+
+@pytest.fixture(scope="session")
+def build_bundle(wheel_dir: Path) -> Callable[[Path, Path], None]:
+    """A maker of bundles, from a checkout into an archive."""
+
+    def build(checkout: Path, archive: Path) -> None:
+        command = [str(checkout / "install.sh"), "--bundle", str(archive), "--wheel-dir", str(wheel_dir)]
+        subprocess.run(command, check=True, timeout=BUILD_BOUND, stdout=subprocess.DEVNULL)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory, build_bundle: Callable[[Path, Path], None]) -> Path:
+    """The archive that install.sh --bundle makes of this checkout."""
+    archive = tmp_path_factory.mktemp("bundle") / "pycni.tar.gz"
+    build_bundle(ROOT, archive)
+    return archive
 
 
 @pytest.fixture

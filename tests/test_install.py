@@ -27,16 +27,6 @@ CALL_BOUND = 30
 Answer = subprocess.CompletedProcess[str]
 
 
-@pytest.fixture(scope="session")
-def wheel_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with pyroute2's wheel, fetched once."""
-    target = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    requirement = next(line.strip() for line in (ROOT / "setup.cfg").read_text().splitlines() if "pyroute2>=" in line)
-    subprocess.run([*command, "-d", str(target), requirement], check=True, timeout=INSTALL_BOUND)
-    return target
-
-
 class Place:
     """Directories to install into, below one that holds nothing else, and the script that does it."""
 

@@ -55,7 +55,10 @@ while [ $# -gt 0 ]; do
         ;;
     --uninstall) action=uninstall && shift ;;
     --node) action=node && shift ;;
-    --help) usage && exit 0 ;;
+    --help)
+        [ "$action$kind" != install ] || { usage && exit 0; }
+        further+=("$1") && shift
+        ;;
     *)
         if [ "$action" != node ] && [ -z "$kind" ]; then
             usage >&2
@@ -241,6 +244,7 @@ uninstall() {
 }
 
 case $action in bundle | node | kind)
+    [ "$bin_dir$lib_dir" = /opt/cni/bin/opt/cni/lib/pycni ] || die "a bundle has its place: no --bin-dir or --lib-dir with it"
     # shellcheck source=scripts/lib/install-bundle.sh
     source "$here/scripts/lib/install-bundle.sh"
     # shellcheck source=scripts/lib/install-node.sh

@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import os
 import shutil
 import subprocess
 import tarfile
@@ -188,7 +187,8 @@ def test_every_import_statement_of_the_bundled_library_works_there_too(node: Bar
     library = sorted((node.disk / "opt" / "cni").glob("lib/pycni/*/lib/python3*"))[0]
     brought = {".".join(path.relative_to(library).with_suffix("").parts) for path in library.rglob("*.pyc")}
     names = {name.removesuffix(".__init__") for name in brought if not name.startswith("multiprocessing")}
-    stdlib = Path(os.__file__).parent
+    program = "import os; print(os.path.dirname(os.__file__))"
+    stdlib = Path(subprocess.check_output(["/usr/bin/python3", "-c", program], text=True).strip())
     wanted = set(names)
     for name in names:
         base = stdlib.joinpath(*name.split("."))

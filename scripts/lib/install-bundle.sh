@@ -11,12 +11,14 @@ bundle_lib=opt/cni/lib/pycni # below the node's `/`
 bundle() {
     made_dirs=() stage=''
     trap clean_up EXIT
+    make_bundle
     mkdir -p "$(dirname "$bundle")"
-    make_bundle "$bundle"
+    cp "$stage/archive" "$bundle.$$"
+    mv -f "$bundle.$$" "$bundle"
     echo "$bundle is made, $(($(stat -c %s "$bundle") / 1024)) KiB; unpack it at a node's / (tar -xzf ${bundle##*/} -C /)"
 }
 
-make_bundle() { # FILE; the same sources and the same interpreter give the same bytes
+make_bundle() { # $stage/archive; the same sources and the same interpreter give the same bytes
     local tree id name path
     check_python
     require_patchelf
@@ -45,8 +47,6 @@ make_bundle() { # FILE; the same sources and the same interpreter give the same 
     # the executables come last, and no directory that a node has is named: its mode would be changed
     (cd "$stage/root" && tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --format=gnu -cf - \
         "$bundle_lib/$id" "$bundle_lib/node" opt/cni/bin/*) | gzip -9n >"$stage/archive"
-    cp "$stage/archive" "$1.$$"
-    mv -f "$1.$$" "$1"
 }
 
 node_text() { # DIRECTORY of the bundle on the node

@@ -2,7 +2,7 @@
 # install.sh --node: put the bundle in place on this machine, or below --root, and set it up. To be sourced.
 
 node() {
-    local lib=${root%/}/$bundle_lib unpacked status=0
+    local lib=${root%/}/$bundle_lib
     made_dirs=() stage='' unpacked=''
     trap 'clean_up; rm -rf "$unpacked"' EXIT
     [[ " ${further[*]} " != *" --help "* ]] || exec "$python" -ISB "$here/scripts/lib/node.py" --help
@@ -11,16 +11,15 @@ node() {
     unpacked=$(mktemp -d "$lib/.stage.XXXXXX") # beside its place: it gets there by rename
     tar -xzf "$bundle" -C "$unpacked" || die "$bundle cannot be unpacked"
     set -- "$unpacked/$bundle_lib"/*/bin/python3
-    "$1" -ISBXutf8 "${1%/bin/python3}/code/node.pyc" --root "${root:-/}" --conf-dir "$conf_dir" "${further[@]}" || status=$?
-    return "$status"
+    "$1" -ISBXutf8 "${1%/bin/python3}/code/node.pyc" \
+        --root "${root:-/}" --conf-dir "$conf_dir" "${further[@]}"
 }
 
 find_bundle() { # set $bundle to an archive: the one that was named, or one made now
     if [ -n "$bundle" ]; then
         [ -f "$bundle" ] || die "no $bundle; make it with: install.sh --bundle $bundle"
     else
-        bundle=$(mktemp)
-        make_bundle "$bundle"
-        mv -f "$bundle" "$stage/pycni.tar.gz" && bundle=$stage/pycni.tar.gz
+        make_bundle
+        bundle=$stage/archive
     fi
 }

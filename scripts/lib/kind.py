@@ -14,11 +14,12 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 COMMAND_BOUND = 120  # seconds for one command
-READY_BOUND = 120  # seconds for all nodes to become ready
+READY_BOUND = 90  # seconds for all nodes to become ready
 LIBRARY = "opt/cni/lib/pycni"  # below a node's root, as in install-bundle.sh
 UNPACKED = f"/{LIBRARY}/.stage.kind"  # on a node: beside its place, where it gets by rename
 LOAD_BALANCER = "-external-load-balancer"  # kind's name for a container that is no node of the cluster
@@ -44,14 +45,26 @@ class Runner:
 
     def ask(self, *command: str) -> str:
         """The stdout of a command that changes nothing. Raises NodeError."""
-        return _run(command, None)
+        return _run(command, None).stdout
 
-    def act(self, *command: str, stdin: Path | None = None) -> None:
-        """Run a command that changes something; it has to succeed. Raises NodeError."""
+    def act(self, node: str, *command: str, stdin: Path | None = None) -> None:
+        """Run a command that changes something, on a node where one is named; it has to succeed. Raises NodeError."""
         if self._dry:
             print(shlex.join(command) + (f" <{stdin}" if stdin else ""))
-        else:
-            print(_run(command, stdin), end="", flush=True)
+            return
+        result = _run(command, stdin)
+        for text, stream in ((result.stdout, sys.stdout), (result.stderr, sys.stderr)):
+            for line in text.splitlines():
+                print(f"{node}: {line}" if node else line, file=stream, flush=True)
+
+
+class Means(NamedTuple):
+    """How nodes are reached, and what goes there: an archive, and the directory of code in it."""
+
+    runner: Runner
+    docker: str
+    bundle: Path
+    code: str
 
 
 def main() -> int:
@@ -59,25 +72,26 @@ def main() -> int:
     options, further = parse_options()
     runner = Runner(options.dry_run)
     kubectl = ["kubectl", "--context", f"kind-{options.name}"]
+    failures = {}
     try:
-        docker = find_programs()
+        docker, code = find_programs(), find_id(Path(options.bundle))
         if options.dry_run and not Path(options.bundle).exists():
             print(f"./install.sh --bundle {options.bundle}")
         names = list_names(runner, options.name)
-        nodes = parse_nodes(json.loads(runner.ask(*kubectl, "get", "nodes", "-o", "json")))
-        failures = set_up_all(runner, docker, names, nodes, Path(options.bundle), further)
+        nodes = parse_nodes(runner.ask(*kubectl, "get", "nodes", "-o", "json"))
+        failures = set_up_all(Means(runner, docker, Path(options.bundle), code), names, nodes, further)
         done = [f"node/{name}" for name in names if name not in failures]
         if done:
-            bound = f"--timeout={READY_BOUND}s"
-            runner.act(*kubectl, "wait", "--for=condition=Ready", *done, bound)
+            runner.act("", *kubectl, "wait", "--for=condition=Ready", *done, f"--timeout={READY_BOUND}s")
     except NodeError as error:
         print(f"kind: {error}", file=sys.stderr)
         return 1
-    for name, failure in failures.items():
-        print(f"kind: node {name}: {failure}", file=sys.stderr)
+    finally:
+        for name, failure in failures.items():
+            print(f"kind: node {name}: {failure}", file=sys.stderr)
     if failures:
         print(
-            f"kind: {len(failures)} of {len(names)} nodes failed; the others are set up. Run it again", file=sys.stderr
+            f"kind: {len(failures)} of {len(names)} nodes failed, the others are set up; run it again", file=sys.stderr
         )
     return 1 if failures else 0
 
@@ -115,10 +129,14 @@ def list_names(runner: Runner, cluster: str) -> list[str]:
     return names
 
 
-def parse_nodes(document: Any) -> dict[str, Node]:
-    """The nodes in the answer of `kubectl get nodes -o json`, by name."""
+def parse_nodes(text: str) -> dict[str, Node]:
+    """The nodes in the answer of `kubectl get nodes -o json`, by name. Raises NodeError."""
+    try:
+        items = json.loads(text)["items"]
+    except (ValueError, LookupError, TypeError):
+        raise NodeError(f"kubectl get nodes -o json printed no list of nodes: {text[:200]!r}") from None
     nodes = {}
-    for item in document["items"]:
+    for item in items:
         name, spec = item["metadata"]["name"], item.get("spec", {})
         pods = spec.get("podCIDRs") or [cidr for cidr in [spec.get("podCIDR")] if cidr]
         addresses = item.get("status", {}).get("addresses", [])
@@ -126,31 +144,28 @@ def parse_nodes(document: Any) -> dict[str, Node]:
     return nodes
 
 
-def set_up_all(
-    runner: Runner, docker: str, names: list[str], nodes: dict[str, Node], bundle: Path, further: list[str]
-) -> dict[str, str]:
+def set_up_all(how: Means, names: list[str], nodes: dict[str, Node], further: list[str]) -> dict[str, str]:
     """Set up the nodes one after the other. Returns what failed, by node."""
     failures = {}
     for name in names:
         try:
             if name not in nodes:
                 raise NodeError("kubectl get nodes does not have it; it has not joined the cluster")
-            arguments = [*node_arguments(nodes[name], list(nodes.values())), *further]
-            set_up(runner, docker, name, bundle, arguments)
+            set_up(how, name, [*node_arguments(nodes[name], list(nodes.values())), *further])
         except NodeError as error:
             failures[name] = str(error)
     return failures
 
 
-def set_up(runner: Runner, docker: str, name: str, bundle: Path, arguments: list[str]) -> None:
+def set_up(how: Means, name: str, arguments: list[str]) -> None:
     """Copy, unpack, render, check. Raises NodeError."""
+    act = partial(how.runner.act, name, how.docker, "exec")
     fresh = f"rm -rf {UNPACKED} && mkdir -p {UNPACKED} && tar -xzf - -C {UNPACKED}"
-    runner.act(docker, "exec", "-i", name, "sh", "-c", fresh, stdin=bundle)
-    code = f"{UNPACKED}/{LIBRARY}/{find_id(bundle)}"
-    program = [f"{code}/bin/python3", "-ISBXutf8", f"{code}/code/node.pyc"]
-    runner.act(docker, "exec", name, *program, *arguments)
-    runner.act(docker, "exec", name, "rm", "-rf", UNPACKED)
-    runner.act(docker, "exec", name, f"/{LIBRARY}/node", "--status")
+    act("-i", name, "sh", "-c", fresh, stdin=how.bundle)
+    code = f"{UNPACKED}/{LIBRARY}/{how.code}"
+    act(name, f"{code}/bin/python3", "-ISBXutf8", f"{code}/code/node.pyc", *arguments)
+    act(name, "rm", "-rf", UNPACKED)
+    act(name, f"/{LIBRARY}/node", "--status")
 
 
 def node_arguments(node: Node, nodes: list[Node]) -> list[str]:
@@ -183,26 +198,19 @@ def find_id(bundle: Path) -> str:
     return Path(first.name).name
 
 
-def _run(command: Sequence[str], stdin: Path | None) -> str:
+def _run(command: Sequence[str], stdin: Path | None) -> "subprocess.CompletedProcess[str]":
     shown = shlex.join(command)
     with open(stdin or os.devnull, "rb") as file:
         try:
             result = subprocess.run(
-                command,
-                stdin=file,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=COMMAND_BOUND,
-                check=False,
+                command, stdin=file, capture_output=True, encoding="utf-8", timeout=COMMAND_BOUND, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise NodeError(f"{shown}: {error}") from None
     if result.returncode != 0:
         said = (result.stderr.strip() + "\n" + result.stdout.strip()).strip() or "it said nothing"
         raise NodeError(f"{shown} failed with status {result.returncode}: {said}")
-    sys.stderr.write(result.stderr)
-    return result.stdout
+    return result
 
 
 if __name__ == "__main__":

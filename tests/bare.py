@@ -17,7 +17,7 @@ from tests.host import RUN_BOUND, Host, Outcome
 GLIBC = ("libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2")
 MULTIARCH = Path("/lib/x86_64-linux-gnu")
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-APPLETS = ("cat", "chmod", "env", "find", "ls", "mkdir", "mount", "rm", "sh", "sleep", "tar", "test", "umount")
+APPLETS = ("cat", "chmod", "env", "find", "ls", "mkdir", "mount", "rm", "sh", "sleep", "tar", "tee", "test", "umount")
 MOUNT_POINTS = ("proc", "sys", "dev", "run", "old", "opt/cni", "var/lib/cni", "etc/cni", "tmp")
 WRITABLE = ("opt/cni", "var/lib/cni")
 

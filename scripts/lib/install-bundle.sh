@@ -24,7 +24,7 @@ make_bundle() { # $stage/archive; the same sources and the same interpreter give
     require_patchelf
     stage=$(mktemp -d)
     gather_code
-    cp "$here/scripts/lib/node.py" "$here/scripts/lib/nodeconf.py" "$stage/code/"
+    cp "$here"/scripts/lib/{node,nodeconf,trial}.py "$stage/code/"
     tree=$stage/tree
     # the order in sets of constants, as compiled, depends on the seed; -I would ignore it
     env -i PATH="$PATH" PYTHONHASHSEED=0 "$python" -sPSB "$here/scripts/lib/bundle.py" "$stage/code" "$tree" ||

@@ -19,6 +19,7 @@ CODE = HERE if (HERE / "cni_protocol").is_dir() else HERE.parent.parent  # the l
 sys.path[:0] = [str(HERE), str(CODE)]
 
 from nodeconf import add_options, parse_node, render
+from trial import TrialError, try_pod
 
 LIBRARY = Path("opt/cni/lib/pycni")  # below the node's root, as in install-bundle.sh
 BIN = Path("opt/cni/bin")
@@ -52,8 +53,14 @@ def main(arguments: Sequence[str]) -> int:
         put_code(options.root)
         for problem in switch_on(options.root, {cidr.version for cidr in node.pods}):
             print(f"node: notice: {problem}", file=sys.stderr)
+        text = render(node)
+        if options.root == Path("/"):
+            try_pod(json.loads(text), f"/{BIN}")
         path = below(options.root, options.conf_dir) / CONFIGURATION
-        changed = put_file(path, render(node).encode(), 0o644)  # last: with it the runtime takes the node for ready
+        changed = put_file(path, text.encode(), 0o644)  # last: with it the runtime takes the node for ready
+    except TrialError as error:
+        print(f"node: {error}; {CONFIGURATION} stays as it was", file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"node: {error.filename or ''}: {error.strerror}", file=sys.stderr)
         return 1

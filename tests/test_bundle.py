@@ -251,6 +251,15 @@ def test_errors_are_put_into_words_on_a_node_without_python(
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-16-le", "utf-32", "utf-32-be"])
+def test_a_configuration_in_another_encoding_is_answered_as_anywhere(node: BareNode, encoding: str) -> None:
+    """JSON is looked at for its encoding, and codecs are modules found by name."""
+    stdin = '{"cniVersion": "1.0.0"}'.encode(encoding)
+    done = node.call("/opt/cni/bin/cni-bridge", env={"CNI_COMMAND": "VERSION"}, stdin=stdin)
+    assert (done.status, done.stderr, done.document["cniVersion"]) == (0, "", "1.0.0")
+
+
+@pytest.mark.kernel
 def test_the_unforeseen_has_its_traceback_on_a_node_without_python(node: BareNode) -> None:
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"

@@ -23,7 +23,7 @@ NOT_FOLLOWED = {
     *("unittest", "xmlrpc"),
 }
 LEFT_OUT = {"_hashlib"}  # it brings all of OpenSSL; without it hashlib takes the digests that are built in
-CODECS = ("encodings.ascii", "encodings.latin_1", "encodings.utf_8")  # found by name, not by an import statement
+CODECS = ("ascii.py", "latin_1.py", "utf_*.py")  # of encodings, found by name and not by an import statement
 GLIBC = {
     *("libc", "libm", "libdl", "libpthread", "librt", "libutil", "libresolv", "linux-vdso"),
     *("ld-linux-x86-64", "ld-linux-aarch64", "ld-linux-armhf", "ld64"),
@@ -70,7 +70,8 @@ def follow(code: Path, ours: dict[str, Path], loaded: dict[str, str]) -> dict[st
     excluded = NOT_FOLLOWED | LEFT_OUT
     finder = modulefinder.ModuleFinder([str(code), str(STDLIB), str(EXTENSIONS)], excludes=[*excluded, DEPENDENCY])
     standard = [name for name in loaded if name.partition(".")[0] in sys.stdlib_module_names - excluded]
-    for name in (*ours, *standard, *CODECS):
+    codecs = [f"encodings.{path.stem}" for pattern in CODECS for path in (STDLIB / "encodings").glob(pattern)]
+    for name in (*ours, *standard, *codecs):
         try:
             finder.import_hook(name)
         except ImportError:  # names of sys.modules that are no modules of their own, such as os.path and typing.io

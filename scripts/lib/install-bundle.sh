@@ -26,8 +26,7 @@ make_bundle() { # $stage/archive; the same sources and the same interpreter give
     gather_code
     cp "$here"/scripts/lib/{node,nodeconf,trial}.py "$stage/code/"
     tree=$stage/tree
-    # the order in sets of constants, as compiled, depends on the seed; -I would ignore it
-    env -i PATH="$PATH" PYTHONHASHSEED=0 "$python" -sPSB "$here/scripts/lib/bundle.py" "$stage/code" "$tree" ||
+    "$python" -ISBXutf8 "$here/scripts/lib/bundle.py" "$stage/code" "$tree" ||
         die "the bundle cannot be made with $python"
     (cd "$tree" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum) >"$stage/sums"
     mv "$stage/sums" "$tree/$mark"

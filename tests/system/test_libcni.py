@@ -15,7 +15,7 @@ from tests.system.runtime import HOST_ADDRESSES, OUTSIDE, addresses_of, connect_
 
 pytestmark = pytest.mark.kernel
 
-CONFIGURATIONS = sorted((ROOT / "conf").iterdir())
+CONFIGURATIONS = sorted((ROOT / "conf").glob("*.conflist"))
 HOST_PORT, CONTAINER_PORT = 8080, 80
 # For networks of layer 2 only: what the test, in the role of somebody's DHCP, gives to its two containers.
 OWN_ADDRESSES = {"c1": "172.31.0.1/24", "c2": "172.31.0.2/24"}

@@ -20,10 +20,11 @@ from cni_protocol.request import Request
 from cni_protocol.result import DNS, IPConfig, Result, parse_result, result_to_json
 
 from .config import IpamConfig, parse_config, parse_data_dir
-from .ranges import RangeSet, find_next, is_exhausted
+from .peek import peek
+from .ranges import RangeSet, find_next
 from .records import make_label
 from .resolvconf import parse_resolv_conf
-from .store import UNKNOWN, Store, open_store, peek_addresses
+from .store import UNKNOWN, Store, open_store
 
 
 def add(request: Request) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def delete(request: Request) -> None:
     with open_store(parse_data_dir(request), request.name, create=False) as store:
         if store is None:
             return
-        damaged = [ip for ip in _previous_addresses(request) if store.owners.get(ip) == UNKNOWN]
+        damaged = [ip for ip in _previous_addresses(request) if store.is_nobodys(ip)]
         _release_all(store, store.addresses_of(request.container_id, request.ifname) + damaged)
 
 
@@ -71,10 +72,13 @@ def status(request: Request) -> None:
     """Raise CNIError (code 50) when ADD could not work: an exhausted range set, an unusable store. Changes nothing."""
     config = parse_config(request)
     try:
-        taken = peek_addresses(config.data_dir, config.network)
+        exhausted = peek(
+            config.data_dir,
+            config.network,
+            lambda index: [str(pool) for pool in config.pools if find_next(pool, index.find_free, None) is None],
+        )
     except CNIError as error:
         raise CNIError(NOT_AVAILABLE, error.msg) from None
-    exhausted = [str(pool) for pool in config.pools if is_exhausted(pool, taken)]
     if exhausted:
         raise CNIError(NOT_AVAILABLE, f"no IP addresses available in range set: {'; '.join(exhausted)}")
 
@@ -92,10 +96,11 @@ def collect(request: Request) -> None:
         if store is None:
             return
         labels = {make_label(*pair) for pair in valid.pairs} | {make_label(pair[0], "") for pair in valid.pairs}
-        known = set(store.owners.values())
+        owners = store.list_owners()
+        known = set(owners.values())
         # a reservation that says not whose it is may be that of a valid attachment which has no other
         complete = all(known & {make_label(*pair), make_label(pair[0], "")} for pair in valid.pairs)
-        stale = [ip for ip, label in store.owners.items() if label not in labels and (complete or label != UNKNOWN)]
+        stale = [ip for ip, label in owners.items() if label not in labels and (complete or label != UNKNOWN)]
         _release_all(store, stale)
 
 
@@ -153,11 +158,11 @@ def _choose(pools: tuple[RangeSet, ...], requests: dict[int, IP], request: Reque
     before = store.list_previous(request.container_id, request.ifname)
     chosen = []
     for index, pool in enumerate(pools):
-        again = next((ip for ip in before if ip not in store.owners and pool.can_give(ip)), None)
-        choice = requests.get(index) or again or find_next(pool, store.owners, store.find_last(index))
+        again = next((ip for ip in before if pool.can_give(ip) and not store.is_taken(ip)), None)
+        choice = requests.get(index) or again or find_next(pool, store.find_free, store.find_last(index))
         if choice is None:
             raise CNIError(NO_ADDRESS, f"no IP addresses available in range set: {pool}")
-        if choice in store.owners:
+        if store.is_taken(choice):
             raise CNIError(
                 ALREADY_EXISTS,
                 f"requested address {choice} is held by {store.describe(choice)}; ask for another one, or delete that "

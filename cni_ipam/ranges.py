@@ -1,10 +1,10 @@
-"""Ranges of addresses, and which address comes next. Pure: what is taken comes in as a set.
+"""Ranges of addresses, and which address comes next. Pure: what is free comes in as a function.
 
 Must not: read a file, or know who holds an address.
 """
 
 from cni_protocol.address import CIDR, IP
-from cni_protocol.lean import Collection, Iterator, NamedTuple
+from cni_protocol.lean import Callable, Iterator, NamedTuple
 
 
 class Range(NamedTuple):
@@ -39,52 +39,39 @@ class RangeSet(NamedTuple):
         entry = self.find_range(ip)
         return entry is not None and ip != entry.gateway
 
-    @property
-    def size(self) -> int:
-        """How many addresses it can give out."""
-        return sum(_size(entry) for entry in self.ranges)
-
     def find_range(self, ip: IP) -> Range | None:
         """The range that an address lies in."""
         return next((entry for entry in self.ranges if ip in entry), None)
 
 
-def is_exhausted(pool: RangeSet, taken: Collection[IP]) -> bool:
-    """Whether no address of the set is free."""
-    entries = pool.ranges
-    used = sum(1 for ip in taken if any(ip in entry and ip != entry.gateway for entry in entries))
-    return used >= pool.size
-
-
-def find_next(pool: RangeSet, taken: Collection[IP], last: IP | None) -> IP | None:
+def find_next(pool: RangeSet, find_free: Callable[[IP, IP], IP | None], last: IP | None) -> IP | None:
     """The address after `last` that is free, going round all ranges of the set; None when all are taken.
 
-    `last` is the address that was given out last; one outside the set (or None) starts at the beginning. A container
-    that is restarted again and again so gets another address each time, as with the reference.
+    `find_free` gives the lowest free address of those from one to another inclusive. `last` is the address that was
+    given out last; one outside the set (or None) starts at the beginning. A container that is restarted again and again
+    so gets another address each time, as with the reference.
     """
-    return next((ip for ip in _from(pool, last) if ip not in taken), None)
+    found = (find_free(first, end) for first, end in _runs(pool, last))
+    return next((ip for ip in found if ip is not None), None)
 
 
-def _from(pool: RangeSet, last: IP | None) -> Iterator[IP]:
-    """Every address that may be given out, in the order of trial."""
+def _runs(pool: RangeSet, last: IP | None) -> Iterator[tuple[IP, IP]]:
+    """First and last of the addresses that may be given out, in the order of trial."""
     ranges = pool.ranges
-    first = next((i for i, entry in enumerate(ranges) if last is not None and last in entry), None)
-    if first is None or last is None:
+    at = next((i for i, entry in enumerate(ranges) if last is not None and last in entry), None)
+    if at is None or last is None:
         for entry in ranges:
-            yield from _addresses(entry, entry.start.value, entry.end.value)
+            yield from _without_gateway(entry, entry.start.value, entry.end.value)
         return
-    home = ranges[first]
-    yield from _addresses(home, last.value + 1, home.end.value)
-    for entry in ranges[first + 1 :] + ranges[:first]:
-        yield from _addresses(entry, entry.start.value, entry.end.value)
-    yield from _addresses(home, home.start.value, last.value)
+    home = ranges[at]
+    yield from _without_gateway(home, last.value + 1, home.end.value)
+    for entry in ranges[at + 1 :] + ranges[:at]:
+        yield from _without_gateway(entry, entry.start.value, entry.end.value)
+    yield from _without_gateway(home, home.start.value, last.value)
 
 
-def _size(entry: Range) -> int:
-    return entry.end.value - entry.start.value + 1 - (1 if entry.gateway in entry else 0)
-
-
-def _addresses(entry: Range, start: int, end: int) -> Iterator[IP]:
-    for value in range(start, end + 1):
-        if value != entry.gateway.value:
-            yield IP(entry.start.version, value)
+def _without_gateway(entry: Range, start: int, end: int) -> Iterator[tuple[IP, IP]]:
+    gateway = entry.gateway.value
+    for first, last in ((start, min(end, gateway - 1)), (max(start, gateway + 1), end)):
+        if first <= last:
+            yield IP(entry.start.version, first), IP(entry.start.version, last)

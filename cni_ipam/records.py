@@ -1,6 +1,6 @@
 """What we remember of reservations beside their files: whose each is, and in which boot it was there.
 
-`DATADIR/.pycni/NETWORK/BOOT_ID/` has for each reservation a hard link to its file, named `ADDRESS,CONTAINERID,IFNAME`.
+`DATADIR/.pycni/NETWORK/BOOT/` has for each reservation a hard link to its file, named `ADDRESS,CONTAINERID,IFNAME`.
 - A file that an earlier boot's link leads to is of that boot: nothing of the network survived, its address is free. One
   that other plugins have written since is another file (another inode), and stays. No clock is asked: it may be wrong
   just after a boot.
@@ -16,9 +16,12 @@ import os
 from cni_protocol.address import IP, parse_ip
 from cni_protocol.lean import NamedTuple, sha256, suppress
 
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+from .boot import parse_boot, read_boot
+from .index import NAME as INDEX
+
 _PREVIOUS = "previous"
 _LABEL_BYTES = 255 - 40  # NAME_MAX, less the longest address and a comma
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Record(NamedTuple):
@@ -42,54 +45,68 @@ def make_label(container_id: str, ifname: str) -> str:
     return label
 
 
-def read_boot_id() -> str:
-    """The kernel's name for this boot (random(4))."""
-    with open(_BOOT_ID, encoding="ascii") as file:
-        return file.read().strip()
-
-
 class Records:
     """The records of one network. All methods raise OSError."""
 
     def __init__(self, path: str) -> None:
         """`path` is the directory of the network's records; it need not be there."""
         self._path = path
-        self._boot = read_boot_id()
+        self._boot = read_boot()
+
+    def open_boot(self) -> int:
+        """This boot's directory, -1 when there is none. Returns a directory descriptor."""
+        for name in (str(self._boot), *self._list_boots(earlier=False)):
+            with suppress(FileNotFoundError):
+                return os.open(os.path.join(self._path, name), _DIRECTORY)
+        return -1
 
     def list_earlier(self) -> list[Record]:
         """The records of earlier boots, none when begin_boot has been called since this boot began."""
-        return [record for boot in self._list_boots() for record in list_records(os.path.join(self._path, boot))]
+        boots = self._list_boots(earlier=True)
+        return [record for boot in boots for record in list_records(os.path.join(self._path, boot))]
 
     def list_previous(self) -> list[Record]:
         """The records of the boot before this one."""
         return list_records(os.path.join(self._path, _PREVIOUS))
+
+    def has_previous(self, record: Record) -> bool:
+        """Whether a record is one of the boot before this one."""
+        return os.path.lexists(os.path.join(self._path, _PREVIOUS, record.name))
 
     def begin_boot(self) -> int:
         """Make the earlier boot's records the previous ones, and open this boot's. Returns a directory descriptor.
 
         To be called after the files of earlier boots were removed; a crash in between repeats that.
         """
-        for boot in self._list_boots():
+        for boot in self._list_boots(earlier=True):
             previous = os.path.join(self._path, _PREVIOUS)
             _remove_tree(previous)
+            with suppress(OSError):
+                os.unlink(os.path.join(self._path, boot, INDEX))
             os.rename(os.path.join(self._path, boot), previous)
-        path = os.path.join(self._path, self._boot)
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-        with suppress(FileNotFoundError):
-            return os.open(path, flags)
-        for directory in (os.path.dirname(self._path), self._path, path):  # os.makedirs has the umask for all but one
-            with suppress(FileExistsError):
-                os.mkdir(directory, 0o700)
-        return os.open(path, flags)
+        directory = self.open_boot()
+        if directory < 0:
+            path = os.path.join(self._path, str(self._boot))
+            for place in (os.path.dirname(self._path), self._path, path):  # os.makedirs has the umask for all but one
+                with suppress(FileExistsError):
+                    os.mkdir(place, 0o700)
+            directory = os.open(path, _DIRECTORY)
+        return directory
 
-    def _list_boots(self) -> list[str]:
-        """The earlier boots that have records, oldest first."""
+    def _list_boots(self, *, earlier: bool) -> list[str]:
+        """The earlier boots that have records, oldest first, or what may be this one."""
         try:
             entries = [entry for entry in os.scandir(self._path) if entry.is_dir(follow_symlinks=False)]
         except FileNotFoundError:
             return []
-        entries.sort(key=lambda entry: entry.stat(follow_symlinks=False).st_mtime)
-        return [entry.name for entry in entries if entry.name not in (self._boot, _PREVIOUS)]
+        entries.sort(key=lambda entry: entry.stat(follow_symlinks=False).st_ctime_ns)  # mtime is set back (stamp.py)
+        names = [entry.name for entry in entries if entry.name != _PREVIOUS]
+        return [name for name in names if earlier != self._boot.may_be(parse_boot(name))]
+
+
+def open_records(data_dir: str, network: str) -> Records:
+    """The records of a network. Raises OSError."""
+    return Records(os.path.join(data_dir, ".pycni", network))  # no network's name begins with a dot
 
 
 def list_records(directory: str | int) -> list[Record]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cni_ipam.__main__ import PLUGIN
+from cni_ipam.index import NAME as INDEX
 from cni_ipam.store import Store, open_store
 from cni_protocol.errors import NO_ADDRESS, CNIError
 from tests.cni_protocol import make_request
@@ -80,7 +81,14 @@ class Network:
     def records(self) -> set[str]:
         """The names of this boot's records."""
         boots = (self.data_dir / ".pycni" / "mynet").iterdir()
-        return {path.name for boot in boots if boot.name != "previous" for path in boot.iterdir()}
+        found = {path.name for boot in boots if boot.name != "previous" for path in boot.iterdir()}
+        return found - {INDEX}
+
+    @property
+    def index(self) -> Path:
+        """The index of this boot, which there is."""
+        (path,) = (self.data_dir / ".pycni" / "mynet").glob(f"*/{INDEX}")
+        return path
 
     def collect(self, valid: Any, **keys: Any) -> None:
         """GC with a list of valid attachments."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cni_ipam import records
+from cni_ipam import boot
 from tests.cni_ipam import Network
 
 
@@ -25,6 +25,6 @@ def reboot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None
     def begin() -> None:
         path.write_text(f"00000000-0000-4000-8000-{next(numbers):012}\n")
 
-    monkeypatch.setattr(records, "_BOOT_ID", str(path))
+    monkeypatch.setattr(boot, "_BOOT_ID", str(path))
     begin()
     return begin

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cni_ipam.store import LOCK_BOUND
-from cni_protocol.errors import IO_FAILURE
+from cni_protocol.errors import ALREADY_EXISTS, IO_FAILURE
 from tests.cni_ipam import Network, snapshot
 
 SMALL = {"subnet": "10.1.0.0/29"}  # gives .2 to .6
@@ -61,15 +61,36 @@ def victim(tmp_path: Path) -> Path:
 # A reservation that we made
 
 
+def check_it(network: Network) -> None:
+    network.call("CHECK", SMALL)
+
+
+def add_it_again(network: Network) -> None:
+    assert network.refusal("ADD", SMALL).code == ALREADY_EXISTS
+
+
+def collect_garbage(network: Network) -> None:
+    network.collect([("c1", "eth0")])
+
+
+def change_the_directory(network: Network) -> None:
+    network.put("10.1.0.200", "theirs\r\neth0")
+    network.call("DEL", SMALL, "nobody")
+
+
 @pytest.mark.parametrize("content", [b"", b"c", b"c1\r\n", b"\0\0\0", b"x" * 5000, b"c2\r\neth0 and more"], ids=repr)
-def test_a_damaged_reservation_of_ours_is_written_anew(
-    content: bytes, network: Network, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "action", [check_it, add_it_again, collect_garbage, change_the_directory], ids=lambda function: function.__name__
+)
+def test_a_damaged_reservation_of_ours_is_written_anew_when_it_is_next_looked_at(
+    action: Callable[[Network], None], content: bytes, network: Network, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network.add(SMALL)
     path = network.directory / "10.1.0.2"
     inode = path.stat().st_ino
     path.write_bytes(content)
     assert network.exhaust(SMALL) == POOL[1:]
+    action(network)
     assert capsys.readouterr().err == f"cni-ipam: {path} was damaged: written anew for container c1 interface eth0\n"
     assert (path.read_bytes(), path.stat().st_ino) == (b"c1\r\neth0", inode)
     network.call("DEL", SMALL)
@@ -98,8 +119,8 @@ def test_a_reservation_that_cannot_be_written_anew_holds_by_its_record(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
-        network.call("DEL", SMALL, "c9")
-    assert "10.1.0.2" in network.reserved()
+        network.call("CHECK", SMALL)
+    assert network.reserved()["10.1.0.2"] == ""
     assert network.exhaust(SMALL) == POOL[1:]
 
 

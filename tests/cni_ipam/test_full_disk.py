@@ -110,6 +110,7 @@ def test_an_empty_file_is_not_taken_for_free_while_the_records_cannot_be_read(
         patch.setattr(os, "open", fail)
         network.call("DEL", SMALL, "c2")
     assert network.exhaust(SMALL) == [f"10.1.0.{i}" for i in (3, 4, 5, 6)]
+    network.call("CHECK", SMALL)
     assert network.reserved()["10.1.0.2"] == "c1\r\neth0"
 
 

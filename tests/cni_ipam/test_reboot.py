@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cni_ipam.records import Record, list_records, make_label, read_boot_id
+from cni_ipam.boot import read_boot
+from cni_ipam.records import Record, list_records, make_label
 from cni_protocol.address import parse_ip
 from cni_protocol.errors import CHECK_FAILED, NO_ADDRESS, NOT_AVAILABLE
 from tests.cni_ipam import Network, snapshot
@@ -25,16 +26,11 @@ def boots(network: Network) -> set[str]:
     return {path.name for path in (network.data_dir / ".pycni" / "mynet").iterdir()}
 
 
-def test_the_boot_id_is_that_of_the_kernel() -> None:
-    assert read_boot_id() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    assert len(read_boot_id()) == 36
-
-
 def test_a_record_is_a_hard_link_to_the_reservation_named_by_its_owner(network: Network, reboot: Reboot) -> None:
     network.add(DUAL)
     (boot,) = (network.data_dir / ".pycni" / "mynet").iterdir()
-    assert boot.name == read_boot_id()
-    assert {path.name: path.stat().st_ino for path in boot.iterdir()} == {
+    assert boot.name == str(read_boot())
+    assert {path.name: path.stat().st_ino for path in boot.iterdir() if path != network.index} == {
         f"{address},c1,eth0": (network.directory / address).stat().st_ino for address in ("10.1.0.2", "2001:db8::2")
     }
 
@@ -76,7 +72,7 @@ def test_any_command_takes_back_what_is_of_an_earlier_boot(
     said = capsys.readouterr().err
     for address in (entry.partition("/")[0] for entry in addresses):
         assert f"{network.directory}/{address} was of an earlier boot: the address is free again" in said
-    assert boots(network) == {read_boot_id(), "previous"}
+    assert boots(network) == {str(read_boot()), "previous"}
 
 
 def test_a_pool_that_an_earlier_boot_had_exhausted_is_whole_again(network: Network, reboot: Reboot) -> None:
@@ -191,7 +187,7 @@ def test_the_boot_before_the_last_is_forgotten(network: Network, reboot: Reboot)
     assert network.add(SMALL, "c2") == ["10.1.0.5/29"]
     assert {path.name for path in network.data_dir.glob(".pycni/mynet/previous/*")} == {"10.1.0.5,c2,eth0"}
     assert network.add(SMALL, "c1") == ["10.1.0.6/29"]
-    assert boots(network) == {read_boot_id(), "previous"}
+    assert boots(network) == {str(read_boot()), "previous"}
 
 
 def test_boots_in_which_nothing_happened_change_nothing(network: Network, reboot: Reboot) -> None:
@@ -234,7 +230,7 @@ def test_strangers_among_the_records_stop_nobody(place: str, kind: str, network:
     network.add(SMALL, "c1")
     reboot()
     network.add(SMALL, "c1")
-    directory = network.data_dir / ".pycni" / "mynet" / (read_boot_id() if place == "boot" else place)
+    directory = network.data_dir / ".pycni" / "mynet" / (str(read_boot()) if place == "boot" else place)
     for name in ("notes", "10.1.0.4"):
         if kind == "file":
             (directory / name).write_text("x")

@@ -14,6 +14,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from cni_ipam import store as store_module
+from cni_ipam.index import NAME as INDEX
 from cni_ipam.records import make_label
 from cni_ipam.store import UNKNOWN, Store, open_store
 from cni_protocol.address import parse_ip
@@ -43,13 +44,13 @@ def names(data_dir: Path) -> set[str]:
 
 
 def records(data_dir: Path) -> set[str]:
-    return {path.name for path in data_dir.glob(".pycni/mynet/*/*")}
+    return {path.name for path in data_dir.glob(".pycni/mynet/*/*")} - {INDEX}
 
 
 def owners(data_dir: Path) -> dict[str, str]:
     """Who holds what, as the next command sees it."""
     with opened(data_dir) as store:
-        return {str(ip): label for ip, label in store.owners.items()}
+        return {str(ip): label for ip, label in store.list_owners().items()}
 
 
 def failing(function: Any, number: int) -> Any:
@@ -138,7 +139,7 @@ def test_the_owner_is_read_from_files_of_every_age(content: bytes, label: str, c
     (tmp_path / "mynet" / "10.1.0.5").write_bytes(content)
     for _ in range(2):
         with opened(tmp_path, create=create) as store:
-            assert store.owners == {V4: label}
+            assert store.list_owners() == {V4: label}
         assert records(tmp_path) == ({f"10.1.0.5,{label}"} if label else set())
     assert {path.name for path in tmp_path.iterdir()} == {"mynet", ".pycni"}
 
@@ -147,7 +148,7 @@ def test_what_is_written_is_read(store: Store, tmp_path: Path) -> None:
     long = "c" * 100_000
     store.reserve(V4, long, "eth0")
     store.reserve(V6, *OWNER)
-    assert store.owners == {V4: make_label(long, "eth0"), V6: "c1,eth0"}
+    assert store.list_owners() == {V4: make_label(long, "eth0"), V6: "c1,eth0"}
     (read,) = (path for path in (tmp_path / "mynet").iterdir() if path.stat().st_size > 1000)
     assert (read.name, read.read_bytes()) == ("10.1.0.5", f"{long}\r\neth0".encode())
 
@@ -201,9 +202,9 @@ def test_a_reservation_counts_for_its_attachment_and_without_interface_for_all_o
 def test_a_holder_reads_as_words_with_the_file(store: Store, tmp_path: Path) -> None:
     store.reserve(V4, *OWNER)
     assert store.describe(V4) == f"container c1 interface eth0 ({tmp_path}/mynet/10.1.0.5)"
-    store.owners[V4] = make_label("c1", "")
+    Path(store.path, "10.1.0.5").write_text("c1")
     assert store.describe(V4) == f"container c1 ({tmp_path}/mynet/10.1.0.5)"
-    store.owners[V4] = UNKNOWN
+    Path(store.path, "10.1.0.5").write_text("?")
     assert store.describe(V4) == f"container unknown ({tmp_path}/mynet/10.1.0.5)"
 
 
@@ -315,7 +316,7 @@ def test_a_reservation_whose_record_cannot_be_made_leaves_nothing(
     with pytest.raises(CNIError) as caught:
         store.reserve(V4, *OWNER)
     assert caught.value.code == IO_FAILURE
-    assert (names(tmp_path), records(tmp_path), store.owners) == ({"lock"}, set(), {})
+    assert (names(tmp_path), records(tmp_path), store.list_owners()) == ({"lock"}, set(), {})
 
 
 @pytest.mark.parametrize("function", ["open", "pwrite"])
@@ -395,7 +396,7 @@ def test_a_lock_that_is_let_go_in_time_is_had(tmp_path: Path) -> None:
         release.start()
         with opened(tmp_path) as store:
             assert process.wait(5) == 0
-            assert store.owners == {}
+            assert store.list_owners() == {}
         release.join()
 
 

@@ -1,0 +1,117 @@
+"""The files of a network's directory, by their names: read, made in one step, overwritten in place.
+
+No symbolic link is followed. Must not: know what is in a file.
+"""
+
+import errno
+import os
+
+from cni_protocol.address import IP, parse_ip
+from cni_protocol.errors import IO_FAILURE, CNIError
+from cni_protocol.lean import Iterator, contextmanager, suppress
+
+_WRITE = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO in our place would be waited for
+
+
+def open_directory(path: str) -> int:
+    """A directory; a symbolic link in its place is not followed (one further up may be the admin's)."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+
+def scan_addresses(directory: int) -> dict[IP, int]:
+    """The files of a directory whose name is an address in its one spelling, with their inode numbers."""
+    found = {}
+    for entry in os.scandir(directory):
+        with suppress(ValueError):
+            ip = parse_ip(entry.name)
+            if str(ip) == entry.name:
+                found[ip] = entry.inode()
+    return found
+
+
+def read_file(directory: int, name: str, size: int) -> bytes:
+    """What a file begins with. Raises OSError."""
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
+    try:
+        return os.read(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+def read_content(directory: int, ip: IP, size: int) -> bytes:
+    """What the reservation of an address begins with; something that is no owner when it cannot be read."""
+    try:
+        return read_file(directory, str(ip), size)
+    except OSError:
+        return b"?"  # a directory, a symbolic link (never followed): not ours to remove
+
+
+def overwrite_file(directory: int, name: str, content: bytes, *, create: bool) -> None:
+    """Give a file another content, in place. Raises OSError."""
+    descriptor = os.open(name, _WRITE | (os.O_CREAT if create else 0), 0o600, dir_fd=directory)
+    try:
+        os.ftruncate(descriptor, os.pwrite(descriptor, content, 0))
+    finally:
+        os.close(descriptor)
+
+
+def make_file(directory: int, name: str, content: bytes) -> None:
+    """Make a file with its content in one step. Raises FileExistsError, OSError."""
+    try:
+        descriptor = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
+            raise
+        _make_from_named(directory, name, content)  # a file system without O_TMPFILE
+        return
+    try:
+        _write_all(descriptor, content)
+        os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=directory, follow_symlinks=True)
+    finally:
+        os.close(descriptor)
+
+
+def find_obstacle(place: str) -> int:
+    """The errno that making a file in a directory would meet, 0 for none."""
+    if not os.path.isdir(place):
+        return errno.ENOTDIR
+    system = os.statvfs(place)
+    if system.f_flag & os.ST_RDONLY:
+        return errno.EROFS
+    if not os.access(place, os.W_OK | os.X_OK):
+        return errno.EACCES
+    return 0 if system.f_bavail and (system.f_favail or not system.f_files) else errno.ENOSPC
+
+
+@contextmanager
+def storage_errors(path: str) -> Iterator[None]:
+    """Turn an OSError into the error that names the path and what to do."""
+    try:
+        yield
+    except OSError as error:
+        remedy = {
+            errno.ENOSPC: "free some space there",
+            errno.EDQUOT: "raise the quota",
+            errno.EROFS: "mount it writable, or set ipam.dataDir to a directory that is",
+            errno.EACCES: "check its owner and mode",
+            errno.ENOTDIR: "something else than a directory is in the way; set ipam.dataDir to another directory",
+            errno.ELOOP: "a symbolic link is in the way, and none is followed here; remove it",
+        }.get(error.errno or 0, "check that directory, or set ipam.dataDir to another one")
+        raise CNIError(IO_FAILURE, f"the reservations at {path} cannot be used: {error.strerror}; {remedy}") from None
+
+
+def _make_from_named(directory: int, name: str, content: bytes) -> None:
+    temporary = f".{name}.new"  # one that a crash left is overwritten
+    descriptor = os.open(temporary, _WRITE | os.O_CREAT | os.O_TRUNC, 0o600, dir_fd=directory)
+    try:
+        _write_all(descriptor, content)
+        os.link(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    finally:
+        os.close(descriptor)
+        os.unlink(temporary, dir_fd=directory)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    """Write a small file in one call; a short write means that the disk is full."""
+    if os.write(descriptor, content) != len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,0 +1,236 @@
+"""What the reservations say, in a form that is found without reading the directory: a file that stands for the files.
+
+`DATADIR/.pycni/NETWORK/BOOT/index` answers whose addresses are which, and which address is free next. It carries the
+stamp of the directories for which it was written (store.py makes it); under any other stamp it counts for nothing.
+
+    header   what it is, the stamp, how many buckets and blocks there are
+    buckets  a hash table. An entry is the hash of a key and a number. The keys are owners' labels of this boot and of
+             the one before (the number is an address), and blocks of addresses (the number says where the block is).
+    blocks   BLOCK_SIZE addresses each, a bit for each address that is taken; made when one of them is
+
+IPv4 and IPv6 are one number space: an IPv4 address is ::ffff:a.b.c.d. Each part carries a checksum of itself and its
+place. Parts are read when they are asked for, changed in memory, and written in place at the end.
+Must not: know files of reservations, or decide when it is right.
+"""
+
+import os
+
+from cni_protocol.address import IP
+from cni_protocol.lean import sha256, suppress
+
+NAME = "index"
+BLOCK_SIZE = 4096  # addresses
+_FORMAT = "pycni-index-1"
+_KEY, _ENTRY, _SUM = 16, 32, 8  # bytes
+_LENGTH = 4  # bytes that say how many bytes of a part are in use
+_HEADER, _BUCKET, _BLOCK = 512, 1024, BLOCK_SIZE // 8 + _LENGTH + _SUM  # bytes
+_LOAD = 8  # entries of a bucket in a new file, on average; one has room for 31
+_MAPPED = 0xFFFF << 32  # ::ffff:0:0
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO in its place would be waited for
+
+
+class IndexDamagedError(Exception):
+    """A part is not what was written; the index is to be made anew from the files."""
+
+
+class Index:
+    """An index, empty and in memory until it is read or written. Of its methods those that say so raise OSError.
+
+    All that answer a question or change something raise IndexDamagedError or OSError unless it was made in memory.
+    """
+
+    def __init__(self, expected: int = 0) -> None:
+        """`expected`: how many addresses it is to have room for."""
+        self._buckets = max(1, -(-expected // _LOAD))
+        self._blocks = 0
+        self._file = -1
+        self._parts: dict[int, bytearray] = {}  # by their place in the file
+        self._changed: set[int] = set()
+
+    def read(self, directory: int, stamp: str, mode: int) -> bool:
+        """Take what a directory has, to be opened with os.O_RDWR or O_RDONLY. False when it is not of that stamp."""
+        try:
+            self._file = os.open(NAME, mode | _FLAGS, dir_fd=directory)
+            written, buckets, blocks = bytes(self._part(0)).decode().rsplit(" ", 2)
+            self._buckets, self._blocks = int(buckets), int(blocks)
+        except (OSError, ValueError, IndexDamagedError):
+            return False
+        return written == f"{_FORMAT} {stamp}"
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def find(self, label: str) -> list[IP]:
+        """The addresses of an owner."""
+        return [_to_ip(number) for number in self._find(_key("now", label))]
+
+    def find_previous(self, label: str) -> list[IP]:
+        """The addresses that an owner had in the boot before."""
+        return [_to_ip(number) for number in self._find(_key("previous", label))]
+
+    def is_taken(self, ip: IP) -> bool:
+        """Whether somebody has an address."""
+        return self.find_free(ip, ip) is None
+
+    def find_free(self, first: IP, last: IP) -> IP | None:
+        """The lowest address that nobody has, from first to last inclusive."""
+        low, high = _to_number(first), _to_number(last)
+        while low <= high:
+            place = self._find_block(low)
+            if place < 0:
+                return _to_ip(low)
+            free = ~int.from_bytes(self._part(place), "little") >> low % BLOCK_SIZE
+            step = (free & -free).bit_length() - 1  # the lowest bit that is set
+            if low % BLOCK_SIZE + step < BLOCK_SIZE:
+                return _to_ip(low + step) if low + step <= high else None
+            low += BLOCK_SIZE - low % BLOCK_SIZE
+        return None
+
+    def add(self, ip: IP, label: str) -> None:
+        """An address is taken; by whom if there is a label."""
+        number = _to_number(ip)
+        place = self._find_block(number)
+        if place < 0:
+            place = self._place_of_block(self._blocks)
+            self._put(_block_key(number), self._blocks)
+            self._blocks += 1
+            self._parts[place] = bytearray(BLOCK_SIZE // 8)
+        self._set_bit(place, number, taken=True)
+        if label:
+            self._put(_key("now", label), number)
+
+    def add_previous(self, ip: IP, label: str) -> None:
+        """An owner had an address in the boot before."""
+        self._put(_key("previous", label), _to_number(ip))
+
+    def remove(self, ip: IP, label: str) -> None:
+        """An address is free; whose it was if there is a label."""
+        number = _to_number(ip)
+        place = self._find_block(number)
+        if place >= 0:
+            self._set_bit(place, number, taken=False)
+        if label:
+            self._drop(_key("now", label), number)
+
+    def write(self, directory: int) -> None:
+        """Write all that was changed, or a new file in the place of what is there. Raises OSError.
+
+        Afterwards it counts only when it is signed.
+        """
+        if any(len(part) > self._size(place) - _LENGTH - _SUM for place, part in self._parts.items()):
+            raise OSError("a bucket has no room left: the next one to make an index makes more of them")
+        if self._file >= 0:
+            for place in self._changed:
+                self._write_at(place, self._pack(place))
+        else:
+            with suppress(FileNotFoundError):
+                os.unlink(NAME, dir_fd=directory)
+            places = [_HEADER + i * _BUCKET for i in range(self._buckets)]
+            places += [self._place_of_block(i) for i in range(self._blocks)]
+            content = b"".join([self._pack(place) for place in places])
+            self._file = os.open(NAME, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600, dir_fd=directory)
+            self._write_at(_HEADER, content)
+        self._changed.clear()
+
+    def sign(self, stamp: str) -> None:
+        """From here on it stands for the directories with this stamp. Raises OSError."""
+        self._parts[0] = bytearray(f"{_FORMAT} {stamp} {self._buckets} {self._blocks}".encode())
+        self._write_at(0, self._pack(0))
+
+    # The hash table
+
+    def _find(self, key: bytes) -> list[int]:
+        part = self._part(self._place_of_bucket(key))
+        found = []
+        at = part.find(key)
+        while at >= 0:
+            if at % _ENTRY == 0:
+                found.append(int.from_bytes(part[at + _KEY : at + _ENTRY], "big"))
+            at = part.find(key, at + 1)
+        return found
+
+    def _put(self, key: bytes, number: int) -> None:
+        if number not in self._find(key):
+            place = self._place_of_bucket(key)
+            self._part(place).extend(key + number.to_bytes(_ENTRY - _KEY, "big"))
+            self._changed.add(place)
+
+    def _drop(self, key: bytes, number: int) -> None:
+        place = self._place_of_bucket(key)
+        part = self._part(place)
+        entries = [part[at : at + _ENTRY] for at in range(0, len(part), _ENTRY)]
+        gone = key + number.to_bytes(_ENTRY - _KEY, "big")
+        part[:] = b"".join([entry for entry in entries if entry != gone])
+        self._changed.add(place)
+
+    # The blocks
+
+    def _find_block(self, number: int) -> int:
+        """The place of the block that has the bit of an address, negative when none of the block is taken."""
+        return next((self._place_of_block(index) for index in self._find(_block_key(number))), -1)
+
+    def _set_bit(self, place: int, number: int, *, taken: bool) -> None:
+        part = self._part(place)
+        byte, bit = divmod(number % BLOCK_SIZE, 8)
+        part[byte] = part[byte] | 1 << bit if taken else part[byte] & ~(1 << bit)
+        self._changed.add(place)
+
+    # The file
+
+    def _place_of_bucket(self, key: bytes) -> int:
+        return _HEADER + int.from_bytes(key[:4], "big") % self._buckets * _BUCKET
+
+    def _place_of_block(self, index: int) -> int:
+        return _HEADER + self._buckets * _BUCKET + index * _BLOCK
+
+    def _size(self, place: int) -> int:
+        if place == 0:
+            return _HEADER
+        return _BUCKET if place < self._place_of_block(0) else _BLOCK
+
+    def _part(self, place: int) -> bytearray:
+        part = self._parts.get(place)
+        if part is None:
+            part = self._parts[place] = bytearray() if self._file < 0 else self._unpack(place)
+        return part
+
+    def _unpack(self, place: int) -> bytearray:
+        size = self._size(place)
+        data = os.pread(self._file, size, place)
+        length = int.from_bytes(data[:_LENGTH], "little")
+        if len(data) != size or data[-_SUM:] != _sum(place, data[:-_SUM]):
+            raise IndexDamagedError
+        return bytearray(data[_LENGTH : _LENGTH + length])
+
+    def _pack(self, place: int) -> bytes:
+        part = self._part(place)
+        data = len(part).to_bytes(_LENGTH, "little") + part
+        data = data.ljust(self._size(place) - _SUM, b"\0")
+        return data + _sum(place, data)
+
+    def _write_at(self, place: int, data: bytes) -> None:
+        if os.pwrite(self._file, data, place) != len(data):
+            raise OSError("no room left for the index")
+
+
+def _sum(place: int, data: bytes) -> bytes:
+    return sha256(place.to_bytes(8, "big") + data).digest()[:_SUM]
+
+
+def _key(kind: str, text: str) -> bytes:
+    return sha256(f"{kind} {text}".encode()).digest()[:_KEY]
+
+
+def _block_key(number: int) -> bytes:
+    return _key("block", str(number // BLOCK_SIZE))
+
+
+def _to_number(ip: IP) -> int:
+    return ip.value | _MAPPED if ip.version == 4 else ip.value
+
+
+def _to_ip(number: int) -> IP:
+    return IP(4, number & 0xFFFFFFFF) if number >> 32 == 0xFFFF else IP(6, number)

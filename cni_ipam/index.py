@@ -45,6 +45,7 @@ class Index:
         self._blocks = 0
         self._file = -1
         self._parts: dict[int, bytearray] = {}  # by their place in the file
+        self._places: dict[int, int] = {}  # of blocks, as far as they have been asked for
         self._changed: set[int] = set()
 
     def read(self, directory: int, stamp: str, mode: int) -> bool:
@@ -95,7 +96,7 @@ class Index:
         place = self._find_block(number)
         if place < 0:
             place = self._place_of_block(self._blocks)
-            self._put(_block_key(number), self._blocks)
+            self._put(_block_key(number // BLOCK_SIZE), self._blocks)
             self._blocks += 1
             self._parts[place] = bytearray(BLOCK_SIZE // 8)
         self._set_bit(place, number, taken=True)
@@ -170,7 +171,11 @@ class Index:
 
     def _find_block(self, number: int) -> int:
         """The place of the block that has the bit of an address, negative when none of the block is taken."""
-        return next((self._place_of_block(index) for index in self._find(_block_key(number))), -1)
+        block = number // BLOCK_SIZE
+        if block not in self._places:
+            for index in self._find(_block_key(block)):
+                self._places[block] = self._place_of_block(index)
+        return self._places.get(block, -1)
 
     def _set_bit(self, place: int, number: int, *, taken: bool) -> None:
         part = self._part(place)
@@ -224,8 +229,8 @@ def _key(kind: str, text: str) -> bytes:
     return sha256(f"{kind} {text}".encode()).digest()[:_KEY]
 
 
-def _block_key(number: int) -> bytes:
-    return _key("block", str(number // BLOCK_SIZE))
+def _block_key(block: int) -> bytes:
+    return _key("block", str(block))
 
 
 def _to_number(ip: IP) -> int:

@@ -55,10 +55,10 @@ class Records:
 
     def open_boot(self) -> int:
         """This boot's directory, -1 when there is none. Returns a directory descriptor."""
-        for name in (str(self._boot), *self._list_boots(earlier=False)):
-            with suppress(FileNotFoundError):
-                return os.open(os.path.join(self._path, name), _DIRECTORY)
-        return -1
+        with suppress(FileNotFoundError):
+            return os.open(os.path.join(self._path, str(self._boot)), _DIRECTORY)
+        same = self._list_boots(earlier=False)
+        return os.open(os.path.join(self._path, same[-1]), _DIRECTORY) if same else -1
 
     def list_earlier(self) -> list[Record]:
         """The records of earlier boots, none when begin_boot has been called since this boot began."""

@@ -1,8 +1,10 @@
 """Fixtures: a network of the test's own, and a host whose boots the test makes."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -14,6 +16,13 @@ from tests.cni_ipam import Network
 def network(tmp_path: Path) -> Network:
     """A network without any reservation, its directory not yet made."""
     return Network(tmp_path / "networks")
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A directory in memory: many files are made, and a disk that is busy would be waited for."""
+    with TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as path:
+        yield Path(path)
 
 
 @pytest.fixture

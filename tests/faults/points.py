@@ -16,7 +16,7 @@ BRIDGE, IPAM = "bridge", "ipam"  # the processes of a command
 _SENDS = ("sendto", "sendmsg")
 _WRITES = (
     *("link", "linkat", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "rename", "renameat", "renameat2"),
-    *("write", "pwrite64", "ftruncate", "fallocate", "fsync", "fdatasync", "chmod", "fchmod"),
+    *("write", "pwrite64", "ftruncate", "fallocate", "fsync", "fdatasync", "chmod", "fchmod", "utimensat"),
 )
 _PROCESSES = ("clone", "clone3", "fork", "vfork", "execve", "kill", "wait4", "exit_group")
 _OTHERS = ("setns", "flock", "ioctl", "memfd_create")

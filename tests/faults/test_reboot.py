@@ -1,5 +1,8 @@
 """A reboot: another boot id, all namespaces gone, the disk as it was, and no DEL from anybody."""
 
+import json
+import re
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,6 +88,39 @@ def test_a_container_that_comes_back_has_its_address_again(machine: Machine) -> 
         given = {name: machine.add(host, name) for name in ("c1", "c2", "c3")}
     with machine.booted() as host:
         assert {name: machine.add(host, name) for name in ("c3", "c1", "c2")} == given
+
+
+NODE = ("unshare", "--net", "--pid", "--fork", "--mount-proc")
+SAME_PROCESSES = ("unshare", "--net")
+SAME_NETWORK = ("unshare", "--pid", "--fork", "--mount-proc")
+
+
+def add_all(place: tuple[str, ...], machine: Machine, bin_dir: str, names: list[str]) -> list[str]:
+    """The addresses that ADDs give in one life of some place, with the boot id that the machine has."""
+    config = {**machine.config(), "type": "cni-ipam"}
+    script = 'for name; do CNI_CONTAINERID=$name "$PLUGIN" <"$CONFIG" || exit 1; done'
+    path = machine.data_dir.parent / "config"
+    path.write_text(json.dumps(config))
+    variables = {"CNI_COMMAND": "ADD", "CNI_NETNS": "/run/netns/x", "CNI_IFNAME": "eth0", "CNI_PATH": bin_dir}
+    variables |= {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PLUGIN": f"{bin_dir}/cni-ipam", "CONFIG": str(path)}
+    command = [*place, "sh", "-c", script, "sh", *names]
+    text = subprocess.run(command, env=variables, check=True, capture_output=True, text=True, timeout=60).stdout
+    return re.findall(r'"address": "([0-9.]+)/', text)
+
+
+def test_a_node_that_is_a_container_comes_back_with_all_addresses_free(machine: Machine, bin_dir: str) -> None:
+    """Its processes and its network are gone, its disk and the kernel's boot id are not."""
+    for life in range(3):
+        given = add_all(NODE, machine, bin_dir, [f"c{life}.{i}" for i in range(5)])
+        assert sorted(given) == machine.reservations() == [f"10.1.0.{i}" for i in range(2, 7)]
+
+
+@pytest.mark.parametrize("place", [SAME_PROCESSES, SAME_NETWORK], ids=["other-network", "other-processes"])
+def test_what_runs_on_this_host_beside_it_is_no_reboot(place: tuple[str, ...], machine: Machine, bin_dir: str) -> None:
+    given = add_all((), machine, bin_dir, ["c1", "c2"])
+    given += add_all(place, machine, bin_dir, ["c3", "c4"])
+    given += add_all((), machine, bin_dir, ["c5"])
+    assert sorted(given) == machine.reservations() == [f"10.1.0.{i}" for i in range(2, 7)]
 
 
 def test_reservations_of_this_boot_stay_also_those_of_the_reference(machine: Machine) -> None:

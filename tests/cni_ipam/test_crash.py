@@ -72,7 +72,7 @@ def run_with(fault: Fault, action: Callable[[], object]) -> int:
         try:
             for name in CALLS:
                 setattr(os, name, fault.wrap(getattr(os, name)))
-            commands.keep_result = fault.ignore_signals
+            vars(commands)["keep_result"] = fault.ignore_signals
             action()
             status = NOT_REACHED if fault.left > 0 else DONE
         except CNIError as error:

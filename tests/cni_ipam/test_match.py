@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_mock import MockerFixture
 
+from cni_ipam import stamp
+from cni_ipam import store as store_module
 from cni_ipam.index import Index
 from cni_ipam.peek import peek
 from cni_protocol.address import parse_ip
@@ -60,7 +63,7 @@ def every_command(network: Network, ipam: Any) -> dict[str, Counter[str]]:
             elif name == "ADD again":
                 assert network.refusal("ADD", ipam, "c1").code == ALREADY_EXISTS
             else:
-                previous = {"prevResult": given} if name == "CHECK" else {}
+                previous: dict[str, Any] = {"prevResult": given} if name == "CHECK" else {}
                 assert network.call(name.split()[0], ipam, "c1", cniVersion="1.1.0", **previous) is None
         done[name] = counts
     return done
@@ -220,9 +223,18 @@ def test_commands_of_host_local_and_ours_in_turn_see_each_other(network: Network
     assert len(network.exhaust(SMALL)) == 1
 
 
-@pytest.mark.parametrize("when", ["before", "between", "after"])
-def test_a_change_without_the_lock_during_a_command_is_seen_by_the_next(when: str, network: Network) -> None:
+@pytest.mark.parametrize("when", ["before", "between", "after", "at-the-very-end"])
+def test_a_change_without_the_lock_during_a_command_is_seen_by_the_next(
+    when: str, network: Network, mocker: MockerFixture
+) -> None:
     network.add(SMALL, "c1")
+    if when == "at-the-very-end":
+
+        def set_back_too_early(*directories: int) -> None:
+            stamp.set_back(*directories)
+            create(network)
+
+        mocker.patch.object(store_module, "set_back", set_back_too_early)
     with opened(network.data_dir) as store:
         if when == "before":
             create(network)
@@ -232,6 +244,7 @@ def test_a_change_without_the_lock_during_a_command_is_seen_by_the_next(when: st
         assert store.reserve(parse_ip("10.1.0.4"), "c3", "eth0")
         if when == "after":
             create(network)
+    mocker.stopall()
     assert looks(network)
     assert sorted(network.exhaust(SMALL)) == sorted(set(POOL) - {"10.1.0.2", "10.1.0.3", "10.1.0.4", "10.1.0.9"})
 

@@ -20,7 +20,6 @@ from cni_protocol.request import Request
 from cni_protocol.result import DNS, IPConfig, Result, parse_result, result_to_json
 
 from .config import IpamConfig, parse_config, parse_data_dir
-from .peek import peek
 from .ranges import RangeSet, find_next
 from .records import make_label
 from .resolvconf import parse_resolv_conf
@@ -70,6 +69,8 @@ def check(request: Request) -> None:
 
 def status(request: Request) -> None:
     """Raise CNIError (code 50) when ADD could not work: an exhausted range set, an unusable store. Changes nothing."""
+    from .peek import peek
+
     config = parse_config(request)
     try:
         exhausted = peek(

@@ -42,7 +42,7 @@ def parse_boot(text: str) -> Boot:
 
 def read_boot() -> Boot:
     """The boot that this process runs in. Raises OSError."""
-    with open(_BOOT_ID, encoding="ascii") as file:
+    with open(_BOOT_ID, encoding="utf-8") as file:
         return Boot(file.read().strip(), _read_start(), _read_network())
 
 
@@ -51,7 +51,7 @@ def _read_start() -> str:
     with suppress(OSError, IndexError):
         descriptor = os.open(_PROCESS_1, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return os.read(descriptor, 4096).rpartition(b")")[2].split()[_START_TIME].decode("ascii", "replace")
+            return os.read(descriptor, 4096).rpartition(b")")[2].split()[_START_TIME].decode("utf-8", "replace")
         finally:
             os.close(descriptor)
     return ""

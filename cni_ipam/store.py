@@ -158,7 +158,7 @@ class Store:
         """The address that a range set gave out last, None when that is not known (then the search starts anew)."""
         name = _LAST_PREFIX + str(pool)
         try:
-            return parse_ip(read_file(self._directory, name, 64).decode("ascii").strip())
+            return parse_ip(read_file(self._directory, name, 64).decode().strip())
         except FileNotFoundError:
             return None
         except (OSError, ValueError):

@@ -1,8 +1,7 @@
 """Fixtures: nodes with a runtime on them. A runtime that is not installed is a failure, never a skip."""
 
-import importlib.util
+import importlib
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +11,7 @@ import pytest
 from tests.conftest import REFERENCE_DIR
 from tests.host import Host
 from tests.runtimes import image
-from tests.runtimes.containerd import CRI, Containerd, compile_messages
+from tests.runtimes.containerd import CRI, Containerd, load_messages
 from tests.runtimes.node import DEBIAN_PLUGINS, Node
 from tests.runtimes.podman import Podman
 
@@ -55,15 +54,8 @@ def archive(rootfs: Path) -> Path:
 @pytest.fixture(scope="session")
 def messages(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     """The messages of the CRI, compiled."""
-    target = tmp_path_factory.mktemp("cri")
-    _require_modules()
-    compile_messages(Path(__file__).parent / "cri.proto", target, sys.executable)
-    spec = importlib.util.spec_from_file_location("cri_pb2", target / "cri_pb2.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    require_modules()
+    return load_messages(tmp_path_factory.mktemp("cri"))
 
 
 @pytest.fixture
@@ -89,12 +81,12 @@ def start_containerd(node: Node, archive: Path) -> Iterator[Callable[[], Contain
 
 
 @pytest.fixture
-def start_cri(start_containerd: Callable[[], Containerd], messages: ModuleType) -> Iterator[Callable[[], CRI]]:
-    """The same, with a client for its CRI."""
+def start_cri(start_containerd: Callable[[], Containerd], messages: ModuleType) -> Iterator[Callable[..., CRI]]:
+    """The same, with a client for its CRI; or a client for a daemon that runs already."""
     clients: list[CRI] = []
 
-    def start() -> CRI:
-        clients.append(CRI(start_containerd(), messages, importlib.import_module("grpc")))
+    def start(daemon: Containerd | None = None) -> CRI:
+        clients.append(CRI(daemon or start_containerd(), messages, importlib.import_module("grpc")))
         return clients[-1]
 
     yield start
@@ -108,7 +100,8 @@ def podman(node: Node, rootfs: Path) -> Podman:
     return Podman(node, rootfs)
 
 
-def _require_modules() -> None:
+def require_modules() -> None:
+    """Fails with the names of what has to be installed for a client of the CRI."""
     missing = []
     for module, package in _MODULES.items():
         try:

@@ -1,10 +1,12 @@
 """containerd on a node, and the part of the CRI client that a kubelet has."""
 
+import importlib.util
 import json
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from tests.host import wait_until
 from tests.runtimes import image
@@ -12,11 +14,12 @@ from tests.runtimes.node import CONF_DIR, PLUGIN_DIR, Node, end
 
 SOCKET = "/run/containerd/containerd.sock"
 _LOG = "/run/containerd.log"
-_START_BOUND = 30.0  # seconds
+START_BOUND = 30.0  # seconds
 _CALL_BOUND = 60.0
-_CONFIG = f"""
+_PROTO = Path(__file__).parent / "cri.proto"
+CONFIG = f"""
 version = 2
-root = "/run/containerd-root"
+root = "%(root)s"
 state = "/run/containerd"
 disabled_plugins = [
   "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
@@ -43,13 +46,23 @@ class Containerd:
     def __init__(self, node: Node, archive: Path) -> None:
         self.node = node
         self._archive = archive
-        node.path("/run/containerd.toml").write_text(_CONFIG)
+        node.path("/run/containerd.toml").write_text(CONFIG % {"root": "/run/containerd-root"})
         with node.path(_LOG).open("w") as log:
             command = ("containerd", "--config", "/run/containerd.toml")
             self._process = node.host.start(*command, stdout=log, stderr=log)
         # The socket is there before the daemon serves; `ctr version` needs it to answer.
-        ready = wait_until(lambda: node.host.run(*self.ctr("version"), check=False).returncode == 0, _START_BOUND)
+        ready = wait_until(lambda: node.host.run(*self.ctr("version"), check=False).returncode == 0, START_BOUND)
         assert ready, f"containerd does not answer: {self.log()}"
+
+    @property
+    def socket(self) -> Path:
+        """Where it listens, as this process reaches it."""
+        return self.node.path(SOCKET)
+
+    @property
+    def cgroup(self) -> str:
+        """What its pods' cgroups shall be in."""
+        return self.node.cgroup
 
     def ctr(self, *arguments: str, namespace: str = "default") -> tuple[str, ...]:
         """The command line of containerd's own client."""
@@ -78,16 +91,34 @@ class Pod:
         self.netns = f"/proc/{pid}/ns/net"
 
 
+class Daemon(Protocol):
+    """What the client has to know of a daemon, wherever that runs."""
+
+    @property
+    def socket(self) -> Path:
+        """Where it listens, as this process reaches it."""
+
+    @property
+    def cgroup(self) -> str:
+        """What its pods' cgroups shall be in."""
+
+    def load_image(self, namespace: str = "default") -> None:
+        """Have the pause image in one of containerd's namespaces."""
+
+    def log(self) -> str:
+        """What the daemon has said so far."""
+
+
 class CRI:
     """What a kubelet asks of containerd. Errors are the RpcError of grpc."""
 
-    def __init__(self, daemon: Containerd, messages: ModuleType, grpc: ModuleType) -> None:
+    def __init__(self, daemon: Daemon, messages: ModuleType, grpc: ModuleType) -> None:
         self._daemon = daemon
         self._messages = messages
         daemon.load_image("k8s.io")
-        self._channel = grpc.insecure_channel(f"unix:{daemon.node.path(SOCKET)}")
+        self._channel = grpc.insecure_channel(f"unix:{daemon.socket}")
         # The CRI learns of the image by an event, and of the network from a watcher.
-        assert wait_until(self._is_ready, _START_BOUND), daemon.log()
+        assert wait_until(self._is_ready, START_BOUND), daemon.log()
 
     def run_pod(self, name: str, **config: Any) -> Pod:
         """RunPodSandbox. `config` adds to the sandbox's configuration, with the names of the CRI."""
@@ -95,7 +126,7 @@ class CRI:
             "metadata": {"name": name, "uid": f"uid-of-{name}", "namespace": "default", "attempt": 0},
             "hostname": name,
             "log_directory": "/run/pod-logs",
-            "linux": {"cgroup_parent": self._daemon.node.cgroup},
+            "linux": {"cgroup_parent": self._daemon.cgroup},
             **config,
         }
         identity = self._call("RunPodSandbox", config=whole).pod_sandbox_id
@@ -115,11 +146,6 @@ class CRI:
     def list_pods(self) -> list[str]:
         """The sandboxes that containerd knows."""
         return [item.id for item in self._call("ListPodSandbox").items]
-
-    def stop_daemon(self) -> None:
-        """Let the connection go and end containerd."""
-        self.close()
-        self._daemon.close()
 
     def close(self) -> None:
         """Let the connection go."""
@@ -141,7 +167,13 @@ class CRI:
         return remote(request(**fields), timeout=_CALL_BOUND)
 
 
-def compile_messages(proto: Path, target: Path, python: str) -> None:
-    """Compile an interface description into a directory. A module of Python comes out."""
-    command = [python, "-m", "grpc_tools.protoc", f"-I{proto.parent}", f"--python_out={target}", proto.name]
+def load_messages(target: Path) -> ModuleType:
+    """The messages of the CRI, compiled into a directory."""
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{_PROTO.parent}", f"--python_out={target}", _PROTO.name]
     subprocess.run(command, check=True, timeout=60, capture_output=True)
+    spec = importlib.util.spec_from_file_location("cri_pb2", target / "cri_pb2.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -172,7 +172,7 @@ def held(*namespaces: str) -> Iterator[None]:
 @contextmanager
 def serving(netns: str, port: int) -> Iterator[socket.socket]:
     """A TCP listener of this process in a container, for both families, for a block."""
-    with _entered(netns):
+    with entered(netns):
         listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
     listener.settimeout(CONNECT_BOUND)
     with listener:
@@ -182,7 +182,7 @@ def serving(netns: str, port: int) -> Iterator[socket.socket]:
 def reaches(listener: socket.socket, client: str, target: tuple[str, int]) -> bool:
     """Whether a connection from a network namespace to a target comes out at the listener, and carries data back."""
     try:
-        with _entered(client):
+        with entered(client):
             asking = socket.create_connection(target, timeout=CONNECT_BOUND)
         with asking, listener.accept()[0] as answering:
             answering.sendall(b"here")
@@ -192,7 +192,7 @@ def reaches(listener: socket.socket, client: str, target: tuple[str, int]) -> bo
 
 
 @contextmanager
-def _entered(netns: str) -> Iterator[None]:
+def entered(netns: str) -> Iterator[None]:
     """Have this thread in a network namespace for a block; sockets keep the one that they were made in."""
     libc = ctypes.CDLL(None, use_errno=True)
     home, there = os.open("/proc/thread-self/ns/net", os.O_RDONLY), os.open(netns, os.O_RDONLY)

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from tests.host import wait_until
-from tests.runtimes.containerd import CRI, Pod
+from tests.runtimes.containerd import CRI, Containerd, Pod
 from tests.runtimes.networks import BRIDGE, GATEWAY, make_network
 from tests.runtimes.node import HOST_ADDRESS, Node, addresses, eth0, held, kill, netns_of, ping, reaches, serving
 
 pytestmark = pytest.mark.kernel
 
-StartCRI = Callable[[], CRI]
+StartCRI = Callable[..., CRI]
 DUAL_STACK = [[{"subnet": "10.244.0.0/16"}], [{"subnet": "fd00:244::/64"}]]
 WEB = {"protocol": "TCP", "container_port": 80, "host_port": 8080}
 
@@ -153,12 +153,16 @@ def test_a_pod_whose_namespace_has_gone_leaves_nothing_when_it_is_stopped(node: 
     assert_nothing_left(node, cri, network)
 
 
-def test_a_pod_outlives_a_restart_of_containerd_and_is_removed_by_the_next(node: Node, start_cri: StartCRI) -> None:
+def test_a_pod_outlives_a_restart_of_containerd_and_is_removed_by_the_next(
+    node: Node, start_containerd: Callable[[], Containerd], start_cri: StartCRI
+) -> None:
     network = make_network()
     node.configure(network)
-    before = start_cri()
+    daemon = start_containerd()
+    before = start_cri(daemon)
     pod = before.run_pod("steady")
-    before.stop_daemon()
+    before.close()
+    daemon.close()
     assert eth0(pod.netns)["operstate"] == "UP"
     after = start_cri()
     assert after.list_pods() == [pod.identity]

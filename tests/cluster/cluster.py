@@ -43,6 +43,7 @@ class Cluster:
         for place in places:
             self.places[place.name] = place
             self.nodes[place.name] = Node(self._fabric, self._tree, place.name, place.port)
+            self.nodes[place.name].boot()
         self.configure()
         self._start_runtimes([place.name for place in places])
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.cluster.cluster import at_once
 from tests.cluster.installation import build_bundle
+from tests.cluster.probe import Seen
 from tests.cluster.runtime import Kit
 from tests.cluster.tree import build_tree
 from tests.cluster.worlds import NODES, PODS, Parts, World, open_world, place_on_lan
@@ -16,6 +17,7 @@ from tests.runtimes import image
 from tests.runtimes.conftest import require_modules
 from tests.runtimes.containerd import load_messages
 
+Record = Callable[[str, str, str, Seen | None], None]  # path, source, destination, what the destination saw
 _HERE = Path(__file__).parent
 _BOUND = 400  # seconds for a test; the first one waits for debootstrap
 _PROGRAMS = {"busybox": "busybox-static", "debootstrap": "debootstrap", "ip": "iproute2", "iptables": "iptables"}
@@ -64,9 +66,13 @@ def world(parts: Parts) -> Iterator[World]:
 
 
 @pytest.fixture
-def record(record_property: Callable[[str, object], None]) -> Callable[..., None]:
-    """Notes who reached whom, for scripts/cluster: source, destination, path, and whom the destination saw."""
-    return lambda *row: record_property("reached", [str(cell) for cell in row])
+def record(record_property: Callable[[str, object], None]) -> Record:
+    """Notes for scripts/cluster who reached whom."""
+
+    def note(path: str, source: str, destination: str, seen: Seen | None) -> None:
+        record_property("reached", [path, source, destination, seen.source if seen else "nothing"])
+
+    return note
 
 
 def run_pods(world: World) -> None:

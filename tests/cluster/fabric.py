@@ -37,7 +37,7 @@ class Fabric:
 
     def __init__(self) -> None:
         self.host: Host = open_host()
-        self._links: set[str] = set()
+        self.links: dict[str, dict[str, tuple[str, ...]]] = {}  # what is on each: names, and their addresses there
 
     def netns_of(self, name: str) -> str:
         """The network namespace of a router or an outside host."""
@@ -56,10 +56,11 @@ class Fabric:
 
     def plug(self, name: str, netns: str, port: Port, ifname: str = "eth0") -> None:
         """Connect a network namespace to a link; the link is made with its first user."""
-        if port.link not in self._links:
-            self._links.add(port.link)
+        if port.link not in self.links:
+            self.links[port.link] = {}
             self.host.run("ip", "link", "add", port.link, "type", "bridge")
             self.host.run("ip", "link", "set", port.link, "up")
+        self.links[port.link][name] = port.addresses
         socket = f"{name}-{ifname}"
         other_end = ("peer", "name", ifname, "netns", netns)
         self.host.run("ip", "link", "add", socket, "master", port.link, "type", "veth", *other_end)
@@ -74,7 +75,9 @@ class Fabric:
 
     def unplug(self, name: str, ifname: str = "eth0") -> None:
         """Take a machine off its link."""
-        self.host.run("ip", "link", "delete", f"{name}-{ifname}")
+        self.host.run("ip", "link", "delete", f"{name}-{ifname}", check=False)  # it may not have got that far
+        for link in self.links.values():
+            link.pop(name, None)
 
     def close(self) -> None:
         """Let everything go."""

@@ -42,7 +42,7 @@ _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 
 
 class Node:
-    """A node, booted. Close it before the fabric."""
+    """A node, switched off at first. Close it before the fabric."""
 
     def __init__(self, fabric: Fabric, tree: Path, name: str, port: Port) -> None:
         self.name = name
@@ -50,8 +50,8 @@ class Node:
         self.cgroup = f"/pycni-{uuid.uuid4().hex[:12]}"
         self._fabric = fabric
         self._tree = tree
+        self._processes: list[subprocess.Popen[str]] = []  # of this boot, the one that holds the namespaces first
         self._disk = f"/run/disks/{name}"
-        self.boot()
 
     @property
     def netns(self) -> str:
@@ -73,10 +73,11 @@ class Node:
         init = ("/bin/sh", "-c", _INIT, "init", self.name, str(self._tree), self._disk)
         command = (*unshare, "--propagation", "private", *init)
         pipe = subprocess.PIPE
-        self._holder = self._fabric.host.start(*command, env=_ENVIRONMENT, stdout=pipe, stderr=pipe)
-        assert self._holder.stdout is not None
-        said = self._holder.stdout.readline().strip()
-        assert said, f"{self.name} does not boot: {self._holder.communicate(timeout=RUN_BOUND)[1]}"
+        holder = self._fabric.host.start(*command, env=_ENVIRONMENT, stdout=pipe, stderr=pipe)
+        assert holder.stdout is not None
+        said = holder.stdout.readline().strip()
+        assert said, f"{self.name} does not boot: {holder.communicate(timeout=RUN_BOUND)[1]}"
+        self._processes = [holder]
         self.pid = int(said)  # of its first process, in this process's namespace
         run_in(self.netns, "ip", "link", "set", "lo", "up")
         self._fabric.plug(self.name, self.netns, self.port)
@@ -87,7 +88,9 @@ class Node:
         """Pull the plug: every process of the node ends, its namespaces go, its disk stays."""
         self._fabric.unplug(self.name)
         kill(self.pid)  # the kernel ends whoever else is in the PID namespace
-        self._holder.communicate(timeout=RUN_BOUND)
+        for process in self._processes:
+            process.communicate(timeout=RUN_BOUND)
+        self._processes = []
         assert wait_until(self._remove_cgroups, 10), f"processes of {self.name} are left"
 
     def scrap(self) -> None:
@@ -105,9 +108,9 @@ class Node:
             raise AssertionError(f"{self.name}: {' '.join(command)} failed ({done.returncode}): {said}")
         return done
 
-    def start(self, *command: str, **options: Any) -> "subprocess.Popen[str]":
-        """Start a program of the node on it and leave it running."""
-        return subprocess.Popen(self.argv(*command), env=_ENVIRONMENT, text=True, **options)
+    def start(self, *command: str, **options: Any) -> None:
+        """Start a program of the node on it and leave it running; it ends with the node."""
+        self._processes.append(subprocess.Popen(self.argv(*command), env=_ENVIRONMENT, text=True, **options))
 
     def argv(self, *command: str) -> list[str]:
         """The command line that runs a program of the node on it."""
@@ -122,7 +125,7 @@ class Node:
 
     def close(self) -> None:
         """Halt it, if it runs."""
-        if self._holder.poll() is None:
+        if self._processes:
             self.halt()
 
     def _remove_cgroups(self) -> bool:

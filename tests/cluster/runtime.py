@@ -29,7 +29,7 @@ class Daemon:
         self._archive = archive
         node.path("/etc/containerd/config.toml").write_text(CONFIG % {"root": "/var/lib/containerd"})
         with node.path(_LOG).open("w") as log:
-            node.start("containerd", stdout=log, stderr=log)  # it ends with the node
+            node.start("containerd", stdout=log, stderr=log)
         # The socket is there before the daemon serves; `ctr version` needs it to answer.
         ready = wait_until(lambda: node.run("ctr", "version", check=False).returncode == 0, START_BOUND)
         assert ready, f"containerd does not answer: {self.log()}"

@@ -1,10 +1,11 @@
 """A cluster that does not stay as it is: a node restarts, another joins, one leaves."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.cluster.conftest import Record
 from tests.cluster.fabric import ip_in, run_in
 from tests.cluster.installation import CONFLIST
 from tests.cluster.worlds import Parts, World, open_world, place_on_lan
@@ -38,7 +39,7 @@ def routes_of(world: World, node: str) -> dict[str, str]:
     return {route["dst"]: route["gateway"] for route in ip_in(world.machine(node).netns, "route") if "gateway" in route}
 
 
-def test_a_rebooted_node_comes_back_with_no_leaked_address(changing: World, record: Callable[..., None]) -> None:
+def test_a_rebooted_node_comes_back_with_no_leaked_address(changing: World, record: Record) -> None:
     cluster = changing.cluster
     cluster.run_pod("node3", "extra")
     old = list(cluster.runtimes["node3"].pods.values())
@@ -56,32 +57,30 @@ def test_a_rebooted_node_comes_back_with_no_leaked_address(changing: World, reco
     assert cluster.nodes["node3"].reservations() == list(new.addresses)
     for client, server in (("one", "three"), ("three", "one"), ("node3", "three"), ("node1", "three")):
         seen = changing.ask(client, server)
-        record(client, server, "after a reboot of node3", seen and seen.source)
+        record("after a reboot of node3", client, server, seen)
         assert seen == changing.expected(client, server)
 
 
 @pytest.mark.parametrize("old", PODS)
 def test_a_fourth_node_joins_and_reaches_the_old_pods_both_ways(
-    changing: World, fourth: str, record: Callable[..., None], old: str
+    changing: World, fourth: str, record: Record, old: str
 ) -> None:
     assert changing.machine("node4").address(4) == "192.168.1.14"
     assert changing.machine(fourth).address(4).startswith("10.240.4.")
     for client, server in ((old, fourth), (fourth, old), (PODS[old], fourth), ("node4", old), (fourth, PODS[old])):
         seen = changing.ask(client, server)
-        record(client, server, "node4 has joined", seen and seen.source)
+        record("node4 has joined", client, server, seen)
         assert seen == changing.expected(client, server)
 
 
-def test_when_a_node_leaves_its_route_goes_and_the_others_stay(
-    changing: World, fourth: str, record: Callable[..., None]
-) -> None:
+def test_when_a_node_leaves_its_route_goes_and_the_others_stay(changing: World, fourth: str, record: Record) -> None:
     assert routes_of(changing, "node1").get("10.240.4.0/24") == "192.168.1.14"
     changing.cluster.leave("node4")
     kept = {"default": "192.168.1.1", "10.240.2.0/24": "192.168.1.12", "10.240.3.0/24": "192.168.1.13"}
     assert routes_of(changing, "node1") == kept
     for client, server in (("one", "two"), ("two", "one"), ("three", "one")):
         seen = changing.ask(client, server)
-        record(client, server, "node4 has left", seen and seen.source)
+        record("node4 has left", client, server, seen)
         assert seen == changing.expected(client, server)
 
 

@@ -1,10 +1,11 @@
 """Nodes and pods with an IPv4 and an IPv6 address each, on one link."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import permutations
 
 import pytest
 
+from tests.cluster.conftest import Record
 from tests.cluster.worlds import OUTSIDERS, Parts, World, open_world, place_on_lan
 from tests.runtimes.node import addresses
 
@@ -35,9 +36,7 @@ def test_a_pod_has_an_address_of_either_kind(dual: World, pod: str) -> None:
 
 @pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
 @pytest.mark.parametrize(("client", "server"), [pytest.param(*pair, id=" -> ".join(pair)) for pair in PAIRS])
-def test_all_reach_each_other_over_both(
-    dual: World, record: Callable[..., None], client: str, server: str, version: int
-) -> None:
+def test_all_reach_each_other_over_both(dual: World, record: Record, client: str, server: str, version: int) -> None:
     seen = dual.ask(client, server, version)
-    record(client, server, f"dual stack, IPv{version}", seen and seen.source)
+    record(f"one link, dual stack, IPv{version}", client, server, seen)
     assert seen == dual.expected(client, server, version)

@@ -1,13 +1,13 @@
 """Nodes on links of their own with a router between them that knows no pod: the pods' packets travel in vxlan."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import permutations
 from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import run_pods
+from tests.cluster.conftest import Record, run_pods
 from tests.cluster.fabric import ip_in, run_in
 from tests.cluster.installation import Overlay
 from tests.cluster.probe import Seen
@@ -39,11 +39,10 @@ def test_the_underlay_has_no_route_to_a_pod(routed: World) -> None:
 @pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
 @pytest.mark.parametrize(("client", "server"), [pytest.param(*pair, id=" -> ".join(pair)) for pair in PAIRS])
 def test_pods_and_nodes_reach_each_other_without_nat(
-    routed: World, record: Callable[..., None], client: str, server: str, version: int
+    routed: World, record: Record, client: str, server: str, version: int
 ) -> None:
     seen = routed.ask(client, server, version)
-    assert routed.cluster.overlay is not None
-    record(client, server, f"vxlan over IPv{routed.cluster.overlay.version}, IPv{version}", seen and seen.source)
+    record(path_of(routed, version), client, server, seen)
     if client in NODES and routed.cluster.node_of(server) != client:  # it has an address on each of its interfaces
         assert seen is not None
         assert seen.by == server
@@ -54,11 +53,9 @@ def test_pods_and_nodes_reach_each_other_without_nat(
 
 @pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
 @pytest.mark.parametrize("pod", FIRST_PODS)
-def test_an_outside_host_sees_the_address_of_the_node(
-    routed: World, record: Callable[..., None], pod: str, version: int
-) -> None:
+def test_an_outside_host_sees_the_address_of_the_node(routed: World, record: Record, pod: str, version: int) -> None:
     seen = routed.ask(pod, "outside", version)
-    record(pod, "outside", "NAT", seen and seen.source)
+    record(path_of(routed, version), pod, "outside", seen)
     assert seen == Seen("outside", routed.machine(PODS[pod]).address(version))
 
 
@@ -79,6 +76,11 @@ def test_nodes_know_each_other_from_the_list_of_peers_alone(routed: World, node:
     others = {vxlan_devices(routed, other)[0]["address"]: underlay(routed, other) for other in NODES if other != node}
     assert {entry["mac"]: entry["dst"] for entry in entries if "dst" in entry} == others
     assert [entry for entry in entries if "permanent" not in entry.get("state", "permanent")] == []
+
+
+def path_of(world: World, version: int) -> str:
+    assert world.cluster.overlay is not None
+    return f"vxlan over IPv{world.cluster.overlay.version}, pods' IPv{version}"
 
 
 def own_addresses(world: World, node: str) -> list[str]:

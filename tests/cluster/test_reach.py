@@ -1,10 +1,10 @@
 """Three nodes on one link: who reaches whom, and as whom."""
 
-from collections.abc import Callable
 from itertools import permutations
 
 import pytest
 
+from tests.cluster.conftest import Record
 from tests.cluster.fabric import ip_in
 from tests.cluster.probe import Seen, Target, ask, listening, ping
 from tests.cluster.tree import find_python
@@ -35,11 +35,9 @@ def test_a_pod_has_an_address_of_its_own_and_sees_itself_under_it(world: World, 
 
 
 @pytest.mark.parametrize(("client", "server"), [pytest.param(*pair, id=" -> ".join(pair)) for pair in PAIRS])
-def test_pods_and_nodes_reach_each_other_without_nat(
-    world: World, record: Callable[..., None], client: str, server: str
-) -> None:
+def test_pods_and_nodes_reach_each_other_without_nat(world: World, record: Record, client: str, server: str) -> None:
     seen = world.ask(client, server)
-    record(client, server, "direct", seen and seen.source)
+    record("one link", client, server, seen)
     assert seen == world.expected(client, server)
 
 
@@ -50,11 +48,9 @@ def test_pods_and_nodes_answer_a_ping(world: World, client: str, server: str) ->
 
 @pytest.mark.parametrize("outsider", OUTSIDERS)
 @pytest.mark.parametrize("pod", PODS)
-def test_an_outsider_sees_the_address_of_the_node(
-    world: World, record: Callable[..., None], pod: str, outsider: str
-) -> None:
+def test_an_outsider_sees_the_address_of_the_node(world: World, record: Record, pod: str, outsider: str) -> None:
     seen = world.ask(pod, outsider)
-    record(pod, outsider, "NAT", seen and seen.source)
+    record("one link", pod, outsider, seen)
     assert seen == Seen(outsider, world.machine(PODS[pod]).address(4))
 
 
@@ -73,11 +69,11 @@ def test_an_outsider_has_no_way_to_a_pod(world: World, outsider: str) -> None:
     ["outside", "neighbour", "node1", "node2", "node3", "pod1a", "pod2a", "web"],
     ids=lambda name: f"from {name}",
 )
-def test_a_host_port_leads_to_its_pod(world: World, record: Callable[..., None], web: str, client: str) -> None:
+def test_a_host_port_leads_to_its_pod(world: World, record: Record, web: str, client: str) -> None:
     pod = world.machine(web)
     with listening(PORT, pod) as servers:
         seen = ask(world.machine(client), Target(world.machine("node1").address(4), 8080), servers)
-    record(client, web, "host port of node1", seen and seen.source)
+    record("host port of node1", client, web, seen)
     assert seen is not None
     assert seen.by == web
     if client in (*OUTSIDERS, "node2", "node3", "pod2a"):

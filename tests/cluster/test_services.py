@@ -1,11 +1,15 @@
 """Services of kube-proxy's kind over the pod network: one pod behind an address, several, and a client that sticks."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from tests.cluster.conftest import Record
 from tests.cluster.fabric import run_in
+from tests.cluster.installation import CONFLIST
 from tests.cluster.probe import Seen, Target, ask, listening
 from tests.cluster.services import Service, iptables_rules, nftables_rules
 from tests.cluster.worlds import NODES, OUTSIDERS, PODS, World
@@ -57,6 +61,15 @@ def servers(world: World) -> Iterator[Mapping[str, Any]]:
         yield made
 
 
+@contextmanager
+def without_bridge_netfilter(world: World, node: str) -> Iterator[None]:
+    """Switch it off on a node for a block."""
+    key = "net.bridge.bridge-nf-call-iptables"
+    run_in(world.machine(node).netns, "sysctl", "-qw", f"{key}=0")
+    yield
+    run_in(world.machine(node).netns, "sysctl", "-qw", f"{key}=1")
+
+
 def rewritten(world: World, node: str, server: str) -> str:
     """The source of what a node has translated on its way to a pod: that of the interface by which it leaves."""
     return world.cluster.places[node].gateway(4) if PODS[server] == node else world.machine(node).address(4)
@@ -64,11 +77,11 @@ def rewritten(world: World, node: str, server: str) -> str:
 
 @pytest.mark.parametrize("client", [*PODS, *NODES], ids=lambda name: f"from {name}")
 def test_the_address_of_a_service_leads_to_its_pod(
-    world: World, services: str, servers: Mapping[str, Any], record: Callable[..., None], client: str
+    world: World, services: str, servers: Mapping[str, Any], record: Record, client: str
 ) -> None:
     machine = world.machine(client)
     seen = ask(machine, DATABASE, servers)
-    record(client, SERVER, f"ClusterIP, {services}", seen and seen.source)
+    record(f"{SERVER} as a service, {services}", client, "ClusterIP", seen)
     if client in (SERVER, *NODES):  # a pod that reaches itself would take its own packet for a forged one
         source = rewritten(world, PODS.get(client, client), SERVER)
     else:
@@ -79,10 +92,10 @@ def test_the_address_of_a_service_leads_to_its_pod(
 @pytest.mark.parametrize("node", NODES, ids=lambda name: f"to {name}")
 @pytest.mark.parametrize("client", [*PODS, *NODES, *OUTSIDERS], ids=lambda name: f"from {name}")
 def test_a_node_port_of_any_node_leads_to_the_pod(
-    world: World, services: str, servers: Mapping[str, Any], record: Callable[..., None], client: str, node: str
+    world: World, services: str, servers: Mapping[str, Any], record: Record, client: str, node: str
 ) -> None:
     seen = ask(world.machine(client), Target(world.machine(node).address(4), NODE_PORT), servers)
-    record(client, SERVER, f"NodePort of {node}, {services}", seen and seen.source)
+    record(f"{SERVER} as a service, {services}", client, f"port of {node}", seen)
     assert seen == Seen(SERVER, rewritten(world, node, SERVER))
 
 
@@ -110,3 +123,29 @@ def test_with_affinity_a_client_stays_with_its_pod(
     target = Target(world.machine("node2").address(4), STICKY_PORT) if client in OUTSIDERS else STICKY
     answers = [ask(world.machine(client), target, servers) for _ in range(TRIES)]
     assert {seen and seen.by for seen in answers} in ({BOTH[0]}, {BOTH[1]})
+
+
+def test_without_bridge_netfilter_a_pod_of_the_same_node_gets_no_answer(
+    world: World, services: str, servers: Mapping[str, Any]
+) -> None:
+    """It comes straight over the bridge, from an address that the client did not ask; so the node has it on."""
+    with without_bridge_netfilter(world, "node1"):
+        assert ask(world.machine("pod1b"), DATABASE, servers, bound=0.5) is None
+    assert ask(world.machine("pod1b"), DATABASE, servers) == Seen(SERVER, world.machine("pod1b").address(4))
+
+
+@pytest.mark.parametrize("required", [False, True], ids=["not required", "required"])
+def test_status_tells_that_bridge_netfilter_is_off(world: World, required: bool) -> None:
+    node = world.cluster.nodes["node1"]
+    conflist = json.loads(node.path(CONFLIST).read_text())
+    config = {**conflist["plugins"][0], "cniVersion": "1.1.0", "name": conflist["name"]}
+    if required:
+        config["requireBridgeNetfilter"] = True
+    plugin = "/opt/cni/bin/cni-bridge"
+    call = {"input": json.dumps(config), "env": {"CNI_COMMAND": "STATUS", "CNI_PATH": "/opt/cni/bin"}, "check": False}
+    said = node.run(plugin, **call)
+    assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+    with without_bridge_netfilter(world, "node1"):
+        said = node.run(plugin, **call)
+    assert said.returncode == (1 if required else 0)
+    assert "net.bridge.bridge-nf-call-iptables" in (said.stdout if required else said.stderr)

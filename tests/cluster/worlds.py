@@ -83,11 +83,10 @@ def open_world(parts: Parts, places: Sequence[Place], overlay: Overlay | None = 
     """A cluster that is ready for pods, for a block."""
     fabric = Fabric()
     try:
-        fabric.add_machine("router", *_ROUTER, forwards=True)
-        outsiders = {
-            "neighbour": fabric.add_machine("neighbour", _NEIGHBOUR),
-            "outside": fabric.add_machine("outside", _OUTSIDE),
-        }
+        links = {_OUTSIDE.link, *(place.port.link for place in places)}
+        fabric.add_machine("router", *(port for port in _ROUTER if port.link in links), forwards=True)
+        ports = {"neighbour": _NEIGHBOUR, "outside": _OUTSIDE}
+        outsiders = {name: fabric.add_machine(name, port) for name, port in ports.items() if port.link in links}
         cluster = Cluster(fabric, parts.tree, parts.bundle, parts.kit, overlay)
         try:
             cluster.join(*places)

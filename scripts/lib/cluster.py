@@ -1,0 +1,120 @@
+"""The body of scripts/cluster; it is run as root, from the root of the repository. Arguments go to pytest."""
+
+import sys
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.fabric import ip_in
+from tests.cluster.worlds import World
+
+TESTS = Path("tests/cluster")
+FIRST, LAST = "test_reach.py", "speed.py"  # the cluster of the first one is timed
+READY_BOUND = 60  # seconds from the start to three nodes with pods, debootstrap not counted
+
+
+class Report:
+    """A pytest plugin: gathers what tests note about themselves, and prints it at the end."""
+
+    def __init__(self) -> None:
+        self.failed = False
+        self._begin = time.monotonic()
+        self._tree_seconds = 0.0
+        self._drawn: list[str] = []
+        self._reached: dict[str, dict[tuple[str, str], tuple[str, bool]]] = {}
+        self._measured: list[tuple[str, str, bool]] = []
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, Any, Any]:
+        """Draws every cluster when it stands, and looks at the clock."""
+        begin = time.monotonic()
+        made = yield
+        if fixturedef.argname == "tree":
+            self._tree_seconds = time.monotonic() - begin
+        if isinstance(made, World):
+            self._drawn.append("\n".join([f"The cluster of the fixture {fixturedef.argname}", *draw(made)]))
+        if fixturedef.argname == "world":
+            self._note_ready(time.monotonic() - self._begin - self._tree_seconds)
+        return made
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Takes over what a test has noted."""
+        if report.when != "call":
+            return
+        noted: list[tuple[str, Any]] = list(report.user_properties)
+        for kind, value in noted:
+            if kind == "reached":
+                path, source, destination, seen = value
+                self._reached.setdefault(path, {})[source, destination] = (seen, report.passed)
+            elif kind == "measured":
+                self._measured.append(value)
+
+    def print(self) -> None:
+        """All of it."""
+        for text in self._drawn:
+            print(f"\n{text}")
+        for path, cells in self._reached.items():
+            print(f"\nWho reached whom: {path} (the address that the other end saw; ! is wrong)")
+            print("\n".join(grid(cells)))
+        print("\nMeasures")
+        for what, text, passed in self._measured:
+            print(f"  {'ok  ' if passed else 'FAIL'}  {what}: {text}")
+
+    def _note_ready(self, seconds: float) -> None:
+        passed = seconds <= READY_BOUND
+        self.failed |= not passed
+        without = f"debootstrap ({self._tree_seconds:.1f} s) not counted"
+        text = f"{seconds:.1f} s from the start, {without}; at most {READY_BOUND}"
+        self._measured.append(("three nodes ready with pods", text, passed))
+
+
+def main() -> int:
+    """Run the tests. Returns the exit status."""
+    report = Report()
+    names = dict.fromkeys([FIRST, *sorted(path.name for path in TESTS.glob("test_*.py")), LAST])
+    options = ["-q", "-rN", "--tb=short", "-p", "no:cacheprovider", *sys.argv[1:]]
+    status = pytest.main([*options, *(str(TESTS / name) for name in names)], plugins=[report])
+    report.print()
+    failed = status != pytest.ExitCode.OK or report.failed
+    print("\nNot all is as it should be." if failed else "\nAll is as it should be.")
+    return 1 if failed else 0
+
+
+def draw(world: World) -> Iterator[str]:
+    """What is on each link, as the cluster was told; and what the nodes made of it, as `ip -j` tells."""
+    for link, machines in world.fabric.links.items():
+        yield f"  link {link}"
+        for name, addresses in machines.items():
+            yield f"    {name}  {', '.join(addresses)}"
+            if name in world.cluster.nodes:
+                yield from (f"      {line}" for line in draw_node(world, name))
+
+
+def draw_node(world: World, name: str) -> Iterator[str]:
+    """A node's routes to others and its pods."""
+    netns = world.machine(name).netns
+    for family in ("-4", "-6"):
+        for route in ip_in(netns, family, "route"):
+            if "gateway" in route:
+                yield f"{route['dst']} via {route['gateway']} dev {route['dev']}"
+    for pod in world.cluster.runtimes[name].pods:
+        yield f"pod {pod}  {', '.join(world.machine(pod).addresses)}"
+
+
+def grid(cells: dict[tuple[str, str], tuple[str, bool]]) -> Iterator[str]:
+    """A table: a line for each source, a column for each destination."""
+    sources, destinations = (list(dict.fromkeys(pair[index] for pair in cells)) for index in (0, 1))
+    rows = [["", *destinations]]
+    for source in sources:
+        found = [cells.get((source, destination)) for destination in destinations]
+        rows.append([source, *("" if cell is None else cell[0] + ("" if cell[1] else " !") for cell in found)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

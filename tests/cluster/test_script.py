@@ -1,0 +1,39 @@
+"""The body of scripts/cluster, with a part of the tests."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.test_scripts import machine_network
+
+pytestmark = pytest.mark.kernel
+
+
+def run_body(tree: Path, chosen: str) -> "subprocess.CompletedProcess[str]":
+    """On the tree that is there already."""
+    command = [sys.executable, "scripts/lib/cluster.py", "-k", chosen]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYCNI_NODE_TREE": str(tree)}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_a_part_that_passes_is_printed_as_a_topology_a_matrix_and_measures(tree: Path) -> None:
+    before = machine_network()
+    done = run_body(tree, "test_an_outsider_sees_the_address_of_the_node")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["node2", "192.168.1.12/24"] in lines
+    assert ["pod", "pod3a", "10.240.3.2"] in lines or ["pod", "pod3a", "10.240.3.3"] in lines
+    assert ["pod1a", "192.168.1.11", "192.168.1.11"] in lines
+    assert "ok    three nodes ready with pods" in done.stdout
+    assert done.stdout.rstrip().endswith("All is as it should be.")
+    assert machine_network() == before
+
+
+def test_without_a_test_that_ran_it_fails(tree: Path) -> None:
+    done = run_body(tree, "no_test_of_this_name")
+    assert done.returncode == 1
+    assert done.stdout.rstrip().endswith("Not all is as it should be.")

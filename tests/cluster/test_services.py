@@ -142,7 +142,11 @@ def test_status_tells_that_bridge_netfilter_is_off(world: World, required: bool)
     if required:
         config["requireBridgeNetfilter"] = True
     plugin = "/opt/cni/bin/cni-bridge"
-    call = {"input": json.dumps(config), "env": {"CNI_COMMAND": "STATUS", "CNI_PATH": "/opt/cni/bin"}, "check": False}
+    call: dict[str, Any] = {
+        "input": json.dumps(config),
+        "env": {"CNI_COMMAND": "STATUS", "CNI_PATH": "/opt/cni/bin"},
+        "check": False,
+    }
     said = node.run(plugin, **call)
     assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
     with without_bridge_netfilter(world, "node1"):

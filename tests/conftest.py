@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.host import Host, open_host
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD_BOUND = 120  # seconds to fetch a wheel, or to make a bundle; a few are usual
+CLUSTER_TESTS = "tests/cluster/"
 REFERENCE_DIR = "/usr/lib/cni"  # Debian's containernetworking-plugins
 
 
@@ -22,6 +24,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "kernel" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="needs root: network namespaces are made"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where tests run on several CPUs: each goes to whoever is free, but those on clusters, which share their set-up.
+
+    The marker xdist_group would say the same, but xdist 3.8 does not see it with pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return CLUSTER_TESTS if nodeid.startswith(CLUSTER_TESTS) else nodeid
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

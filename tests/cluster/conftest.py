@@ -1,4 +1,4 @@
-"""Fixtures: the tree, the bundle, and a cluster out of them, set up once for a run. The tests here share a worker."""
+"""Fixtures: the tree, the bundle, and a cluster out of them, set up once for all tests of this directory."""
 
 import os
 import shutil
@@ -24,14 +24,13 @@ _PROGRAMS = {"busybox": "busybox-static", "debootstrap": "debootstrap", "ip": "i
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of this directory share what is set up here, so they go to one worker."""
+    """The tests of this directory may take longer."""
     for item in items:
         if _HERE in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("cluster"))
             item.add_marker(pytest.mark.timeout(_BOUND))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The root file system of the nodes; $PYCNI_NODE_TREE names one that is there already."""
     missing = {package for program, package in _PROGRAMS.items() if shutil.which(program) is None}
@@ -48,7 +47,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         shutil.rmtree(made)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def parts(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Parts:
     """The tree, the bundle of this checkout, the pause image and the messages of the CRI."""
     require_modules()
@@ -57,7 +56,7 @@ def parts(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Parts:
     return Parts(tree, build_bundle(made / "pycni.tar.gz"), Kit(archive, load_messages(made)))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(parts: Parts) -> Iterator[World]:
     """Three nodes on one link, with two pods on each. Tests that take nodes away make a world of their own."""
     with open_world(parts, [place_on_lan(number) for number in (1, 2, 3)]) as made:

@@ -112,9 +112,10 @@ class Cluster:
         install_node(self.nodes[name], self._bundle, self.places[name].pod_cidrs, self.peers_of(name), self.overlay)
 
     def _end_runtime(self, name: str) -> None:
-        for pod in self.runtimes[name].pods:
-            del self.pods[pod]
-        self.runtimes.pop(name).close()
+        if name in self.runtimes:  # else it has not got that far
+            for pod in self.runtimes[name].pods:
+                del self.pods[pod]
+            self.runtimes.pop(name).close()
 
     def _start_runtimes(self, names: Sequence[str]) -> None:
         started = at_once(lambda name: Runtime(self.nodes[name], self._kit), names)

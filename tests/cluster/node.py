@@ -69,7 +69,20 @@ class Node:
 
     def boot(self) -> None:
         """New namespaces over the old disk."""
-        unshare = ("unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child")
+        # Even when this process is killed the node goes, at once.
+        unshare = (
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "unshare",
+            "--mount",
+            "--net",
+            "--pid",
+            "--uts",
+            "--ipc",
+            "--fork",
+            "--kill-child",
+        )
         init = ("/bin/sh", "-c", _INIT, "init", self.name, str(self._tree), self._disk)
         command = (*unshare, "--propagation", "private", *init)
         pipe = subprocess.PIPE

@@ -27,11 +27,13 @@ def changing(parts: Parts) -> Iterator[World]:
 @pytest.fixture
 def fourth(changing: World) -> Iterator[str]:
     """A fourth node with a pod, four, that joined after the others had pods."""
-    changing.cluster.join(place_on_lan(4))
-    changing.cluster.run_pod("node4", "four")
-    yield "four"
-    if "node4" in changing.cluster.nodes:
-        changing.cluster.leave("node4")
+    try:
+        changing.cluster.join(place_on_lan(4))
+        changing.cluster.run_pod("node4", "four")
+        yield "four"
+    finally:
+        if "node4" in changing.cluster.nodes:
+            changing.cluster.leave("node4")
 
 
 def routes_of(world: World, node: str) -> dict[str, str]:

@@ -15,6 +15,8 @@ usage: sudo ./install.sh [options]
   --lib-dir DIR    where the code goes                                [/opt/cni/lib/pycni]
   --conf FILE      also put this network configuration in place
   --conf-dir DIR   where the runtime looks for configurations         [/etc/cni/net.d]
+  --warm           also the warm service, which answers faster: pycni-warm in the --lib-dir, and its systemd units
+  --unit-dir DIR   where systemd looks for units                      [/etc/systemd/system]
   --wheel-dir DIR  take pyroute2 from a wheel in DIR, not from the package index (hosts without a network)
   --uninstall      remove what an installation with the same directories put there
   --help           this text
@@ -40,14 +42,16 @@ die() {
 here=$(cd "$(dirname "$0")" && pwd)
 bin_dir=/opt/cni/bin lib_dir=/opt/cni/lib/pycni conf_dir=/etc/cni/net.d conf='' wheel_dir='' action=install
 bundle='' root='' kind='' further=() # of --bundle, --node and --kind
+unit_dir=/etc/systemd/system warm=''
 python=${PYTHON:-/usr/bin/python3}
 executables=(cni-bridge cni-ipam)
-packages=(cni_protocol cni_bridge cni_ipam)
+packages=(cni_protocol cni_bridge cni_ipam cni_warm)
+units=(pycni-warm.socket pycni-warm.service)
 mark=.put-here-by-pycni # in a directory of code, with its checksums: only what carries it is ever removed
 
 while [ $# -gt 0 ]; do
     case $1 in
-    --bin-dir | --lib-dir | --conf | --conf-dir | --wheel-dir | --bundle | --root | --kind)
+    --bin-dir | --lib-dir | --conf | --conf-dir | --unit-dir | --wheel-dir | --bundle | --root | --kind)
         [ -n "${2:-}" ] || die "$1 needs a value"
         name=${1#--}
         printf -v "${name//-/_}" '%s' "$2"
@@ -55,6 +59,7 @@ while [ $# -gt 0 ]; do
         ;;
     --uninstall) action=uninstall && shift ;;
     --node) action=node && shift ;;
+    --warm) warm=1 && shift ;;
     --help)
         [ "$action$kind" != install ] || { usage && exit 0; }
         further+=("$1") && shift
@@ -73,6 +78,7 @@ done
 
 absolute() { case $1 in /*) printf '%s' "$1" ;; *) printf '%s/%s' "$PWD" "$1" ;; esac }
 bin_dir=$(absolute "$bin_dir") lib_dir=$(absolute "$lib_dir") conf_dir=$(absolute "$conf_dir")
+unit_dir=$(absolute "$unit_dir")
 manifest=$lib_dir/manifest # what --uninstall removes: "dir PATH" or "file SHA256 PATH", oldest first
 
 make_dir() { # make a directory and note those that were not there
@@ -116,18 +122,98 @@ executable_text() { # NAME CODE_DIR
     cat <<EOF
 #!$python -ISBXutf8
 # Put here by pycni's install.sh; the code stands in $2.
-import gc
-import os
+import posix
 import sys
 
-gc.disable()  # the process ends before there is anything to collect
 sys.path.insert(0, "$2")
 try:
+    try:
+        posix.lstat("/run/pycni/warm.socket")
+    except OSError:  # no warm service, so it is served here
+        pass
+    else:
+        from cni_protocol.warm_client import hand_over
+
+        hand_over("$2", "$1")
+    import gc
+
+    gc.disable()  # the process ends before there is anything to collect
     from ${1//-/_}.__main__ import main
 except Exception as error:
     sys.exit('{"cniVersion": "1.1.0", "code": 199, "msg": "$1 is not installed whole (%s); run install.sh again"}' % error)
-os._exit(main())  # all is written; taking the interpreter down would take a tenth of the time
+posix._exit(main())  # all is written; taking the interpreter down would take a tenth of the time
 EOF
+}
+
+warm_executable_text() { # CODE_DIR
+    cat <<EOF
+#!$python -ISBXutf8
+# Put here by pycni's install.sh; the code stands in $1.
+import sys
+
+sys.path.insert(0, "$1")
+from cni_warm.__main__ import main
+
+sys.exit(main())
+EOF
+}
+
+unit_text() { # NAME
+    echo "# Put here by pycni's install.sh."
+    case $1 in
+    *.socket)
+        cat <<'EOF'
+[Unit]
+Description=Where pycni's CNI plugins hand over their calls
+
+[Socket]
+ListenSequentialPacket=/run/pycni/warm.socket
+SocketMode=0600
+DirectoryMode=0755
+Backlog=128
+RemoveOnStop=yes
+
+[Install]
+WantedBy=sockets.target
+EOF
+        ;;
+    *.service)
+        # KillMode: a call under way is never broken off, the service waits for it. No sandboxing: whoever is not in the
+        # runtime's namespaces, or may do less, gets no calls.
+        cat <<EOF
+[Unit]
+Description=Warm service of pycni's CNI plugins
+Requires=pycni-warm.socket
+
+[Service]
+ExecStart="${lib_dir//%/%%}/pycni-warm"
+KillMode=process
+EOF
+        ;;
+    esac
+}
+
+systemd_runs() { [ -d /run/systemd/system ]; } # sd_booted(3)
+
+put_warm_service() { # its executable; the units are put there by --warm alone, they do not change with the code
+    local unit
+    put_file "$lib_dir/pycni-warm" 755 < <(warm_executable_text "$code")
+    if [ -n "$warm" ]; then
+        make_dir "$unit_dir"
+        for unit in "${units[@]}"; do put_file "$unit_dir/$unit" 644 < <(unit_text "$unit"); done
+    fi
+}
+
+start_warm_service() {
+    if ! systemd_runs; then
+        echo "install.sh: systemd does not run here; start $lib_dir/pycni-warm by other means, and anew after an update" >&2
+        return
+    fi
+    if [ -n "$warm" ]; then
+        systemctl daemon-reload
+        systemctl enable --now pycni-warm.socket
+    fi
+    systemctl try-restart pycni-warm.service # the one that runs has the code of before, and takes no call of the new one
 }
 
 gather_code() { # fill $stage/code with the packages and their dependency
@@ -188,6 +274,9 @@ install() {
         chmod 755 "$stage/$name"
         CNI_COMMAND=VERSION "$stage/$name" </dev/null >/dev/null || die "$name does not run with $python; nothing was changed"
     done
+    warm_executable_text "$stage/code" >"$stage/pycni-warm"
+    chmod 755 "$stage/pycni-warm"
+    "$stage/pycni-warm" --help >/dev/null || die "pycni-warm does not run with $python; nothing was changed"
     id=$(cd "$stage/code" && find . -name '*.py' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
     code=$lib_dir/$id
     put_code
@@ -196,11 +285,13 @@ install() {
         make_dir "$conf_dir"
         put_file "$conf_dir/$(basename "$conf")" 644 <"$conf"
     fi
+    if [ -n "$warm" ] || [ -e "$lib_dir/pycni-warm" ]; then put_warm_service; fi
     write_manifest
     # the code of the installation before this one stays: calls may still be running with it
     touch "$code"
     list_code | tail -n +3 | while read -r old; do rm -rf "$old"; done
     echo "${executables[*]} are in $bin_dir, their code is in $code"
+    if [ -e "$lib_dir/pycni-warm" ]; then start_warm_service; fi
 }
 
 list_code() { # the directories that carry our mark, newest first
@@ -220,12 +311,16 @@ write_manifest() {
 }
 
 uninstall() {
-    local kind rest path put_there
+    local kind rest path put_there reload=''
     if [ ! -f "$manifest" ]; then
         echo "nothing of pycni is installed in $lib_dir"
         return
     fi
     put_there=$(tac "$manifest")
+    if systemd_runs && grep -q '/pycni-warm\.socket$' <<<"$put_there"; then
+        reload=1
+        systemctl disable --now "${units[@]}" || echo "install.sh: the units of the warm service could not be stopped" >&2
+    fi
     while read -r kind rest; do
         path=${rest#* }
         [ "$kind" = file ] && [ -f "$path" ] || continue
@@ -240,6 +335,7 @@ uninstall() {
     while read -r kind rest; do # newest first; what others use by now is not empty and stays
         [ "$kind" != dir ] || rmdir "$rest" 2>/dev/null || true
     done <<<"$put_there"
+    [ -z "$reload" ] || systemctl daemon-reload
     echo "pycni is removed"
 }
 

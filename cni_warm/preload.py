@@ -1,0 +1,39 @@
+"""All that a call may import, imported: the plugins, and what they import late."""
+
+import difflib
+import json
+import traceback
+
+import cni_bridge.__main__
+import cni_ipam.__main__
+from cni_bridge import (
+    announce,
+    conntrack,
+    kernel,
+    messages,
+    namespace,
+    ruleset,
+    status,
+    vlans,
+    wiring,
+)
+from cni_protocol import libc
+
+PLUGINS = {"cni-bridge": cni_bridge.__main__.main, "cni-ipam": cni_ipam.__main__.main}
+
+__all__ = [
+    "PLUGINS",
+    "announce",
+    "conntrack",
+    "difflib",
+    "json",
+    "kernel",
+    "libc",
+    "messages",
+    "namespace",
+    "ruleset",
+    "status",
+    "traceback",
+    "vlans",
+    "wiring",
+]

@@ -9,7 +9,10 @@ RECORDS = "/.pycni/"  # in a path: what cni-ipam remembers beside the reservatio
 
 
 class Subject(NamedTuple):
-    """A pair of plugins. `collects`: it knows GC. `threads`: which thread makes a call differs from run to run."""
+    """A pair of plugins. `collects`: it knows GC. `threads`: which thread makes a call differs from run to run.
+
+    `warm`: the warm service runs the calls.
+    """
 
     name: str
     bin_dir: str
@@ -18,6 +21,7 @@ class Subject(NamedTuple):
     version: str
     collects: bool
     threads: bool
+    warm: bool = False
 
 
 class Network(NamedTuple):
@@ -59,9 +63,9 @@ FULL = Network(
 )
 
 
-def ours(bin_dir: str) -> Subject:
+def ours(bin_dir: str, *, warm: bool = False) -> Subject:
     """The plugins of this repository, installed in a directory."""
-    return Subject("pycni", bin_dir, "cni-bridge", "cni-ipam", "1.1.0", collects=True, threads=False)
+    return Subject("pycni", bin_dir, "cni-bridge", "cni-ipam", "1.1.0", collects=True, threads=False, warm=warm)
 
 
 def reference() -> Subject:

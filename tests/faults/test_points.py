@@ -5,15 +5,20 @@ import os
 import pytest
 
 from tests.faults.campaign import kind_of, list_trials, run_all, sample
-from tests.faults.subjects import SEED, ours
+from tests.faults.subjects import SEED, Subject, ours
 from tests.faults.trials import Trial
 
 pytestmark = pytest.mark.kernel
 
 
+@pytest.fixture(scope="session", params=["cold", "warm"])
+def subject(request: pytest.FixtureRequest, bin_dir: str) -> Subject:
+    return ours(bin_dir, warm=request.param == "warm")
+
+
 @pytest.fixture(scope="session")
-def all_trials(bin_dir: str) -> list[Trial]:
-    return list_trials(ours(bin_dir))
+def all_trials(subject: Subject) -> list[Trial]:
+    return list_trials(subject)
 
 
 def test_there_are_hundreds_of_points_in_both_processes_of_both_commands(all_trials: list[Trial]) -> None:
@@ -37,9 +42,9 @@ def test_there_are_hundreds_of_points_in_both_processes_of_both_commands(all_tri
         ("SIGTERM, SIGINT", 6),
     ],
 )
-def test_a_sample_of_faults_is_survived(bin_dir: str, all_trials: list[Trial], kind: str, count: int) -> None:
+def test_a_sample_of_faults_is_survived(subject: Subject, all_trials: list[Trial], kind: str, count: int) -> None:
     chosen = sample([trial for trial in all_trials if kind_of(trial) == kind], count)
-    findings = run_all(ours(bin_dir), chosen, workers=os.cpu_count() or 1)
+    findings = run_all(subject, chosen, workers=os.cpu_count() or 1)
     assert len(findings) == count
     assert [(str(trial), verdict.problems) for trial, verdict in findings if verdict.problems] == []
     assert [str(trial) for trial, verdict in findings if not verdict.struck] == []
@@ -47,19 +52,25 @@ def test_a_sample_of_faults_is_survived(bin_dir: str, all_trials: list[Trial], k
 
 @pytest.mark.parametrize("fault", ["TERM", "INT"])
 def test_a_signal_inside_the_containers_namespace_is_undone_from_outside(
-    bin_dir: str, all_trials: list[Trial], fault: str
+    subject: Subject, all_trials: list[Trial], fault: str
 ) -> None:
     chosen = [t for t in all_trials if (t.fault, t.point.call, t.network) == (fault, "setns", SEED)]
-    findings = run_all(ours(bin_dir), chosen, workers=os.cpu_count() or 1)
+    findings = run_all(subject, chosen, workers=os.cpu_count() or 1)
     assert findings
     assert [(str(trial), verdict.problems) for trial, verdict in findings if verdict.problems] == []
 
 
 @pytest.mark.parametrize("fault", ["TERM", "INT"])
 def test_a_signal_while_the_result_is_written_does_not_spoil_it(
-    bin_dir: str, all_trials: list[Trial], fault: str
+    subject: Subject, all_trials: list[Trial], fault: str
 ) -> None:
-    writes = [t for t in all_trials if (t.fault, t.point.call) == (fault, "write") and "pipe:" in t.point.arguments]
-    findings = run_all(ours(bin_dir), writes, workers=os.cpu_count() or 1)
+    places = ("pipe:", "memfd:stdout")  # the latter is what a worker has instead
+    writes = [
+        trial
+        for trial in all_trials
+        if (trial.fault, trial.point.call) == (fault, "write")
+        and any(place in trial.point.arguments for place in places)
+    ]
+    findings = run_all(subject, writes, workers=os.cpu_count() or 1)
     assert findings
     assert [(str(trial), verdict.problems) for trial, verdict in findings if verdict.problems] == []

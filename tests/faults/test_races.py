@@ -4,7 +4,7 @@ import json
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from threading import Lock
@@ -14,6 +14,7 @@ import pytest
 
 from tests.faults.state import look
 from tests.host import Host, Outcome
+from tests.warm import Service
 
 pytestmark = pytest.mark.kernel
 
@@ -73,9 +74,11 @@ class Plugin:
         return process.wait(CALL_BOUND) == 0
 
 
-@pytest.fixture
-def plugin(host: Host, bin_dir: str) -> Plugin:
-    return Plugin(host, bin_dir)
+@pytest.fixture(params=["cold", "warm"])
+def plugin(request: pytest.FixtureRequest, host: Host, bin_dir: str) -> Iterator[Plugin]:
+    service = Service(host, bin_dir) if request.param == "warm" else None
+    yield Plugin(host, bin_dir)
+    assert service is None or service.stop().run > 0
 
 
 def make_containers(host: Host, names: list[str]) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import REFERENCE_DIR
 from tests.host import Host, Outcome, open_host
+from tests.warm import Service
 
 pytestmark = pytest.mark.kernel
 
@@ -22,8 +23,9 @@ Call = Callable[..., Outcome]
 class Machine:
     """A machine whose disk outlives its boots."""
 
-    def __init__(self, disk: Path, bin_dir: str) -> None:
+    def __init__(self, disk: Path, bin_dir: str, *, warm: bool) -> None:
         self._disk = disk
+        self._warm = warm
         self._bin_dir = bin_dir
         self.data_dir = disk / "networks"
 
@@ -45,7 +47,9 @@ class Machine:
             boot_id = self._disk / "boot_id"
             boot_id.write_text(f"{uuid.uuid4()}\n")
             host.run("mount", "--bind", str(boot_id), "/proc/sys/kernel/random/boot_id")
+            service = Service(host, self._bin_dir) if self._warm else None
             yield host
+            assert service is None or service.stop().run > 0
         finally:
             host.close()
 
@@ -66,9 +70,9 @@ class Machine:
         return sorted(path.name for path in (self.data_dir / "mynet").glob("10.*"))
 
 
-@pytest.fixture
-def machine(tmp_path: Path, bin_dir: str) -> Machine:
-    return Machine(tmp_path, bin_dir)
+@pytest.fixture(params=["cold", "warm"])
+def machine(request: pytest.FixtureRequest, tmp_path: Path, bin_dir: str) -> Machine:
+    return Machine(tmp_path, bin_dir, warm=request.param == "warm")
 
 
 def test_a_full_pool_is_free_again_after_a_reboot_without_any_del(machine: Machine) -> None:

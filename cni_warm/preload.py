@@ -12,11 +12,14 @@ from cni_bridge import (
     kernel,
     messages,
     namespace,
+    nodewiring,
     ruleset,
     status,
     vlans,
+    vxlan,
     wiring,
 )
+from cni_ipam import peek
 from cni_protocol import libc
 
 PLUGINS = {"cni-bridge": cni_bridge.__main__.main, "cni-ipam": cni_ipam.__main__.main}
@@ -31,9 +34,12 @@ __all__ = [
     "libc",
     "messages",
     "namespace",
+    "nodewiring",
+    "peek",
     "ruleset",
     "status",
     "traceback",
     "vlans",
+    "vxlan",
     "wiring",
 ]

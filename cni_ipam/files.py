@@ -50,7 +50,9 @@ def overwrite_file(directory: int, name: str, content: bytes, *, create: bool) -
     """Give a file another content, in place. Raises OSError."""
     descriptor = os.open(name, _WRITE | (os.O_CREAT if create else 0), 0o600, dir_fd=directory)
     try:
-        os.ftruncate(descriptor, os.pwrite(descriptor, content, 0))
+        written = os.pwrite(descriptor, content, 0)
+        if os.fstat(descriptor).st_size != written:  # ext4 writes a file that was truncated to the disk on close
+            os.ftruncate(descriptor, written)
     finally:
         os.close(descriptor)
 

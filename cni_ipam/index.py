@@ -98,6 +98,7 @@ class Index:
             place = self._place_of_block(self._blocks)
             self._put(_block_key(number // BLOCK_SIZE), self._blocks)
             self._blocks += 1
+            self._places[number // BLOCK_SIZE] = place
             self._parts[place] = bytearray(BLOCK_SIZE // 8)
         self._set_bit(place, number, taken=True)
         if label:
@@ -115,6 +116,16 @@ class Index:
             self._set_bit(place, number, taken=False)
         if label:
             self._drop(_key("now", label), number)
+
+    def says_the_same(self, made: "Index") -> bool:
+        """Whether it has all that one has which was made in memory, and nothing else."""
+        blocks = {_block_key(block) for block in made._places}
+        with suppress(IndexDamagedError, OSError):
+            return self._entries_but(blocks) == made._entries_but(blocks) and all(
+                self._part(self._find_block(block * BLOCK_SIZE)) == made._part(place)
+                for block, place in made._places.items()
+            )
+        return False
 
     def write(self, directory: int) -> None:
         """Write all that was changed, or a new file in the place of what is there. Raises OSError.
@@ -166,6 +177,13 @@ class Index:
         gone = key + number.to_bytes(_ENTRY - _KEY, "big")
         part[:] = b"".join([entry for entry in entries if entry != gone])
         self._changed.add(place)
+
+    def _entries_but(self, keys: set[bytes]) -> set[bytes]:
+        found = set()
+        for bucket in range(self._buckets):
+            part = self._part(_HEADER + bucket * _BUCKET)
+            found |= {bytes(part[at : at + _ENTRY]) for at in range(0, len(part), _ENTRY)}
+        return {entry for entry in found if entry[:_KEY] not in keys}
 
     # The blocks
 

@@ -47,6 +47,7 @@ class Store:
         self._index = Index()
         self._owners: dict[IP, str] = {}  # the labels that this command has come across
         self._all_known = False
+        self._found = False  # an index that counts
         self._changed = False
         self._sure = True  # nothing is there that the next command has to look at
         self._seen = (0, 0)
@@ -60,7 +61,8 @@ class Store:
         with suppress(OSError):
             self._boot = self._records.open_boot()
         stamp = read_stamp(self._directory, self._boot) if self._boot >= 0 else ""
-        if not stamp or not self._index.read(self._boot, stamp, os.O_RDWR):
+        self._found = bool(stamp) and self._index.read(self._boot, stamp, os.O_RDWR)
+        if not self._found:
             self._recover(need_records)
 
     def save(self) -> None:
@@ -82,9 +84,7 @@ class Store:
     def close(self) -> None:
         """Close what open opened."""
         self._index.close()
-        if self._boot >= 0:
-            os.close(self._boot)
-            self._boot = -1
+        self._close_boot()
 
     def addresses_of(self, container_id: str, ifname: str) -> list[IP]:
         """The addresses of an attachment; a reservation of an old version counts for every interface.
@@ -194,7 +194,7 @@ class Store:
                 os.unlink(str(ip), dir_fd=self._directory)
             del there[ip]
             _say(f"{self.file_of(ip)} was of an earlier boot: the address is free again")
-        self.close()
+        self._close_boot()
         try:
             self._boot = self._records.begin_boot()
         except OSError:
@@ -218,13 +218,22 @@ class Store:
         previous: list[Record] = []
         with suppress(OSError):
             previous = self._records.list_previous()
-        self._index = Index(len(self._owners) + len(previous))
+        index = Index(len(self._owners) + len(previous))
         for ip, label in self._owners.items():
-            self._index.add(ip, label)
+            index.add(ip, label)
         for record in previous:
-            self._index.add_previous(record.ip, record.label)
+            index.add_previous(record.ip, record.label)
+        if self._found and not self._changed and self._index.says_the_same(index):
+            return
+        self._index.close()
+        self._index = index
         self._changed = True
         self.save()
+
+    def _close_boot(self) -> None:
+        if self._boot >= 0:
+            os.close(self._boot)
+            self._boot = -1
 
     def _ask(self, method: Callable[..., Any], *arguments: Any) -> Any:
         """Call a method of the index; one that is damaged is made anew first."""

@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address
@@ -17,6 +18,8 @@ from cni_ipam.index import NAME as INDEX
 from cni_ipam.store import Store, open_store
 from cni_protocol.errors import NO_ADDRESS, CNIError
 from tests.cni_protocol import make_request
+
+CALLS = ("open", "read", "pread", "write", "pwrite", "link", "unlink", "stat", "fstat", "utime", "ftruncate", "scandir")
 
 HOLDER = """
 import fcntl, sys
@@ -135,3 +138,28 @@ def held_elsewhere(data_dir: Path) -> Iterator["subprocess.Popen[bytes]"]:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         yield process
+
+
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """How often functions of os are called in a block."""
+    counts: Counter[str] = Counter()
+
+    def count(name: str, real: Any) -> Any:
+        def stand_in(*args: Any, **options: Any) -> Any:
+            counts[name] += 1
+            return real(*args, **options)
+
+        return stand_in
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in CALLS:
+            patch.setattr(os, name, count(name, getattr(os, name)))
+        yield counts
+
+
+def looks(network: Network) -> bool:
+    """Whether the next command reads the directory."""
+    with counted() as counts:
+        network.call("DEL", {}, "nobody")
+    return counts["scandir"] > 0

@@ -3,6 +3,7 @@
 import os
 import random
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -118,11 +119,41 @@ def test_the_boots_are_kept_apart() -> None:
     assert not index.is_taken(parse_ip("10.1.0.3"))
 
 
+def test_an_address_that_looks_like_a_key_is_none() -> None:
+    index = Index()
+    ip = IP(6, int.from_bytes(sha256(b"now c2,eth0").digest()[:16], "big"))
+    index.add(ip, "c1,eth0")
+    assert index.find("c2,eth0") == []
+    index.add(parse_ip("10.1.0.2"), "c2,eth0")
+    assert index.find("c2,eth0") == [parse_ip("10.1.0.2")]
+
+
+def test_it_says_the_same_as_another_whatever_the_order_and_the_size() -> None:
+    ips = [parse_ip(text) for text in ("10.1.0.2", "10.9.0.2", "2001:db8::2")]
+    first, second = Index(1), Index(100)
+    for index, order in ((first, ips), (second, reversed(ips))):
+        for ip in order:
+            index.add(ip, f"c{ip.version},eth0")
+    assert first.says_the_same(second)
+    for change in (Index.add, Index.add_previous):
+        other = Index()
+        for ip in ips:
+            other.add(ip, f"c{ip.version},eth0")
+        change(other, parse_ip("10.1.0.3"), "")
+        assert not other.says_the_same(first)
+        assert not first.says_the_same(other)
+    second.remove(ips[0], "c4,eth0")
+    assert not first.says_the_same(second)
+    second.add(ips[0], "c5,eth0")
+    assert not first.says_the_same(second)
+
+
 def test_a_change_made_twice_is_one() -> None:
     index = Index()
     ip = parse_ip("10.1.0.2")
     for _ in range(2):
         index.add(ip, "c1,eth0")
+    assert index.find("c1,eth0") == [ip]
     index.remove(ip, "c1,eth0")
     assert index.find("c1,eth0") == []
     for _ in range(2):

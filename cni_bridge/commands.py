@@ -59,7 +59,7 @@ def add(request: Request) -> dict[str, Any]:
             undo.on_failure(ruleset.delete_own_rules, attachment.owner)
             for rules in list_filters(config, attachment, addresses, interfaces[2].mac):
                 ruleset.ensure_rules(rules)
-            wiring.go_live(host, inside, namespace, config, plan, attachment)
+            wiring.go_live(host, inside, config, plan, attachment)
             interfaces += wiring.configure_host(host, config, plan)
             keep_result()
     return result_to_json(make_result(plan, interfaces).after(config.previous), request.version)

@@ -59,6 +59,13 @@ def own_interface(name: str, *, ipv6: bool, detect_duplicates: bool) -> None:
         _write(f"ipv6/conf/{name}/keep_addr_on_down", "1")
 
 
+def announce_changes(name: str) -> None:
+    """Have the kernel tell the neighbours the addresses of an interface whenever its MAC is set. Raises CNIError."""
+    _write(f"ipv4/conf/{name}/arp_notify", "1")
+    if has_ipv6():
+        _write(f"ipv6/conf/{name}/ndisc_notify", "1")
+
+
 def own_routes(name: str, *, ipv6: bool) -> None:
     """Have the bridge ignore router advertisements; `ipv6`: and be able to have, and keep, an IPv6 gateway address."""
     if has_ipv6():

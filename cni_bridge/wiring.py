@@ -3,15 +3,12 @@
 Must not: run another plugin, or read a configuration that is not parsed.
 """
 
-import sys
-
 from cni_protocol.address import CIDR, IP
 from cni_protocol.errors import ALREADY_EXISTS, INVALID_CONFIG, CNIError
-from cni_protocol.lean import Callable
+from cni_protocol.lean import Callable, suppress
 from cni_protocol.result import Interface
 
 from . import sysctl
-from .announce import announce
 from .attachment import Attachment
 from .config import BridgeConfig
 from .kernel import Kernel
@@ -84,6 +81,8 @@ def configure_container(inside: Kernel, namespace: Namespace, config: BridgeConf
     with namespace.entered():
         ipv6 = any(entry.address.version == 6 for entry in plan.ips)
         sysctl.own_interface(ifname, ipv6=ipv6, detect_duplicates=detect)
+        with suppress(CNIError):  # without it the neighbours learn a little later
+            sysctl.announce_changes(ifname)
     link = inside.get_link(ifname)
     for entry in plan.ips:
         if not inside.add_address(link, entry.address, detect_duplicates=detect):
@@ -169,21 +168,18 @@ def _ensure_gateway_interface(host: Kernel, config: BridgeConfig, undo: Undo) ->
     return host.get_link(name)
 
 
-def go_live(
-    host: Kernel, inside: Kernel, namespace: Namespace, config: BridgeConfig, plan: Plan, attachment: Attachment
-) -> None:
-    """Wait until the port forwards and addresses are settled, then tell the neighbours who has them now."""
+def go_live(host: Kernel, inside: Kernel, config: BridgeConfig, plan: Plan, attachment: Attachment) -> None:
+    """Wait until the port forwards and addresses are settled, then have the neighbours told who has them now."""
     if config.leave_down:
         return
     host.wait_for_port(attachment.host_name)
     link = inside.get_link(attachment.ifname)
     if config.detect_duplicates and any(entry.address.version == 6 for entry in plan.ips):
         inside.wait_for_addresses(link)
-    try:
-        with namespace.entered():
-            announce(link.name, link.mac, [entry.address.ip for entry in plan.ips])
-    except OSError as error:  # without it the neighbours learn a little later
-        print(f"cni-bridge: no announcement on {link.name}: {error.strerror}", file=sys.stderr)
+    if plan.ips:
+        # with arp_notify and ndisc_notify the kernel announces all addresses when a MAC is set, the same one too; a
+        # packet socket of ours would do it as well, and closing that takes as long as all the rest of ADD
+        inside.set_mac(link, link.mac)
 
 
 def list_interfaces(

@@ -7,7 +7,6 @@ import traceback
 import cni_bridge.__main__
 import cni_ipam.__main__
 from cni_bridge import (
-    announce,
     conntrack,
     kernel,
     messages,
@@ -26,7 +25,6 @@ PLUGINS = {"cni-bridge": cni_bridge.__main__.main, "cni-ipam": cni_ipam.__main__
 
 __all__ = [
     "PLUGINS",
-    "announce",
     "conntrack",
     "difflib",
     "json",

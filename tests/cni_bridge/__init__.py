@@ -97,7 +97,9 @@ class Runtime(NamedTuple):
             "reservations": sorted(
                 path.name
                 for path in self.data_dir.rglob("*")  # addresses, and the records of whose they are
-                if path.is_file() and path.name != "lock" and not path.name.startswith("last_reserved_ip.")
+                if path.is_file()
+                and path.name not in ("lock", "index")
+                and not path.name.startswith("last_reserved_ip.")
             ),
             **{name: (_links(self.host, name), _addresses(self.host, name)) for name in containers},
         }

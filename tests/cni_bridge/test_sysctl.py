@@ -144,3 +144,11 @@ def test_a_kernel_without_ipv6_is_fine_until_ipv6_is_wanted(host: Host, mocker: 
             return
         with pytest.raises(CNIError, match="without IPv6"):
             sysctl.own_interface("eth0", ipv6=True, detect_duplicates=False)
+
+
+def test_changes_are_announced_in_both_families(host: Host) -> None:
+    host.run("ip", "link", "add", "br0", "type", "bridge")
+    with host.entered():
+        sysctl.announce_changes("br0")
+    for key in ("ipv4/conf/br0/arp_notify", "ipv6/conf/br0/ndisc_notify"):
+        assert host.run("cat", f"/proc/sys/net/{key}").stdout == "1\n"

@@ -39,7 +39,7 @@ BRIDGE = {
     *(".portmap", ".rules", ".spoofcheck", ".undo", ".verify"),
 }
 KERNEL = {
-    *(".announce", ".attributes", ".kernel", ".namespace", ".netlink", ".nfattributes", ".nftables", ".rtnetlink"),
+    *(".attributes", ".kernel", ".namespace", ".netlink", ".nfattributes", ".nftables", ".rtnetlink"),
     *(".ruleset", ".sysctl", ".wiring"),
 }
 IPAM = {

@@ -49,17 +49,17 @@ def add(request: Request) -> dict[str, Any]:
         Kernel() as host,
         wiring.open_inside(namespace) as inside,
     ):
-        wiring.require_absent(host, inside, attachment)
+        wiring.require_absent(inside, attachment)
         with Undo() as undo:
             wiring.connect(host, namespace, config, attachment, undo)
             plan = _ask_ipam(config, request, undo)
-            wiring.configure_container(inside, namespace, config, plan, request.ifname)
-            interfaces = wiring.list_interfaces(host, inside, config, attachment, request.netns)
+            link = wiring.configure_container(inside, namespace, config, plan, request.ifname)
+            interfaces = wiring.list_interfaces(host, link, config, attachment, request.netns)
             addresses = [entry.address for entry in plan.ips]
             undo.on_failure(ruleset.delete_own_rules, attachment.owner)
             for rules in list_filters(config, attachment, addresses, interfaces[2].mac):
                 ruleset.ensure_rules(rules)
-            wiring.go_live(host, inside, config, plan, attachment)
+            wiring.go_live(host, inside, config, plan, attachment.host_name, link)
             interfaces += wiring.configure_host(host, config, plan)
             keep_result()
     return result_to_json(make_result(plan, interfaces).after(config.previous), request.version)

@@ -121,9 +121,13 @@ class Kernel:
         return True
 
     def get_bridge(self, name: str) -> Link:
-        """The bridge of that name. Raises CNIError (code 7) when the interface is of another kind."""
-        link = self.get_link(name)
-        if link.kind != "bridge":
+        """The bridge of that name. Raises CNIError: 100 when there is none, 7 when the interface is of another kind."""
+        return self.find_bridge(name) or self.get_link(name)
+
+    def find_bridge(self, name: str) -> Link | None:
+        """The bridge of that name, None for none. Raises CNIError (code 7) when the interface is of another kind."""
+        link = self.find_link(name)
+        if link is not None and link.kind != "bridge":
             raise CNIError(
                 INVALID_CONFIG,
                 f"bridge: interface {name} is there and is of kind {link.kind or 'physical'}, not a bridge; "

@@ -25,20 +25,20 @@ def open_inside(namespace: Namespace) -> Kernel:
         return Kernel()
 
 
-def require_absent(host: Kernel, inside: Kernel, attachment: Attachment) -> None:
-    """Raise CNIError (code 102) when either end of the pair is there already; neither is touched."""
+def require_absent(inside: Kernel, attachment: Attachment) -> None:
+    """Raise CNIError (code 102) when the container has an interface of that name already; it is not touched."""
     if inside.find_link(attachment.ifname) is not None:
         raise CNIError(ALREADY_EXISTS, f"interface {attachment.ifname} exists already in the container; send DEL first")
-    _require_no_host_end(host, attachment)
 
 
 def connect(host: Kernel, namespace: Namespace, config: BridgeConfig, attachment: Attachment, undo: Undo) -> None:
     """Make the bridge where it is missing, and the veth pair: one end a port, the other in the container, down.
 
-    Under the host's lock: nobody removes the bridge as unused before it has our port.
+    Under the host's lock: nobody removes the bridge as unused before it has our port. Raises CNIError: 102 when the
+    host's end is there already, and then that is not touched; 7, 100.
     """
     with host_lock():
-        _require_no_host_end(host, attachment)  # again: undoing must not take a pair that a twin of this ADD made
+        _require_no_host_end(host, attachment)
         if config.overlay is not None:
             from .nodewiring import ensure_overlay
 
@@ -63,10 +63,11 @@ def connect(host: Kernel, namespace: Namespace, config: BridgeConfig, attachment
 
 
 def _ensure_bridge(host: Kernel, config: BridgeConfig, undo: Undo) -> Link:
-    if host.find_link(config.bridge) is None:
+    bridge = host.find_bridge(config.bridge)
+    if bridge is None:
         undo.on_failure(_delete_unused_bridge, host, config)
         host.create_bridge(config.bridge, config.mtu)
-    bridge = host.get_bridge(config.bridge)
+        bridge = host.get_bridge(config.bridge)
     undo.on_failure(_restore_bridge, host, bridge)
     if config.wants_vlans and not bridge.vlan_filtering:
         host.filter_vlans(bridge)
@@ -75,8 +76,11 @@ def _ensure_bridge(host: Kernel, config: BridgeConfig, undo: Undo) -> Link:
     return bridge
 
 
-def configure_container(inside: Kernel, namespace: Namespace, config: BridgeConfig, plan: Plan, ifname: str) -> None:
-    """Addresses, link up, routes, in the container. The veth pair takes all of it along when it is undone."""
+def configure_container(inside: Kernel, namespace: Namespace, config: BridgeConfig, plan: Plan, ifname: str) -> Link:
+    """Addresses, link up, routes, in the container. The veth pair takes all of it along when it is undone.
+
+    Returns the interface as it was before that.
+    """
     detect = config.detect_duplicates
     with namespace.entered():
         ipv6 = any(entry.address.version == 6 for entry in plan.ips)
@@ -92,6 +96,7 @@ def configure_container(inside: Kernel, namespace: Namespace, config: BridgeConf
     if not config.leave_down:
         inside.set_up(link)
     inside.add_routes(link, plan.programmed)
+    return link
 
 
 def configure_host(host: Kernel, config: BridgeConfig, plan: Plan) -> tuple[Interface, ...]:
@@ -168,12 +173,14 @@ def _ensure_gateway_interface(host: Kernel, config: BridgeConfig, undo: Undo) ->
     return host.get_link(name)
 
 
-def go_live(host: Kernel, inside: Kernel, config: BridgeConfig, plan: Plan, attachment: Attachment) -> None:
-    """Wait until the port forwards and addresses are settled, then have the neighbours told who has them now."""
+def go_live(host: Kernel, inside: Kernel, config: BridgeConfig, plan: Plan, port: str, link: Link) -> None:
+    """Wait until the port forwards and the addresses of the container's `link` are settled.
+
+    Then have the neighbours told who has them now.
+    """
     if config.leave_down:
         return
-    host.wait_for_port(attachment.host_name)
-    link = inside.get_link(attachment.ifname)
+    host.wait_for_port(port)
     if config.detect_duplicates and any(entry.address.version == 6 for entry in plan.ips):
         inside.wait_for_addresses(link)
     if plan.ips:
@@ -183,14 +190,10 @@ def go_live(host: Kernel, inside: Kernel, config: BridgeConfig, plan: Plan, atta
 
 
 def list_interfaces(
-    host: Kernel, inside: Kernel, config: BridgeConfig, attachment: Attachment, netns: str
+    host: Kernel, link: Link, config: BridgeConfig, attachment: Attachment, netns: str
 ) -> tuple[Interface, ...]:
-    """Bridge, host end and container end as a result lists them."""
-    links = [
-        (host.get_link(config.bridge), ""),
-        (host.get_link(attachment.host_name), ""),
-        (inside.get_link(attachment.ifname), netns),
-    ]
+    """Bridge, host end and container end (`link`) as a result lists them."""
+    links = [(host.get_link(config.bridge), ""), (host.get_link(attachment.host_name), ""), (link, netns)]
     return tuple(Interface(link.name, link.mac, link.mtu, sandbox) for link, sandbox in links)
 
 

@@ -42,7 +42,7 @@ class Rooms:
         return config
 
     def go_live(self, config: BridgeConfig, plan: Plan) -> None:
-        wiring.go_live(self.outside, self.inside, config, plan, ATTACHMENT)
+        wiring.go_live(self.outside, self.inside, config, plan, PORT, self.inside.get_link("eth0"))
 
     def fail(self) -> None:
         """Leave the undo stack as a failure does."""
@@ -85,13 +85,13 @@ def refused(code: int, words: str) -> Iterator[None]:
 
 
 def test_neither_end_may_be_there_already(rooms: Rooms) -> None:
-    wiring.require_absent(rooms.outside, rooms.inside, ATTACHMENT)
+    wiring.require_absent(rooms.inside, ATTACHMENT)
     rooms.host.run("ip", "link", "add", PORT, "type", "bridge")
     with refused(102, f"interface {PORT} on the host belongs to an earlier ADD of container c1 interface eth0"):
-        wiring.require_absent(rooms.outside, rooms.inside, ATTACHMENT)
+        rooms.connect()
     rooms.host.run("ip", "-n", "c1", "link", "add", "eth0", "type", "bridge")
     with refused(102, "interface eth0 exists already in the container"):
-        wiring.require_absent(rooms.outside, rooms.inside, ATTACHMENT)
+        wiring.require_absent(rooms.inside, ATTACHMENT)
     assert rooms.host.link_names() == [PORT]
     assert rooms.host.link_names("c1") == ["eth0"]
 
@@ -259,7 +259,7 @@ def test_a_container_that_may_not_announce_itself_is_connected(rooms: Rooms, moc
 
 def test_the_interfaces_of_a_result_are_those_that_stand_there(rooms: Rooms) -> None:
     config = rooms.connect(mtu=1400)
-    listed = wiring.list_interfaces(rooms.outside, rooms.inside, config, ATTACHMENT, "/run/netns/c1")
+    listed = wiring.list_interfaces(rooms.outside, rooms.inside.get_link("eth0"), config, ATTACHMENT, "/run/netns/c1")
     seen = [bridge(rooms.host), bridge(rooms.host, PORT), rooms.host.ip("link", "show", "eth0", container="c1")[0]]
     assert [(entry.name, entry.mac, entry.mtu) for entry in listed] == [
         (link["ifname"], link["address"], 1400) for link in seen

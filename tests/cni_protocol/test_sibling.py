@@ -1,8 +1,8 @@
 """Running the other plugin of the same installation within the process."""
 
-import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ def test_its_error_is_its_output() -> None:
 def test_a_signal_interrupts_it_and_only_once(number: signal.Signals) -> None:
     def add(_: Request) -> None:
         keep_result()  # of its own result, not of ours
-        os.kill(os.getpid(), number)
+        signal.pthread_kill(threading.get_ident(), number)  # a plugin has one thread; the test's process more
 
     before = {each: signal.signal(each, interrupt) for each in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -24,7 +24,9 @@ def assert_clean(host: Host) -> None:
     assert host.link_names("c1") == []
     assert [link for link in host.ip("link") if link.get("linkinfo", {}).get("info_kind") == "veth"] == []
     files = host.run("find", "/var/lib/cni", "-type", "f").stdout.split()
-    assert [name for name in files if not name.rpartition("/")[2].startswith(("lock", "last_reserved_ip."))] == []
+    assert [
+        name for name in files if not name.rpartition("/")[2].startswith(("lock", "index", "last_reserved_ip."))
+    ] == []
 
 
 def test_mutated_calls_in_one_process(host: Host, bin_dir: str) -> None:

@@ -30,7 +30,7 @@ def collect(runtime: Runtime, config: Any, **options: Any) -> Outcome:
 
 def stored(host: Host) -> list[str]:
     """Every reservation with its content and its inode: a file that is written again shows."""
-    command = "find /var/lib/cni/networks -type f -printf '%p %i ' -exec cat '{}' ';' -printf '\\n'"
+    command = "find /var/lib/cni/networks -type f ! -name index -printf '%p %i ' -exec cat '{}' ';' -printf '\\n'"
     return host.run("sh", "-c", command).stdout.splitlines()
 
 

@@ -113,7 +113,9 @@ class _Pool:
             status = _NOT_RUN
             try:
                 _as_a_fresh_process()
-                status = _RUN if serve(self._listener.socket, self._pid, self._announce) else _NOT_RUN
+                leisure = not self.busy
+                called = serve(self._listener.socket, self._pid, self._announce, at_leisure=leisure)
+                status = _RUN if called else _NOT_RUN
             except BaseException:
                 sys.excepthook(*sys.exc_info())
             finally:

@@ -18,6 +18,7 @@ from cni_protocol.warm_client import GO, OUTPUT, PART_BYTES, REQUEST_BYTES, STAT
 
 from .likeness import Refused, resemble, standing_of
 from .preload import PLUGINS
+from .rehearsal import rehearse
 
 CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 HANDSHAKE_SECONDS = 5.0  # for a client that is there; it takes a millisecond
@@ -33,15 +34,18 @@ class Request(NamedTuple):
     environment: dict[bytes, bytes]
 
 
-def serve(listener: socket.socket, parent: int, announce: Callable[[], None]) -> bool:
+def serve(listener: socket.socket, parent: int, announce: Callable[[], None], *, at_leisure: bool) -> bool:
     """Wait for one call and run it; `announce` is called when there is one. While it waits it ends with its parent.
 
-    Returns whether it was run; why not is said on stderr.
+    One that is made `at_leisure`, while no other is at work, rehearses before. Returns whether a call was run; why not
+    is said on stderr.
     """
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return False
     ours = standing_of(os.getpid())
+    if at_leisure:
+        rehearse()
     connection, _ = listener.accept()
     prctl(PR_SET_PDEATHSIG, 0)
     announce()

@@ -17,7 +17,7 @@ from cni_protocol.errors import (
     NOT_AVAILABLE_LIMITED,
     CNIError,
 )
-from cni_protocol.lean import Any, Callable
+from cni_protocol.lean import TYPE_CHECKING, Any, Callable
 from cni_protocol.plugin import keep_result
 from cni_protocol.request import Request
 from cni_protocol.result import parse_result, result_to_json
@@ -26,8 +26,12 @@ from .attachment import Attachment
 from .config import BridgeConfig, parse_config, salvage_config
 from .filters import list_filters, sample_filters
 from .plan import LAYER_2, Plan, make_plan, make_result
+from .rules import BRIDGE, INET
 from .undo import Undo
 from .verify import find_differences, make_expected
+
+if TYPE_CHECKING:
+    from .nftables import Nftables
 
 
 def add(request: Request) -> dict[str, Any]:
@@ -72,15 +76,18 @@ def delete(request: Request) -> None:
     """
     config = salvage_config(request)
     attachment = Attachment(request.name, request.container_id, request.ifname)
-    steps: list[Callable[[], object]] = [
-        lambda: _disconnect(request, config, attachment),
-        lambda: _delete_rules(config, attachment.owner, attachment.owner.__eq__),
-    ]
-    if config.ipam_type:  # last: an address must not be given out while it is still in use here
-        steps.append(lambda: run_plugin(config.ipam_type, "DEL", request))
     from .namespace import attachment_lock
+    from .ruleset import lingering
 
-    with attachment_lock(attachment.host_name):
+    with attachment_lock(attachment.host_name), lingering() as sockets:
+        steps: list[Callable[[], object]] = [
+            lambda: _delete_rules(config, INET, attachment.owner, attachment.owner.__eq__, sockets),
+            lambda: _disconnect(request, config, attachment),
+            # what holds the container to its MAC goes after its interface
+            lambda: _delete_rules(config, BRIDGE, attachment.owner, attachment.owner.__eq__, sockets),
+        ]
+        if config.ipam_type:  # last: an address must not be given out while it is still in use here
+            steps.append(lambda: run_plugin(config.ipam_type, "DEL", request))
         _do_all(steps)
 
 
@@ -137,7 +144,8 @@ def collect(request: Request) -> None:
         owners = {Attachment(request.name, container_id, ifname).owner for container_id, ifname in valid.pairs}
         steps = [
             lambda: _disconnect_stale(network, lambda owner: owner not in owners),
-            lambda: _delete_rules(config, network.owner_prefix, lambda owner: owner not in owners),
+            lambda: _delete_rules(config, INET, network.owner_prefix, lambda owner: owner not in owners),
+            lambda: _delete_rules(config, BRIDGE, network.owner_prefix, lambda owner: owner not in owners),
         ]
     if config.ipam_type:
         steps.append(lambda: run_plugin(config.ipam_type, "GC", request))
@@ -185,7 +193,13 @@ def _disconnect_stale(network: Attachment, is_stale: Callable[[str], bool]) -> N
         disconnect_stale(host, network, is_stale)
 
 
-def _delete_rules(config: BridgeConfig, mark: str, is_stale: Callable[[str], bool]) -> None:
+def _delete_rules(
+    config: BridgeConfig,
+    family: int,
+    mark: str,
+    is_stale: Callable[[str], bool],
+    sockets: "list[Nftables] | None" = None,
+) -> None:
     """Without ipMasq and the like too: it may have been on at ADD. Then a kernel without nftables is fine."""
     from .kernel import Kernel
     from .ruleset import delete_rules, has_loopback_targets, list_loopback_targets
@@ -193,7 +207,7 @@ def _delete_rules(config: BridgeConfig, mark: str, is_stale: Callable[[str], boo
 
     network = Attachment(config.network, "", "")
     try:
-        if delete_rules(mark, is_stale) and not has_loopback_targets(network.owner_prefix):
+        if delete_rules(family, mark, is_stale, sockets) and not has_loopback_targets(network.owner_prefix):
             with Kernel() as host:
                 close_loopback(host, config, list_loopback_targets)
     except CNIError:

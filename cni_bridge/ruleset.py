@@ -40,23 +40,39 @@ def ensure_rules(wanted: Rules) -> None:
 
 def delete_own_rules(owner: str) -> None:
     """Take away all rules of one owner. Raises CNIError (code 100)."""
-    delete_rules(owner, owner.__eq__)
+    for family in ALL_MAPS:
+        delete_rules(family, owner, owner.__eq__)
 
 
-def delete_rules(mark: str, is_stale: Callable[[str], bool]) -> bool:
+@contextmanager
+def lingering() -> Iterator[list[Nftables]]:
+    """A place for the sockets of delete_rules, which are closed when the block is left.
+
+    The kernel takes some milliseconds to destroy what was deleted, and whoever closes a socket before it has begun with
+    that waits until it is done (nft_rcv_nl_event in net/netfilter/nf_tables_api.c).
+    """
+    sockets: list[Nftables] = []
+    try:
+        yield sockets
+    finally:
+        for nft in sockets:
+            nft.close()
+
+
+def delete_rules(
+    family: int, mark: str, is_stale: Callable[[str], bool], sockets: list[Nftables] | None = None
+) -> bool:
     """Take away the elements whose owner begins with `mark` and is stale, and what only they needed; none is fine.
 
     UDP flows that port mappings among them directed are forgotten. Returns whether 127.0.0.1 of the host led to one
-    of these owners. Raises CNIError (code 100).
+    of these owners. Raises CNIError (code 100). `sockets` is where lingering keeps them.
     """
-    had_loopback = False
-    for family, maps in ALL_MAPS.items():
-        with _table(family, "packet filter rules cannot be removed") as nft:
-            if nft.has_table():
-                deleted = _delete_elements(nft, maps, mark, is_stale)
-                _forget_flows(set(), udp_targets(deleted))
-                had_loopback = had_loopback or bool(loopback_targets(deleted))
-    return had_loopback
+    with _table(family, "packet filter rules cannot be removed", sockets) as nft:
+        if not nft.has_table():
+            return False
+        deleted = _delete_elements(nft, ALL_MAPS[family], mark, is_stale)
+        _forget_flows(set(), udp_targets(deleted))
+        return bool(loopback_targets(deleted))
 
 
 def has_loopback_targets(mark: str) -> bool:
@@ -190,14 +206,20 @@ def _delete_empty_table(nft: Nftables, maps: Sequence[Map]) -> None:
 
 
 @contextmanager
-def _table(family: int, what: str) -> Iterator[Nftables]:
-    """Our table for a block; what the kernel refuses becomes an error that says what was being done."""
+def _table(family: int, what: str, sockets: list[Nftables] | None = None) -> Iterator[Nftables]:
+    """Our table for a block, or for as long as `sockets` stay open.
+
+    What the kernel refuses becomes an error that says what was being done.
+    """
     try:
         nft = Nftables(family)
         try:
             yield nft
         finally:
-            nft.close()
+            if sockets is None:
+                nft.close()
+            else:
+                sockets.append(nft)
     except OSError as error:
         remedy = "; run the plugin as root" if error.errno == errno.EPERM else ""
         if error.errno in (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT, errno.EINVAL, errno.EAFNOSUPPORT):

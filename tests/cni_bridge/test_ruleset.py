@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from cni_bridge import masquerade, portmap, ruleset, spoofcheck
+from cni_bridge import masquerade, portmap, rules, ruleset, spoofcheck
 from cni_bridge.attachment import Attachment
 from cni_bridge.netlink import Message, NetlinkError
 from cni_bridge.nftables import Nftables
@@ -323,7 +323,8 @@ def test_what_is_stale_by_a_condition_goes_and_nothing_else(host: Host) -> None:
     ensure_all("c3", 7, 8082)
     foreign = masquerading(attachment("c1", "mynet2"), parse_cidr("10.2.0.5/16"))
     ensure_rules(foreign)
-    delete_rules("mynet/", lambda owner: owner != "mynet/c2/eth0")
+    for family in (rules.INET, rules.BRIDGE):
+        delete_rules(family, "mynet/", lambda owner: owner != "mynet/c2/eth0")
     assert {owner for found in owners(host).values() for owner in found} == {"mynet/c2/eth0", "mynet2/c1/eth0"}
     assert [find_missing(each) for each in (*staying, foreign)] == [[]] * 4
 
@@ -688,7 +689,7 @@ def test_what_the_host_s_loopback_leads_to_is_known() -> None:
     ensure_rules(forwarding(attachment("c1"), TCP))
     ensure_rules(forwarding(attachment("c2"), TCP._replace(host_port=8081), to=(address(6),)))
     assert list_loopback_targets() == {parse_ip("10.1.0.5"), parse_ip("10.1.0.6")}
-    assert [delete_rules(f"mynet/{name}/", lambda _: True) for name in ("c0", "c1", "c1", "c2")] == [
+    assert [delete_rules(rules.INET, f"mynet/{name}/", lambda _: True) for name in ("c0", "c1", "c1", "c2")] == [
         False,
         True,
         False,

@@ -35,7 +35,7 @@ MODES = ("cold", "warm")
 RUN_BOUND = 100  # seconds for a script
 BENCH_ROWS = (
     *(f"{network}.{command}.{mode}" for network in ("seed", "plain") for command in ("ADD", "DEL") for mode in MODES),
-    *("plain.ADD.floor", "plain.DEL.floor", "small.VERSION", "small.STATUS", "small.GONE"),
+    *("plain.ADD.floor", "plain.DEL.floor", "small.VERSION", "small.STATUS", "small.FIRST", "small.GONE"),
     *("small.interpreter", "small.true", "ipam.ADD", "ipam.DEL", "ipam.DEL again", "ipam.first"),
     *("full.ipam", "full.network", *(f"burst.{part}.{mode}" for mode in MODES for part in ("both", "ADD", "DEL"))),
     *("nat", "memory.ADD"),

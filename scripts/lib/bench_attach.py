@@ -86,12 +86,20 @@ def measure_small(bench: Bench) -> list[Row]:
     """VERSION, STATUS and the DEL of a container that is gone, beside an interpreter that does nothing."""
     programs = {"interpreter": [_INTERPRETER, "-I", "-S", "-c", "pass"], "true": ["/bin/true"]}
     jobs = {name: bench.cold(Call(argv[0], {}, b"", tuple(argv[1:]))) for name, argv in programs.items()}
+    first = bench.cold(_status_call(bench, bench.ours.network("first", "10.109.0.0/16", **SEED)))
+    times_before = bench.medians({"ours FIRST": first})
     for side in (bench.ours, bench.reference):
         for command, call in _small_calls(bench, side.name).items():
             jobs[f"{side.name} {command}"] = bench.cold(call)
-    times = {name: _MILLI * figures["seconds"] for name, figures in bench.medians(jobs).items()}
+    medians = {**times_before, **bench.medians(jobs)}
+    times = {name: _MILLI * figures["seconds"] for name, figures in medians.items()}
     bare = times["interpreter"]
-    labels = {"VERSION": "VERSION", "STATUS": "STATUS", "GONE": "DEL of a container that is gone"}
+    labels = {
+        "VERSION": "VERSION",
+        "STATUS": "STATUS",
+        "FIRST": "STATUS on a host without any container, where it tries the rules of ipMasq",
+        "GONE": "DEL of a container that is gone",
+    }
     rows = []
     for command, label in labels.items():
         what = f"{label}, cold, over a bare interpreter"
@@ -114,8 +122,13 @@ def _small_calls(bench: Bench, name: str) -> dict[str, Call]:
     sandbox.run("ip", "netns", "delete", container)
     calls = {"VERSION": make_call(side, "VERSION", config, ""), "GONE": delete}
     if side is bench.ours:  # Debian's version knows no STATUS
-        calls["STATUS"] = make_call(side, "STATUS", {**config, "cniVersion": "1.1.0"}, "")
+        calls["STATUS"] = _status_call(bench, config)
+        run_call(make_call(side, "ADD", config, sandbox.add_container("stays").rpartition("/")[2]))
     return calls
+
+
+def _status_call(bench: Bench, config: dict[str, Any]) -> Call:
+    return make_call(bench.ours, "STATUS", {**config, "cniVersion": "1.1.0"}, "")
 
 
 def measure_burst(bench: Bench) -> list[Row]:

@@ -15,9 +15,9 @@ import pytest
 
 from tests.bare import WRITABLE, BareNode, make_tree, open_bare_node
 from tests.conftest import ROOT
+from tests.standins import PROGRAMS, describe_node, write_state
 
 RUN_BOUND = 120  # seconds
-STAND_INS = ROOT / "tests" / "standins"
 TOOLS = ("bash", "sh", "sed", "cat", "dirname", "nsenter", "mktemp", "rm", "mkdir", "env", "printf", "id")
 NAMES = ("pycni-control-plane", "pycni-worker", "pycni-worker2")
 CONFLIST = "etc/cni/net.d/10-pycni.conflist"
@@ -34,7 +34,7 @@ class Cluster:
         self.programs = root / "programs"
         self.programs.mkdir()
         for name in ("kind", "docker", "kubectl"):
-            (self.programs / name).symlink_to(STAND_INS / name)
+            (self.programs / name).symlink_to(PROGRAMS / name)
         for name in TOOLS:
             found = shutil.which(name)
             assert found
@@ -50,20 +50,12 @@ class Cluster:
                 node.run("ip", "link", "set", end, "up")
             for prefix in ("172.18.0.250/16", "fc00::250/64"):
                 node.run("ip", "address", "add", prefix, "dev", "eth0", *(["nodad"] if ":" in prefix else []))
-        listed = [{"type": "InternalIP", "address": address} for address in addresses]
-        self.items[name] = {
-            "metadata": {"name": name},
-            "spec": {"podCIDR": pods[0], "podCIDRs": pods} if pods else {},
-            "status": {"addresses": [*listed, {"type": "Hostname", "address": name}]},
-        }
+        self.items[name] = describe_node(name, pods, addresses)
 
     def run(self, *options: str, **env: str) -> "subprocess.CompletedProcess[str]":
         """install.sh --kind as a user calls it, with nothing in PATH but what it needs and the stand-ins."""
-        (self.root / "kind-nodes").write_text("".join(f"{name}\n" for name in self.nodes))
-        (self.root / "nodes.json").write_text(json.dumps({"items": list(self.items.values())}))
-        table = [f"{name} {' '.join(node.inside())}\n" for name, node in self.nodes.items() if node is not self.lost]
-        (self.root / "nodes").write_text("".join(table))
-        (self.root / "log").write_text("")
+        prefixes = {name: node.inside() for name, node in self.nodes.items() if node is not self.lost}
+        write_state(self.root, self.nodes, self.items.values(), prefixes)
         command = [str(ROOT / "install.sh"), "--kind", "pycni", "--bundle", str(self.bundle), *options]
         variables = {"PATH": str(self.programs), "STAND_INS": str(self.root), **env}
         return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=RUN_BOUND, check=False)
@@ -114,7 +106,7 @@ def test_every_node_is_set_up_checked_and_awaited(cluster: Cluster) -> None:
 def replace(program: Path, first: str) -> None:
     """Have a line of shell in front of a stand-in."""
     program.unlink()
-    program.write_text(f'#!/bin/sh\n{first}\nexec {STAND_INS}/{program.name} "$@"\n')
+    program.write_text(f'#!/bin/sh\n{first}\nexec {PROGRAMS}/{program.name} "$@"\n')
     program.chmod(0o755)
 
 
@@ -209,7 +201,7 @@ def test_a_node_whose_status_refuses_is_named_with_its_reason(cluster: Cluster) 
     off = (
         'case "$*" in *worker2*--status) echo 0 | docker exec -i pycni-worker2 tee /proc/sys/net/ipv4/ip_forward;; esac'
     )
-    replace(cluster.programs / "docker", off.replace(" docker ", f" {STAND_INS}/docker "))
+    replace(cluster.programs / "docker", off.replace(" docker ", f" {PROGRAMS}/docker "))
     done = cluster.run()
     assert done.returncode == 1
     assert f"kind: node {NAMES[2]}: docker exec {NAMES[2]} /opt/cni/lib/pycni/node --status failed" in done.stderr

@@ -40,12 +40,21 @@ class Cluster:
 
     def join(self, *places: Place) -> None:
         """Boot new nodes, tell all of them of each other, and have runtimes on the new ones."""
+        self.power_on(*places)
+        self.configure()
+        self.start_runtimes([place.name for place in places])
+
+    def power_on(self, *places: Place) -> None:
+        """Boot new nodes; nobody has told them anything."""
         for place in places:
             self.places[place.name] = place
             self.nodes[place.name] = Node(self._fabric, self._tree, place.name, place.port)
             self.nodes[place.name].boot()
-        self.configure()
-        self._start_runtimes([place.name for place in places])
+
+    def start_runtimes(self, names: Sequence[str]) -> None:
+        """Have containerd on nodes that are configured."""
+        started = at_once(lambda name: Runtime(self.nodes[name], self._kit), names)
+        self.runtimes.update(zip(names, started, strict=True))
 
     def leave(self, name: str) -> None:
         """Switch a node off for good, and tell the others."""
@@ -98,7 +107,7 @@ class Cluster:
     def boot(self, name: str) -> None:
         """A node that was halted starts again, with the disk that it had."""
         self.nodes[name].boot()
-        self._start_runtimes([name])
+        self.start_runtimes([name])
 
     def close(self) -> None:
         """All nodes, whatever state they are in."""
@@ -116,10 +125,6 @@ class Cluster:
             for pod in self.runtimes[name].pods:
                 del self.pods[pod]
             self.runtimes.pop(name).close()
-
-    def _start_runtimes(self, names: Sequence[str]) -> None:
-        started = at_once(lambda name: Runtime(self.nodes[name], self._kit), names)
-        self.runtimes.update(zip(names, started, strict=True))
 
 
 def at_once(work: Callable[[str], Item], names: Sequence[str]) -> list[Item]:

@@ -6,6 +6,7 @@ there; a router or another host is a network namespace on it. Nobody in here kno
 
 import json
 import subprocess
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 from tests.host import RUN_BOUND, Host, open_host
@@ -61,8 +62,10 @@ class Fabric:
             self.host.run("ip", "link", "add", port.link, "type", "bridge")
             self.host.run("ip", "link", "set", port.link, "up")
         self.links[port.link][name] = port.addresses
-        socket = f"{name}-{ifname}"
-        other_end = ("peer", "name", ifname, "netns", netns)
+        socket = socket_of(name, ifname)
+        # A machine keeps its network card over a reboot, and its neighbours what they know of it.
+        card = "02:" + sha256(f"{name} {ifname}".encode()).digest()[:5].hex(":")
+        other_end = ("peer", "name", ifname, "address", card, "netns", netns)
         self.host.run("ip", "link", "add", socket, "master", port.link, "type", "veth", *other_end)
         self.host.run("ip", "link", "set", socket, "up")
         run_in(netns, "ip", "link", "set", ifname, "up")
@@ -75,13 +78,18 @@ class Fabric:
 
     def unplug(self, name: str, ifname: str = "eth0") -> None:
         """Take a machine off its link."""
-        self.host.run("ip", "link", "delete", f"{name}-{ifname}", check=False)  # it may not have got that far
+        self.host.run("ip", "link", "delete", socket_of(name, ifname), check=False)  # it may not have got that far
         for link in self.links.values():
             link.pop(name, None)
 
     def close(self) -> None:
         """Let everything go."""
         self.host.close()
+
+
+def socket_of(name: str, ifname: str) -> str:
+    """The link's end of a machine's interface; names have 15 characters, and their ends tell the machines apart."""
+    return f"{name[-10:]}-{ifname}"
 
 
 def run_in(netns: str, *command: str, check: bool = True, **options: Any) -> "subprocess.CompletedProcess[str]":

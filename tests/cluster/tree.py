@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.runtimes.node import PLUGIN_DIR
 
 _SUITE = "bookworm"  # glibc 2.36, the oldest that the bundle is for
-_PACKAGES = ("containerd", "containernetworking-plugins")
+_PACKAGES = ("containerd", "containernetworking-plugins", "iproute2", "nftables")
 _BOUND = 300  # seconds
 # dpkg waits for the disk after every file, so the work is done in memory. The pods' loopback is the business of
 # another plugin, which every distribution of Kubernetes puts on its nodes.

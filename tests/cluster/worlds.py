@@ -1,9 +1,9 @@
 """The clusters of the tests, each in a fabric of its own: where nodes stand, their ranges, and who else is there."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.cluster.cluster import Cluster, Place
 from tests.cluster.fabric import Fabric, Machine, Port
@@ -81,15 +81,22 @@ def place_behind_router(number: int) -> Place:
 @contextmanager
 def open_world(parts: Parts, places: Sequence[Place], overlay: Overlay | None = None) -> Iterator[World]:
     """A cluster that is ready for pods, for a block."""
+    with open_site(parts, {place.port.link for place in places}, overlay=overlay) as site:
+        site.cluster.join(*places)
+        yield site
+
+
+@contextmanager
+def open_site(parts: Parts, links: Collection[str], make: type[Cluster] = Cluster, **options: Any) -> Iterator[World]:
+    """Links with who is on them beside the nodes, and a cluster without nodes so far, for a block."""
     fabric = Fabric()
     try:
-        links = {_OUTSIDE.link, *(place.port.link for place in places)}
+        links = {_OUTSIDE.link, *links}
         fabric.add_machine("router", *(port for port in _ROUTER if port.link in links), forwards=True)
         ports = {"neighbour": _NEIGHBOUR, "outside": _OUTSIDE}
         outsiders = {name: fabric.add_machine(name, port) for name, port in ports.items() if port.link in links}
-        cluster = Cluster(fabric, parts.tree, parts.bundle, parts.kit, overlay)
+        cluster = make(fabric, parts.tree, parts.bundle, parts.kit, **options)
         try:
-            cluster.join(*places)
             yield World(cluster, fabric, outsiders)
         finally:
             cluster.close()

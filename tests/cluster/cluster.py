@@ -104,6 +104,11 @@ class Cluster:
         self._end_runtime(name)
         self.nodes[name].halt()
 
+    def move(self, name: str, port: Port) -> None:
+        """Have a node that is halted plugged in elsewhere, or under another address, when it boots."""
+        self.places[name] = self.places[name]._replace(port=port)
+        self.nodes[name].port = port
+
     def boot(self, name: str) -> None:
         """A node that was halted starts again, with the disk that it had."""
         self.nodes[name].boot()

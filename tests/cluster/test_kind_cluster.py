@@ -10,6 +10,7 @@ from itertools import permutations
 import pytest
 
 from tests.cluster.conftest import Record
+from tests.cluster.fabric import Port
 from tests.cluster.kind import LINK, KindCluster, kind_place
 from tests.cluster.tree import find_python
 from tests.cluster.worlds import Parts, World, open_site
@@ -64,11 +65,12 @@ def test_run_again_after_a_fourth_node_was_added(kind: World, record: Record) ->
     note_reached(kind, record, "again with a fourth node")
 
 
-def test_run_again_after_a_node_was_restarted(kind: World, record: Record) -> None:
+def test_run_again_after_a_node_was_restarted_and_got_another_address(kind: World, record: Record) -> None:
     cluster = kind.cluster
     old = list(cluster.runtimes[RESTARTED].pods.values())
     assert cluster.nodes[RESTARTED].reservations() == [address for pod in old for address in pod.addresses]
     cluster.halt(RESTARTED)
+    cluster.move(RESTARTED, Port(LINK, ("172.18.0.99/16",), ("172.18.0.1",)))
     cluster.boot(RESTARTED)
     cluster.configure()
     again = {"name": "again", "uid": "uid-of-again", "namespace": "default", "attempt": 1}

@@ -81,7 +81,7 @@ OVERLAY_PEERS = [{"node": "192.168.1.12", "podCIDR": "10.244.2.0/24"}]
         pytest.param([PODS6, PODS], "ipam", BOTH, id="both, IPv4 first whatever the order"),
         pytest.param([PODS, "--mtu=1400"], "mtu", 1400, id="mtu"),
         pytest.param([PODS], "mtu", None, id="no mtu"),
-        pytest.param([PODS], "nodeRoutes", None, id="no peers"),
+        pytest.param([PODS], "nodeRoutes", [], id="no peers"),
         pytest.param([PODS, *PEERS], "nodeRoutes", ROUTES, id="peers"),
         pytest.param([PODS, *reversed(PEERS)], "nodeRoutes", ROUTES, id="peers, in order whatever the order"),
         pytest.param([PODS, *PEERS, PEERS[0]], "nodeRoutes", ROUTES, id="a peer twice"),

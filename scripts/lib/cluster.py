@@ -1,5 +1,6 @@
 """The body of scripts/cluster; it is run as root, from the root of the repository. Arguments go to pytest."""
 
+import os
 import sys
 import time
 from collections.abc import Generator, Iterator
@@ -21,7 +22,7 @@ class Report:
 
     def __init__(self) -> None:
         self.failed = False
-        self._begin = time.monotonic()
+        self._begin = began()
         self._tree_seconds = 0.0
         self._drawn: list[str] = []
         self._reached: dict[str, dict[tuple[str, str], tuple[str, bool]]] = {}
@@ -61,14 +62,20 @@ class Report:
             print("\n".join(grid(cells)))
         print("\nMeasures")
         for what, text, passed in self._measured:
-            print(f"  {'ok  ' if passed else 'FAIL'}  {what}: {text}")
+            print(f"  {'PASS' if passed else 'FAIL'}  {what}: {text}")
 
     def _note_ready(self, seconds: float) -> None:
         passed = seconds <= READY_BOUND
         self.failed |= not passed
         without = f"debootstrap ({self._tree_seconds:.1f} s) not counted"
-        text = f"{seconds:.1f} s from the start, {without}; at most {READY_BOUND}"
-        self._measured.append(("three nodes ready with pods", text, passed))
+        text = f"{seconds:.1f} s, with two pods each, {without}; target <= {READY_BOUND} s"
+        self._measured.append(("three nodes ready with pods, from the script's start", text, passed))
+
+
+def began() -> float:
+    """When the script began, on this process's clock; $PYCNI_BEGAN has the time of day, not for what tests run."""
+    now = time.time()
+    return time.monotonic() - (now - float(os.environ.pop("PYCNI_BEGAN", now)))
 
 
 def main() -> int:

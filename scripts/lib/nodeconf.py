@@ -91,7 +91,7 @@ def render(node: Node) -> str:
             overlay["device"] = node.device
         peers = [{"node": str(peer.node), "podCIDR": str(peer.pods)} for peer in node.peers]
         bridge["overlay"] = {**overlay, "peers": peers}
-    elif node.peers:
+    else:  # an empty list too: routes to former peers go
         bridge["nodeRoutes"] = [{"dst": str(peer.pods), "gw": str(peer.node)} for peer in node.peers]
     bridge["ipam"] = {
         "type": "cni-ipam",

@@ -36,7 +36,7 @@ class Cluster:
         self.places: dict[str, Place] = {}
         self.pods: dict[str, Machine] = {}
         self.overlay = overlay
-        self._fabric, self._tree, self._bundle, self._kit = fabric, tree, bundle, kit
+        self._fabric, self._tree, self.bundle, self._kit = fabric, tree, bundle, kit
 
     def join(self, *places: Place) -> None:
         """Boot new nodes, tell all of them of each other, and have runtimes on the new ones."""
@@ -123,7 +123,7 @@ class Cluster:
                 stack.callback(runtime.close)
 
     def _configure(self, name: str) -> None:
-        install_node(self.nodes[name], self._bundle, self.places[name].pod_cidrs, self.peers_of(name), self.overlay)
+        install_node(self.nodes[name], self.bundle, self.places[name].pod_cidrs, self.peers_of(name), self.overlay)
 
     def _end_runtime(self, name: str) -> None:
         if name in self.runtimes:  # else it has not got that far

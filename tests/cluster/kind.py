@@ -30,7 +30,7 @@ class KindCluster(Cluster):
     def configure(self) -> None:
         """Run it on all nodes; what it has done already stays as it is."""
         self.describe()
-        command = [str(ROOT / "install.sh"), "--kind", "pycni", "--bundle", str(self._bundle)]
+        command = [str(ROOT / "install.sh"), "--kind", "pycni", "--bundle", str(self.bundle)]
         env = environment(self.directory)
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=RUN_BOUND, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -7,7 +7,7 @@ import pytest
 
 from tests.cluster.conftest import Record
 from tests.cluster.fabric import ip_in, run_in
-from tests.cluster.installation import CONFLIST
+from tests.cluster.installation import CONFLIST, install_node
 from tests.cluster.worlds import Parts, World, open_world, place_on_lan
 
 pytestmark = pytest.mark.kernel
@@ -84,6 +84,14 @@ def test_when_a_node_leaves_its_route_goes_and_the_others_stay(changing: World, 
         seen = changing.ask(client, server)
         record("node4 has left", client, server, seen)
         assert seen == changing.expected(client, server)
+
+
+def test_with_its_last_peer_the_last_route_of_a_node_goes(changing: World) -> None:
+    cluster = changing.cluster
+    install_node(cluster.nodes["node1"], cluster.bundle, cluster.places["node1"].pod_cidrs, [], None)
+    assert routes_of(changing, "node1") == {"default": "192.168.1.1"}
+    cluster.configure()
+    assert sorted(routes_of(changing, "node1")) == ["10.240.2.0/24", "10.240.3.0/24", "default"]
 
 
 def test_told_the_same_again_a_node_changes_nothing(changing: World) -> None:

@@ -28,7 +28,7 @@ def test_a_part_that_passes_is_printed_as_a_topology_a_matrix_and_measures(tree:
     assert ["node2", "192.168.1.12/24"] in lines
     assert [line for line in lines if line[:2] == ["pod", "pod3a"] and line[2].startswith("10.240.3.")]
     assert ["pod1a", "192.168.1.11", "192.168.1.11"] in lines
-    assert "ok    three nodes ready with pods" in done.stdout
+    assert "PASS  three nodes ready with pods" in done.stdout
     assert done.stdout.rstrip().endswith("All is as it should be.")
     assert machine_network() == before
 

@@ -53,6 +53,7 @@ def test_a_node_by_itself(tmp_path: Path) -> None:
                 "ipMasq": True,
                 "hairpinMode": True,
                 "capabilities": {"portMappings": True},
+                "nodeRoutes": [],
                 "ipam": {
                     "type": "cni-ipam",
                     "ranges": [[{"subnet": "10.244.1.0/24"}]],

@@ -17,7 +17,7 @@ from cni_protocol.errors import (
     NOT_AVAILABLE_LIMITED,
     CNIError,
 )
-from cni_protocol.lean import TYPE_CHECKING, Any, Callable
+from cni_protocol.lean import Any, Callable
 from cni_protocol.plugin import keep_result
 from cni_protocol.request import Request
 from cni_protocol.result import parse_result, result_to_json
@@ -29,9 +29,6 @@ from .plan import LAYER_2, Plan, make_plan, make_result
 from .rules import BRIDGE, INET
 from .undo import Undo
 from .verify import find_differences, make_expected
-
-if TYPE_CHECKING:
-    from .nftables import Nftables
 
 
 def add(request: Request) -> dict[str, Any]:
@@ -77,14 +74,13 @@ def delete(request: Request) -> None:
     config = salvage_config(request)
     attachment = Attachment(request.name, request.container_id, request.ifname)
     from .namespace import attachment_lock
-    from .ruleset import lingering
 
-    with attachment_lock(attachment.host_name), lingering() as sockets:
+    with attachment_lock(attachment.host_name):
         steps: list[Callable[[], object]] = [
-            lambda: _delete_rules(config, INET, attachment.owner, attachment.owner.__eq__, sockets),
+            lambda: _delete_rules(config, INET, attachment.owner, attachment.owner.__eq__, at_end=True),
             lambda: _disconnect(request, config, attachment),
             # what holds the container to its MAC goes after its interface
-            lambda: _delete_rules(config, BRIDGE, attachment.owner, attachment.owner.__eq__, sockets),
+            lambda: _delete_rules(config, BRIDGE, attachment.owner, attachment.owner.__eq__, at_end=True),
         ]
         if config.ipam_type:  # last: an address must not be given out while it is still in use here
             steps.append(lambda: run_plugin(config.ipam_type, "DEL", request))
@@ -194,11 +190,7 @@ def _disconnect_stale(network: Attachment, is_stale: Callable[[str], bool]) -> N
 
 
 def _delete_rules(
-    config: BridgeConfig,
-    family: int,
-    mark: str,
-    is_stale: Callable[[str], bool],
-    sockets: "list[Nftables] | None" = None,
+    config: BridgeConfig, family: int, mark: str, is_stale: Callable[[str], bool], *, at_end: bool = False
 ) -> None:
     """Without ipMasq and the like too: it may have been on at ADD. Then a kernel without nftables is fine."""
     from .kernel import Kernel
@@ -207,7 +199,7 @@ def _delete_rules(
 
     network = Attachment(config.network, "", "")
     try:
-        if delete_rules(family, mark, is_stale, sockets) and not has_loopback_targets(network.owner_prefix):
+        if delete_rules(family, mark, is_stale, at_end=at_end) and not has_loopback_targets(network.owner_prefix):
             with Kernel() as host:
                 close_loopback(host, config, list_loopback_targets)
     except CNIError:

@@ -17,6 +17,10 @@ from .nftables import TABLE, Nftables, digest_of, expression_names
 from .portmap import LOOPBACK_TARGETS, loopback_targets, udp_ports, udp_targets
 from .rules import INET, Element, Map, Rules
 
+# The kernel takes some milliseconds to destroy what was deleted, and whoever closes a socket in that time waits until
+# it is done (nft_rcv_nl_event in net/netfilter/nf_tables_api.c). What the end of the process closes holds nobody up who
+# has the answer already.
+_left_open: list[Nftables] = []
 _TRIES = 8  # of a change that somebody else's change may come in between
 
 
@@ -44,30 +48,16 @@ def delete_own_rules(owner: str) -> None:
         delete_rules(family, owner, owner.__eq__)
 
 
-@contextmanager
-def lingering() -> Iterator[list[Nftables]]:
-    """A place for the sockets of delete_rules, which are closed when the block is left.
-
-    The kernel takes some milliseconds to destroy what was deleted, and whoever closes a socket before it has begun with
-    that waits until it is done (nft_rcv_nl_event in net/netfilter/nf_tables_api.c).
-    """
-    sockets: list[Nftables] = []
-    try:
-        yield sockets
-    finally:
-        for nft in sockets:
-            nft.close()
-
-
-def delete_rules(
-    family: int, mark: str, is_stale: Callable[[str], bool], sockets: list[Nftables] | None = None
-) -> bool:
+def delete_rules(family: int, mark: str, is_stale: Callable[[str], bool], *, at_end: bool = False) -> bool:
     """Take away the elements whose owner begins with `mark` and is stale, and what only they needed; none is fine.
 
     UDP flows that port mappings among them directed are forgotten. Returns whether 127.0.0.1 of the host led to one
-    of these owners. Raises CNIError (code 100). `sockets` is where lingering keeps them.
+    of these owners. Raises CNIError (code 100). `at_end` says that the process ends after this command: it leaves the
+    socket open until then.
     """
-    with _table(family, "packet filter rules cannot be removed", sockets) as nft:
+    if at_end and len(_left_open) == len(ALL_MAPS):  # the process went on, and this is another command
+        _left_open.pop(0).close()
+    with _table(family, "packet filter rules cannot be removed", leave_open=at_end) as nft:
         if not nft.has_table():
             return False
         deleted = _delete_elements(nft, ALL_MAPS[family], mark, is_stale)
@@ -172,7 +162,9 @@ def _delete_elements(nft: Nftables, maps: Sequence[Map], mark: str, is_stale: Ca
     chains = {element.chain for element in deleted if element.chain}
     if not deleted:  # perhaps a DEL died before it came to this
         chains = {name for name, at_hook in nft.list_chains().items() if not at_hook}
-    freed = [_tolerate(nft, [nft.delete_chain(chain)]) for chain in chains]
+    # a chain that is in use would not be deleted, but taking the attempt back makes the kernel wait for all its packets
+    unused = [chain for chain in chains if not any(nft.may_lead_to(entry.name, chain) for entry in maps)]
+    freed = [_tolerate(nft, [nft.delete_chain(chain)]) for chain in unused]
     if any(freed) or not chains:
         _delete_empty_table(nft, maps)
     return deleted
@@ -206,20 +198,17 @@ def _delete_empty_table(nft: Nftables, maps: Sequence[Map]) -> None:
 
 
 @contextmanager
-def _table(family: int, what: str, sockets: list[Nftables] | None = None) -> Iterator[Nftables]:
-    """Our table for a block, or for as long as `sockets` stay open.
-
-    What the kernel refuses becomes an error that says what was being done.
-    """
+def _table(family: int, what: str, *, leave_open: bool = False) -> Iterator[Nftables]:
+    """Our table for a block; what the kernel refuses becomes an error that says what was being done."""
     try:
         nft = Nftables(family)
         try:
             yield nft
         finally:
-            if sockets is None:
-                nft.close()
+            if leave_open:
+                _left_open.append(nft)
             else:
-                sockets.append(nft)
+                nft.close()
     except OSError as error:
         remedy = "; run the plugin as root" if error.errno == errno.EPERM else ""
         if error.errno in (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT, errno.EINVAL, errno.EAFNOSUPPORT):

@@ -22,6 +22,7 @@ _ASIDE = _SOCKET.with_suffix(".aside")
 # as LIB_DIR/pycni-warm, which install.sh puts in place together with systemd's units
 _SERVE = "import sys; sys.path.insert(0, sys.argv.pop(1)); from cni_warm.__main__ import main; sys.exit(main())"
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_SETTLE = 0.04  # seconds
 _OUTPUT_BYTES = 1 << 16  # what a pipe holds: a plugin's answer is smaller
 
 
@@ -97,7 +98,12 @@ def with_result(config: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
 
 
 def run_call(call: Call, status: int = 0) -> Answer:
-    """Make a call and wait for its end. Raises RuntimeError unless it ends with that exit status."""
+    """Make a call and wait for its end. Raises RuntimeError unless it ends with that exit status.
+
+    The kernel gets a moment before to finish what the call before has left (interfaces, rules): closing any socket of
+    nfnetlink waits for that, whoever left it.
+    """
+    time.sleep(_SETTLE)
     return _finish(_start(call), status)
 
 

@@ -1,6 +1,7 @@
 """Rules into the kernel, found missing, taken away: by `nft -j`; what they cost, and many processes at once."""
 
 import errno
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -716,3 +717,27 @@ def test_a_network_is_known_to_have_mappings_by_its_whole_name(
     network, container = owner
     ensure_rules(forwarding(attachment(container, network), TCP))
     assert has_loopback_targets(mark) is expected
+
+
+def test_a_process_that_goes_on_keeps_no_more_sockets_open_than_one_command_needs() -> None:
+    ensure_all()
+
+    def count() -> int:
+        for family in (rules.INET, rules.BRIDGE):
+            delete_rules(family, "mynet/", lambda _: True, at_end=True)
+        return len(os.listdir("/proc/self/fd"))
+
+    assert count() == count() == count()
+
+
+def test_a_chain_that_others_use_is_not_tried_to_be_deleted(host: Host, mocker: MockerFixture) -> None:
+    for number in (1, 2):
+        ensure_all(f"c{number}", 10 + number, 8000 + number)
+    chain = mocker.spy(Nftables, "delete_chain")
+    delete_own_rules("mynet/c1/eth0")
+    delete_own_rules("mynet/c1/eth0")
+    chain.assert_not_called()
+    assert CHAIN4 in chains(host)
+    delete_own_rules("mynet/c2/eth0")
+    assert chain.call_count > 0
+    assert host.nft() == []

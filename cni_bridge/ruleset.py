@@ -56,13 +56,19 @@ def delete_rules(family: int, mark: str, is_stale: Callable[[str], bool], *, at_
     socket open until then.
     """
     if at_end and len(_left_open) == len(ALL_MAPS):  # the process went on, and this is another command
-        _left_open.pop(0).close()
+        close_sockets()
     with _table(family, "packet filter rules cannot be removed", leave_open=at_end) as nft:
         if not nft.has_table():
             return False
         deleted = _delete_elements(nft, ALL_MAPS[family], mark, is_stale)
         _forget_flows(set(), udp_targets(deleted))
         return bool(loopback_targets(deleted))
+
+
+def close_sockets() -> None:
+    """Close what delete_rules has left open for the end of the process."""
+    while _left_open:
+        _left_open.pop().close()
 
 
 def has_loopback_targets(mark: str) -> bool:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 # another, so there is to be none. The root directory is a path as we see it: "/" when it is ours.
 _NAMESPACES = ("net", "mnt", "uts", "ipc", "user", "pid")
 _EQUAL = ("Uid", "Gid", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "SigBlk")
+_SIGNALS = tuple(int(number) for number in signal.valid_signals())
 _LIMITS = tuple(getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_"))
 
 
@@ -52,7 +53,7 @@ def resemble(process: int, ours: Standing) -> None:
     if difference:
         raise Refused(difference)
     ignored = int(theirs.status["SigIgn"], 16)
-    for number in signal.valid_signals():
+    for number in _SIGNALS if ignored else ():
         if ignored >> (number - 1) & 1:
             signal.signal(number, signal.SIG_IGN)
     os.chdir(f"/proc/{process}/cwd")

@@ -8,12 +8,15 @@ from cni_bridge.__main__ import PLUGIN as BRIDGE
 from cni_bridge.attachment import Attachment
 from cni_bridge.config import parse_config
 from cni_bridge.filters import list_filters
+from cni_bridge.kernel import Kernel
 from cni_bridge.plan import make_plan, make_result
+from cni_bridge.rtnetlink import route_body
+from cni_bridge.ruleset import close_sockets, find_missing
 from cni_ipam.__main__ import PLUGIN as IPAM
 from cni_protocol.document import write_json
 from cni_protocol.plugin import answer
 from cni_protocol.request import parse_request
-from cni_protocol.result import result_to_json
+from cni_protocol.result import Interface, result_to_json
 
 # Documentation addresses (RFC 5737), a directory that is not there, and no IPAM plugin that would be looked for.
 _CONFIG = b"""{"cniVersion": "1.1.0", "name": "pycni-rehearsal", "isGateway": true, "ipMasq": true,
@@ -25,15 +28,24 @@ _ENVIRONMENT = {
     "CNI_NETNS": "/proc/pycni-rehearsal",
     "CNI_IFNAME": "eth0",
 }
+_NOBODY = Attachment("pycni-rehearsal", "pycni-rehearsal", "eth0")
 
 
 def rehearse() -> None:
-    """DEL of a container that nobody has, and what of ADD only computes."""
+    """DEL of a container that nobody has, and what of ADD only reads and computes."""
     for plugin in (BRIDGE, IPAM):
         answer(plugin, _ENVIRONMENT, lambda: _CONFIG)
+    close_sockets()
     request = parse_request(_ENVIRONMENT, _CONFIG)
     config = parse_config(request._replace(config={**request.config, "ipam": {"type": "cni-ipam"}}))
-    if config.previous is not None:
-        plan = make_plan(config, config.previous)
-        list_filters(config, Attachment("net", "container", "eth0"), [entry.address for entry in plan.ips], "")
-        write_json(result_to_json(make_result(plan, ()), request.version))
+    assert config.previous is not None
+    plan = make_plan(config, config.previous)
+    with Kernel() as kernel:
+        link = kernel.get_link("lo")
+        kernel.list_addresses(link)
+        for route in plan.programmed:
+            route_body(link, route)
+    for rules in list_filters(config, _NOBODY, [entry.address for entry in plan.ips], link.mac):
+        find_missing(rules)
+    interface = Interface(link.name, link.mac, link.mtu)
+    write_json(result_to_json(make_result(plan, (interface,)), request.version))

@@ -46,6 +46,7 @@ def serve(listener: socket.socket, parent: int, announce: Callable[[], None], *,
     ours = standing_of(os.getpid())
     if at_leisure:
         rehearse()
+        resemble(os.getpid(), ours)
     connection, _ = listener.accept()
     prctl(PR_SET_PDEATHSIG, 0)
     announce()

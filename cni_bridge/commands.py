@@ -7,7 +7,7 @@ them: a configuration error is answered without them.
 import sys
 
 from cni_protocol.attachments import parse_valid_attachments
-from cni_protocol.delegate import run_plugin
+from cni_protocol.delegate import is_own, run_plugin
 from cni_protocol.errors import (
     ALREADY_EXISTS,
     CHECK_FAILED,
@@ -50,10 +50,12 @@ def add(request: Request) -> dict[str, Any]:
         Kernel() as host,
         wiring.open_inside(namespace) as inside,
     ):
-        wiring.require_absent(inside, attachment)
+        wiring.require_absent(host, inside, attachment)
         with Undo() as undo:
+            # our own address plugin does not look at the interface, so without an address none is made
+            plan = _ask_ipam(config, request, undo) if is_own(config.ipam_type, request) else None
             wiring.connect(host, namespace, config, attachment, undo)
-            plan = _ask_ipam(config, request, undo)
+            plan = plan or _ask_ipam(config, request, undo)
             link = wiring.configure_container(inside, namespace, config, plan, request.ifname)
             interfaces = wiring.list_interfaces(host, link, config, attachment, request.netns)
             addresses = [entry.address for entry in plan.ips]

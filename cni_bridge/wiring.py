@@ -25,20 +25,24 @@ def open_inside(namespace: Namespace) -> Kernel:
         return Kernel()
 
 
-def require_absent(inside: Kernel, attachment: Attachment) -> None:
-    """Raise CNIError (code 102) when the container has an interface of that name already; it is not touched."""
+def require_absent(host: Kernel, inside: Kernel, attachment: Attachment) -> None:
+    """Raise CNIError (code 102) when either end of the pair is there already; neither is touched."""
     if inside.find_link(attachment.ifname) is not None:
         raise CNIError(ALREADY_EXISTS, f"interface {attachment.ifname} exists already in the container; send DEL first")
+    if host.find_link(attachment.host_name) is not None:
+        raise CNIError(
+            ALREADY_EXISTS,
+            f"interface {attachment.host_name} on the host belongs to an earlier ADD of container "
+            f"{attachment.container_id} interface {attachment.ifname}; send DEL first",
+        )
 
 
 def connect(host: Kernel, namespace: Namespace, config: BridgeConfig, attachment: Attachment, undo: Undo) -> None:
     """Make the bridge where it is missing, and the veth pair: one end a port, the other in the container, down.
 
-    Under the host's lock: nobody removes the bridge as unused before it has our port. Raises CNIError: 102 when the
-    host's end is there already, and then that is not touched; 7, 100.
+    Under the host's lock: nobody removes the bridge as unused before it has our port. Raises CNIError (codes 7, 100).
     """
     with host_lock():
-        _require_no_host_end(host, attachment)
         if config.overlay is not None:
             from .nodewiring import ensure_overlay
 
@@ -259,15 +263,6 @@ def find_missing_ways(host: Kernel, config: BridgeConfig) -> list[str]:
     from .nodewiring import find_missing
 
     return find_missing(host, config)
-
-
-def _require_no_host_end(host: Kernel, attachment: Attachment) -> None:
-    if host.find_link(attachment.host_name) is not None:
-        raise CNIError(
-            ALREADY_EXISTS,
-            f"interface {attachment.host_name} on the host belongs to an earlier ADD of container "
-            f"{attachment.container_id} interface {attachment.ifname}; send DEL first",
-        )
 
 
 def _cidrs(kernel: Kernel, link: Link | None) -> list[CIDR]:

@@ -40,6 +40,14 @@ def find_plugin(kind: str, request: Request) -> str:
     )
 
 
+def is_own(kind: str, request: Request) -> bool:
+    """Whether a plugin type stands for a plugin of our own installation (sibling.py); an empty one does not.
+
+    Raises CNIError: those of find_plugin.
+    """
+    return bool(kind) and find_sibling(find_plugin(kind, request)) is not None
+
+
 def run_plugin(kind: str, command: str, request: Request) -> Any:
     """Run `command` of a plugin and return the JSON document that it printed, None for an empty output.
 

@@ -85,13 +85,13 @@ def refused(code: int, words: str) -> Iterator[None]:
 
 
 def test_neither_end_may_be_there_already(rooms: Rooms) -> None:
-    wiring.require_absent(rooms.inside, ATTACHMENT)
+    wiring.require_absent(rooms.outside, rooms.inside, ATTACHMENT)
     rooms.host.run("ip", "link", "add", PORT, "type", "bridge")
     with refused(102, f"interface {PORT} on the host belongs to an earlier ADD of container c1 interface eth0"):
-        rooms.connect()
+        wiring.require_absent(rooms.outside, rooms.inside, ATTACHMENT)
     rooms.host.run("ip", "-n", "c1", "link", "add", "eth0", "type", "bridge")
     with refused(102, "interface eth0 exists already in the container"):
-        wiring.require_absent(rooms.inside, ATTACHMENT)
+        wiring.require_absent(rooms.outside, rooms.inside, ATTACHMENT)
     assert rooms.host.link_names() == [PORT]
     assert rooms.host.link_names("c1") == ["eth0"]
 

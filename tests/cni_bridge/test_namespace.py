@@ -201,11 +201,14 @@ def test_the_own_namespace_is_the_one_that_the_process_is_in(host: Host) -> None
 
 @pytest.fixture
 def own_uts(tmp_path: Path, mocker: MockerFixture) -> Path:
-    """A file in the place of the UTS namespace's, so that a pycni on the test's machine is not held off."""
-    file = tmp_path / "uts"
-    file.write_text("")
-    mocker.patch.object(subject, "_UTS", str(file))
-    return file
+    """Files in the place of those of the UTS and the IPC namespace, so that no pycni on the test's machine is held off.
+
+    Returns the first.
+    """
+    for name in ("ipc", "uts"):
+        (tmp_path / name).write_text("")
+        mocker.patch.object(subject, f"_{name.upper()}", str(tmp_path / name))
+    return tmp_path / "uts"
 
 
 ACTIVITY = """

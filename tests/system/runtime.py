@@ -99,6 +99,13 @@ def find_source(
     return str(peer[0])
 
 
+def without_bookkeeping(snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    """What the snapshot fixture took, but for what the store keeps where a reservation was made and given back."""
+    kept = ("lock", "index", "last_reserved_ip.")
+    files = [line for line in snapshot["files"] if " f " in line and not line.rpartition("/")[2].startswith(kept)]
+    return {**snapshot, "files": files}
+
+
 def addresses_of(result: Mapping[str, Any]) -> list[str]:
     """The addresses of a result of version 0.3.0 or later, without their prefix lengths."""
     return [entry["address"].partition("/")[0] for entry in result.get("ips", ())]

@@ -152,20 +152,22 @@ def check_figures(document: dict[str, Any]) -> None:
     calls = [part["call"] for part in document["profile"]]
     subjects = ("cni-ipam", "cni-bridge", "cni-bridge, ipMasq")
     assert calls == [f"{command}, {name}" for name in subjects for command in ("VERSION", "ADD", "DEL")]
-    assert all(part["modules"] > 0 and part["whole"] > part["interpreter"] > 0 for part in document["profile"])
+    # which is longer is not said: in quick mode each was looked at once, on a machine that is busy with other tests
+    assert all(min(part["modules"], part["whole"], part["interpreter"]) > 0 for part in document["profile"])
 
 
 def check_page(text: str, document: dict[str, Any]) -> None:
     """The figures stand between the markers, and the words around them are as they were."""
     assert document["machine"] in text
-    lines = text.count("\n| ") - "".join(words_of(text)).count("\n| ")  # of the tables that the script wrote
+    lines = text.count("\n| ") - words_of(text).count("\n| ")  # of the tables that the script wrote
     assert lines == len(document["rows"]) + len(document["profile"]) + 2
     assert "\nold\n" not in text
     assert words_of(text) == words_of(PERFORMANCE)
 
 
-def words_of(page: str) -> list[str]:
-    return re.split(r"(?s)-->\n.*?<!-- end", page)
+def words_of(page: str) -> str:
+    """What the script does not write: all but what stands between a marker and its end."""
+    return re.sub(r"(?s)(<!-- (?!end)[^>]*-->\n).*?(?=<!-- end)", r"\1", page)
 
 
 def check_plot(path: Path, curve: list[dict[str, Any]]) -> None:

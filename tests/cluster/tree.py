@@ -14,7 +14,11 @@ _BOUND = 300  # seconds
 _SCRIPT = f"""
 set -e
 mount -t tmpfs tree /mnt
-debootstrap --variant=minbase --include={",".join(_PACKAGES)} {_SUITE} /mnt/tree
+mirrors=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages')
+mirror=$(echo "$mirrors" | sed -n 's/^{_SUITE} //p' | head -n 1)
+eval "$(apt-config shell http_proxy Acquire::http::Proxy)"
+export http_proxy
+debootstrap --variant=minbase --include={",".join(_PACKAGES)} {_SUITE} /mnt/tree $mirror
 rm -rf /mnt/tree/var/cache/apt /mnt/tree/var/lib/apt/lists
 mkdir -p /mnt/tree{PLUGIN_DIR}
 cp /mnt/tree/usr/lib/cni/loopback /mnt/tree{PLUGIN_DIR}
@@ -23,7 +27,7 @@ cp -a /mnt/tree/. "$1"
 
 
 def build_tree(target: Path) -> Path:
-    """Fill an empty directory. Needs a Debian mirror."""
+    """Fill an empty directory, from the mirror that apt uses on this machine where it is of the same release."""
     command = ("unshare", "--mount", "--propagation", "private", "sh", "-c", _SCRIPT, "sh", str(target))
     done = subprocess.run(command, capture_output=True, text=True, timeout=_BOUND, check=False)
     assert done.returncode == 0, f"debootstrap failed: {done.stdout[-2000:]}{done.stderr[-2000:]}"

@@ -12,6 +12,8 @@ import importlib.util
 import sys
 from types import ModuleType
 
+from cni_protocol.lean import Any
+
 
 def _bare_package(name: str) -> None:
     """Put the package `name` into sys.modules without running its `__init__`."""
@@ -29,4 +31,12 @@ if "pyroute2" not in sys.modules:
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
-__all__ = ["ifinfmsg", "ndmsg"]
+__all__ = ["HEADER_BYTES", "body_of", "ifinfmsg", "ndmsg"]
+
+HEADER_BYTES = 16  # of struct nlmsghdr
+
+
+def body_of(message: Any) -> bytes:
+    """The encoded body (without the netlink header) of a message."""
+    message.encode()
+    return bytes(message.data[HEADER_BYTES:])

@@ -6,16 +6,15 @@ Source: bridge(8), AF_BRIDGE and IFLA_AF_SPEC in include/uapi/linux/if_bridge.h.
 
 import struct
 
-from cni_protocol.lean import Any, Sequence
+from cni_protocol.lean import Sequence
 
 from .links import Link
-from .messages import ifinfmsg
+from .messages import HEADER_BYTES, body_of, ifinfmsg
 from .netlink import Message
 from .plan import PortVlan
 
 _AF_BRIDGE, _EXT_BRIDGE_VLAN = 7, 1 << 1  # RTEXT_FILTER_BRVLAN
 _PVID, _UNTAGGED = 1 << 1, 1 << 2  # BRIDGE_VLAN_INFO_*
-_HEADER = 16  # bytes of struct nlmsghdr
 
 
 def filter_message(kind: int, flags: int, bridge: Link) -> Message:
@@ -24,7 +23,7 @@ def filter_message(kind: int, flags: int, bridge: Link) -> Message:
     message["index"] = bridge.ifindex
     data = {"attrs": [("IFLA_BR_VLAN_FILTERING", 1)]}
     message["attrs"] = [("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", data)]})]
-    return Message(kind, flags, _body_of(message))
+    return Message(kind, flags, body_of(message))
 
 
 def vlan_message(kind: int, flags: int, ifindex: int, vlans: Sequence[PortVlan]) -> Message:
@@ -37,7 +36,7 @@ def vlan_message(kind: int, flags: int, ifindex: int, vlans: Sequence[PortVlan])
         for entry in vlans
     ]
     message["attrs"] = [("IFLA_AF_SPEC", {"attrs": infos})]
-    return Message(kind, flags, _body_of(message))
+    return Message(kind, flags, body_of(message))
 
 
 def vlan_query() -> bytes:
@@ -45,20 +44,14 @@ def vlan_query() -> bytes:
     message = ifinfmsg()
     message["family"] = _AF_BRIDGE
     message["attrs"] = [("IFLA_EXT_MASK", _EXT_BRIDGE_VLAN)]
-    return _body_of(message)
+    return body_of(message)
 
 
 def parse_vlans(body: bytes) -> tuple[int, list[PortVlan]]:
     """The interface index and the VLANs in an RTM_NEWLINK body of AF_BRIDGE."""
-    message = ifinfmsg(struct.pack("=IHHII", _HEADER + len(body), 0, 0, 0, 0) + body)
+    message = ifinfmsg(struct.pack("=IHHII", HEADER_BYTES + len(body), 0, 0, 0, 0) + body)
     message.decode()
     spec = message.get_attr("IFLA_AF_SPEC")
     infos = spec.get_attrs("IFLA_BRIDGE_VLAN_INFO") if spec else []
     vlans = [PortVlan(i["vid"], bool(i["flags"] & _PVID), bool(i["flags"] & _UNTAGGED)) for i in infos]
     return message["index"], vlans
-
-
-def _body_of(message: Any) -> bytes:
-    """The encoded body (without the netlink header) of a message."""
-    message.encode()
-    return bytes(message.data[_HEADER:])

@@ -5,9 +5,8 @@ Source: ip-link(8), bridge(8), Documentation/networking/vxlan in the kernel.
 """
 
 from cni_protocol.address import IP
-from cni_protocol.lean import Any
 
-from .messages import ifinfmsg, ndmsg
+from .messages import body_of, ifinfmsg, ndmsg
 from .netlink import ACK, CREATE, EXCL, REPLACE, Message
 from .nodes import Forward, Neighbour, Overlay
 
@@ -15,7 +14,6 @@ _NEWLINK, _NEWNEIGH, _DELNEIGH = 16, 28, 29  # RTM_*
 _UP = 0x1  # netdevice(7)
 _AF_BRIDGE = 7
 _PERMANENT, _SELF = 0x80, 0x02  # NUD_PERMANENT, NTF_SELF
-_HEADER = 16  # bytes of struct nlmsghdr
 
 
 def device_message(overlay: Overlay, mac: str, underlay: int, local: IP) -> Message:
@@ -35,7 +33,7 @@ def device_message(overlay: Overlay, mac: str, underlay: int, local: IP) -> Mess
         ("IFLA_ADDRESS", mac),
         ("IFLA_LINKINFO", {"attrs": info}),
     ]
-    return Message(_NEWLINK, CREATE | EXCL | ACK, _body_of(message))
+    return Message(_NEWLINK, CREATE | EXCL | ACK, body_of(message))
 
 
 def neighbour_message(entry: Neighbour | Forward, device: int, *, delete: bool = False) -> Message:
@@ -50,10 +48,4 @@ def neighbour_message(entry: Neighbour | Forward, device: int, *, delete: bool =
         message["family"], message["flags"] = _AF_BRIDGE, _SELF
     message["attrs"] = [("NDA_DST", str(target)), ("NDA_LLADDR", entry.mac)]
     kind, flags = (_DELNEIGH, ACK) if delete else (_NEWNEIGH, CREATE | REPLACE | ACK)
-    return Message(kind, flags, _body_of(message))
-
-
-def _body_of(message: Any) -> bytes:
-    """The encoded body (without the netlink header) of a message."""
-    message.encode()
-    return bytes(message.data[_HEADER:])
+    return Message(kind, flags, body_of(message))

@@ -136,8 +136,16 @@ class CRI:
         return Pod(identity, pid, [network.ip, *(entry.ip for entry in network.additional_ips)])
 
     def stop_pod(self, pod: Pod) -> None:
-        """StopPodSandbox: the first time with the network, every further time without."""
-        self._call("StopPodSandbox", pod_sandbox_id=pod.identity)
+        """StopPodSandbox: the first time with the network, every further time without.
+
+        Called again, as the kubelet does it, where containerd speaks to a shim that is just ending with its sandbox.
+        """
+        try:
+            self._call("StopPodSandbox", pod_sandbox_id=pod.identity)
+        except Exception as error:
+            if "ttrpc: closed" not in str(error):
+                raise
+            self._call("StopPodSandbox", pod_sandbox_id=pod.identity)
 
     def remove_pod(self, pod: Pod) -> None:
         """RemovePodSandbox."""

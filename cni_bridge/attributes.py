@@ -93,7 +93,7 @@ RAW = Kind(bytes, bytes)
 TEXT = Kind(lambda value: value.encode("utf-8", "surrogateescape") + b"\0", _text_of)
 MAC = Kind(lambda value: bytes.fromhex(value.replace(":", "")), lambda data: data.hex(":"))
 ADDRESS = Kind(lambda ip: ip.packed, lambda data: IP(4 if len(data) == 4 else 6, int.from_bytes(data, "big")))
-U8, U16, U32 = number(1), number(2), number(4)
+U8, U32 = number(1), number(4)
 BE16, BE32 = number(2, "big"), number(4, "big")
 
 PORT = Table(IFLA_BRPORT_STATE=(1, U8), IFLA_BRPORT_MODE=(4, U8), IFLA_BRPORT_ISOLATED=(33, U8))

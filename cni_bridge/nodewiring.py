@@ -6,7 +6,7 @@ Ours are known by the protocol and the metric of a route, and by the vxlan devic
 import errno
 import struct
 
-from cni_protocol.address import CIDR, IP, parse_cidr
+from cni_protocol.address import CIDR, IP, LINK_LOCAL6
 from cni_protocol.errors import INVALID_CONFIG, CNIError
 from cni_protocol.lean import Any, NamedTuple
 
@@ -28,7 +28,6 @@ _ROUTE_HEAD = struct.Struct("=BBBBBBBBI")  # rtmsg: family, lengths, tos, table,
 _NEIGH_HEAD = struct.Struct("=BxxxiHBB")  # ndmsg: family, index, state, flags, type
 _UNICAST, _ONLINK = 1, 0x4  # RTN_UNICAST, RTNH_F_ONLINK
 _AF_BRIDGE, _PERMANENT = 7, 0x80  # NUD_PERMANENT
-_LINK_LOCAL = parse_cidr("fe80::/10")  # every interface that is up has one, without being an IPv6 gateway
 _GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL)
 
 
@@ -98,7 +97,7 @@ def _compare(host: Kernel, config: BridgeConfig) -> tuple[int, list[Entry], list
         device = link.ifindex if link is not None else -1  # which no route has: all is missing
     gateway = host.find_link(gateway_interface(config)) if device else None
     gateways = [entry.cidr.ip for entry in host.list_addresses(gateway)] if gateway is not None else []
-    sources = {ip.version: ip for ip in reversed(gateways) if ip not in _LINK_LOCAL}
+    sources = {ip.version: ip for ip in reversed(gateways) if ip not in LINK_LOCAL6}
     wanted = nodes.make_ways(config.network, peers, device, sources)
     there = _read_ways(config.network, device)
     missing = [entry for entry in wanted.in_order() if entry not in there.in_order()]
@@ -117,7 +116,7 @@ def _find_underlay(host: Kernel, overlay: Overlay, node: IP) -> Underlay:
         if link is None:
             raise CNIError(INVALID_CONFIG, f"overlay.device: there is no interface {overlay.device}")
         for entry in host.list_addresses(link):
-            if entry.cidr.version == node.version and entry.cidr.ip not in _LINK_LOCAL:
+            if entry.cidr.version == node.version and entry.cidr.ip not in LINK_LOCAL6:
                 return Underlay(link.ifindex, entry.cidr.ip)
         raise CNIError(INVALID_CONFIG, f"overlay.device: {overlay.device} has no IPv{node.version} address")
     head = _ROUTE_HEAD.pack(node.family, node.bits, 0, 0, 0, 0, 0, 0, 0)

@@ -2,7 +2,7 @@
 
 import sys
 
-from cni_protocol.address import parse_cidr
+from cni_protocol.address import LINK_LOCAL6
 from cni_protocol.errors import NOT_AVAILABLE, NOT_AVAILABLE_LIMITED, CNIError
 
 from . import sysctl
@@ -12,8 +12,6 @@ from .plan import gateway_interface
 from .rules import Rules
 from .ruleset import probe_rules
 from .wiring import find_missing_ways
-
-_LINK_LOCAL = parse_cidr("fe80::/10")  # every interface that is up has one, without being an IPv6 gateway
 
 
 def require_ready(config: BridgeConfig, trial: list[Rules]) -> None:
@@ -40,7 +38,7 @@ def require_ready(config: BridgeConfig, trial: list[Rules]) -> None:
             return
         gateway = host.find_link(gateway_interface(config))
         addresses = [entry.cidr for entry in host.list_addresses(gateway)] if gateway is not None else []
-        versions = {cidr.version for cidr in addresses if cidr.ip not in _LINK_LOCAL}
+        versions = {cidr.version for cidr in addresses if cidr.ip not in LINK_LOCAL6}
         missing = find_missing_ways(host, config) if host.list_ports(bridge) else []
         _require_working(config, bridge.up, versions, missing)
 

@@ -78,6 +78,8 @@ class CIDR(NamedTuple):
 
 ANY4 = CIDR(IP(4, 0), 0)
 ANY6 = CIDR(IP(6, 0), 0)
+# Every interface that is up and speaks IPv6 has an address of it.
+LINK_LOCAL6 = CIDR(IP(6, 0xFE80 << 112), 10)
 
 
 def any_network(version: int) -> CIDR:

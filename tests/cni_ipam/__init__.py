@@ -7,7 +7,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from cni_ipam.__main__ import PLUGIN
 from cni_ipam.index import NAME as INDEX
 from cni_ipam.store import Store, open_store
+from cni_protocol.address import IP, parse_ip
 from cni_protocol.errors import NO_ADDRESS, CNIError
 from tests.cni_protocol import make_request
 
@@ -79,7 +79,7 @@ class Network:
     def fill(self, count: int, first: str = "10.1.0.2") -> list[str]:
         """Reservations of other plugins for containers other0, other1 ..., made quickly. Returns the addresses."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        addresses = [str(IPv4Address(first) + i) for i in range(count)]
+        addresses = [str(IP(4, parse_ip(first).value + i)) for i in range(count)]
         for i, address in enumerate(addresses):
             (self.directory / address).write_bytes(f"other{i}\r\neth0".encode())
         return addresses

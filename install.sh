@@ -45,7 +45,7 @@ bundle='' root='' kind='' further=() # of --bundle, --node and --kind
 unit_dir=/etc/systemd/system warm=''
 python=${PYTHON:-/usr/bin/python3}
 executables=(cni-bridge cni-ipam)
-packages=(cni_protocol cni_bridge cni_ipam cni_warm)
+packages=(cni_protocol cni_kernel cni_bridge cni_ipam cni_warm cni_node)
 units=(pycni-warm.socket pycni-warm.service)
 mark=.put-here-by-pycni # in a directory of code, with its checksums: only what carries it is ever removed
 
@@ -217,15 +217,12 @@ start_warm_service() {
 }
 
 gather_code() { # fill $stage/code with the packages and their dependency
-    local wheel package
+    local wheel
     mkdir "$stage/code"
     wheel=$(fetch_wheel)
     "$python" -m zipfile -e "$wheel" "$stage/code"
     rm -rf "$stage"/code/*.data
-    for package in "${packages[@]}"; do
-        mkdir "$stage/code/$package"
-        cp "$here/$package"/*.py "$stage/code/$package/"
-    done
+    (cd "$here" && find "${packages[@]}" -name '*.py' -exec cp --parents -t "$stage/code" {} +)
     chmod -R u=rwX,go=rX "$stage/code"
 }
 

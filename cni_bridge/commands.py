@@ -1,36 +1,34 @@
 """The commands of the bridge plugin: the story.
 
-The rooms that talk to the kernel bring pyroute2's messages along, so they are imported where a command first needs
-them: a configuration error is answered without them.
+What talks to the kernel is imported where a command first needs it: a configuration error is answered without it.
 """
 
 import sys
 
-from cni_protocol.attachments import parse_valid_attachments
+from cni_protocol.attachment import Attachment
 from cni_protocol.delegate import is_own, run_plugin
 from cni_protocol.errors import (
     ALREADY_EXISTS,
     CHECK_FAILED,
-    INCOMPLETE_DELETE,
     INVALID_CONFIG,
     NOT_AVAILABLE,
     NOT_AVAILABLE_LIMITED,
     CNIError,
 )
-from cni_protocol.lean import Any, Callable
-from cni_protocol.plugin import keep_result
+from cni_protocol.light.standard import Any
 from cni_protocol.request import Request
 from cni_protocol.result import parse_result, result_to_json
+from cni_protocol.valid_attachments import parse_valid_attachments
 
-from .attachment import Attachment
+from .attachment_rules import list_rules, sample_rules
 from .config import BridgeConfig, parse_config, salvage_config
-from .filters import list_filters, sample_filters
 from .plan import LAYER_2, Plan, make_plan, make_result
-from .rules import BRIDGE, INET
+from .refusals import translated
 from .undo import Undo
 from .verify import find_differences, make_expected
 
 
+@translated
 def add(request: Request) -> dict[str, Any]:
     """Connect a container to the bridge. Returns the result object; a failure is undone in full.
 
@@ -39,16 +37,18 @@ def add(request: Request) -> dict[str, Any]:
     """
     config = parse_config(request)
     attachment = Attachment(request.name, request.container_id, request.ifname)
-    from . import ruleset, wiring
-    from .kernel import Kernel
-    from .namespace import activity_lock, attachment_lock, open_namespace
+    from cni_kernel.kernel import Kernel
+
+    from . import sync, wiring
+    from .locks import activity_lock, attachment_lock
+    from .sandbox import open_inside, open_sandbox
 
     with (
         activity_lock(exclusive=False),
         attachment_lock(attachment.host_name),
-        open_namespace(request.netns) as namespace,
+        open_sandbox(request.netns) as namespace,
         Kernel() as host,
-        wiring.open_inside(namespace) as inside,
+        open_inside(namespace) as inside,
     ):
         wiring.require_absent(host, inside, attachment)
         with Undo() as undo:
@@ -59,15 +59,16 @@ def add(request: Request) -> dict[str, Any]:
             link = wiring.configure_container(inside, namespace, config, plan, request.ifname)
             interfaces = wiring.list_interfaces(host, link, config, attachment, request.netns)
             addresses = [entry.address for entry in plan.ips]
-            undo.on_failure(ruleset.delete_own_rules, attachment.owner)
-            for rules in list_filters(config, attachment, addresses, interfaces[2].mac):
-                ruleset.ensure_rules(rules)
+            undo.on_failure(sync.delete_own_rules, attachment.owner)
+            for rules in list_rules(config, attachment, addresses, interfaces[2].mac):
+                sync.ensure_rules(rules)
             wiring.go_live(host, inside, config, plan, attachment.host_name, link)
             interfaces += wiring.configure_host(host, config, plan)
-            keep_result()
+            request.finish_uninterrupted()
     return result_to_json(make_result(plan, interfaces).after(config.previous), request.version)
 
 
+@translated
 def delete(request: Request) -> None:
     """Remove all that ADD made, every step of it that can be done; what is gone already is fine.
 
@@ -75,20 +76,21 @@ def delete(request: Request) -> None:
     """
     config = salvage_config(request)
     attachment = Attachment(request.name, request.container_id, request.ifname)
-    from .namespace import attachment_lock
+    from .locks import attachment_lock
+    from .removal import do_all, remove_frame_rules, remove_packet_rules, remove_pair
 
     with attachment_lock(attachment.host_name):
-        steps: list[Callable[[], object]] = [
-            lambda: _delete_rules(config, INET, attachment.owner, attachment.owner.__eq__, at_end=True),
-            lambda: _disconnect(request, config, attachment),
+        do_all(
+            lambda: remove_packet_rules(config, attachment.owner, attachment.owner.__eq__),
+            lambda: remove_pair(request, config, attachment),
             # what holds the container to its MAC goes after its interface
-            lambda: _delete_rules(config, BRIDGE, attachment.owner, attachment.owner.__eq__, at_end=True),
-        ]
-        if config.ipam_type:  # last: an address must not be given out while it is still in use here
-            steps.append(lambda: run_plugin(config.ipam_type, "DEL", request))
-        _do_all(steps)
+            lambda: remove_frame_rules(config, attachment.owner, attachment.owner.__eq__),
+            # last: an address must not be given out while it is still in use here
+            lambda: run_plugin(config.ipam_type, "DEL", request) if config.ipam_type else None,
+        )
 
 
+@translated
 def check(request: Request) -> None:
     """Compare the attachment with prevResult. Raises CNIError: 103 naming every difference, or the IPAM plugin's."""
     config = parse_config(request)
@@ -98,27 +100,29 @@ def check(request: Request) -> None:
     if config.ipam_type:
         run_plugin(config.ipam_type, "CHECK", request)
     expected = make_expected(config.previous, request.ifname, request.netns)
-    from . import ruleset, wiring
-    from .kernel import Kernel
-    from .namespace import open_namespace
+    from cni_kernel.kernel import Kernel
 
-    with open_namespace(request.netns) as namespace, Kernel() as host, wiring.open_inside(namespace) as inside:
+    from . import sync, wiring
+    from .sandbox import open_inside, open_sandbox
+
+    with open_sandbox(request.netns) as namespace, Kernel() as host, open_inside(namespace) as inside:
         addresses = [entry.address for entry in expected.ips]
         mac = expected.container.mac if expected.container is not None else ""
-        filters = list_filters(config, attachment, addresses, mac)
-        missing = [difference for rules in filters for difference in ruleset.find_missing(rules)]
+        wanted = list_rules(config, attachment, addresses, mac)
+        missing = [difference for rules in wanted for difference in sync.find_missing(rules)]
         observed = wiring.observe(host, inside, config, attachment, missing)
     differences = find_differences(config, attachment, expected, observed)
     if differences:
         raise CNIError(CHECK_FAILED, "; ".join(differences))
 
 
+@translated
 def status(request: Request) -> None:
     """Raise CNIError when ADD could not work: 50, 51 where running containers suffer too. Changes nothing."""
     config = parse_config(request)
     from .status import require_ready
 
-    require_ready(config, sample_filters(config))
+    require_ready(config, sample_rules(config))
     if config.ipam_type:
         try:
             run_plugin(config.ipam_type, "STATUS", request)
@@ -127,6 +131,7 @@ def status(request: Request) -> None:
             raise CNIError(code, error.msg, error.details) from None
 
 
+@translated
 def collect(request: Request) -> None:
     """GC: remove host interfaces and rules of attachments that are not in the valid list, and have IPAM do the same.
 
@@ -135,22 +140,21 @@ def collect(request: Request) -> None:
     valid = parse_valid_attachments(request)
     config = salvage_config(request)
     network = Attachment(request.name, "", "")
-    steps: list[Callable[[], object]] = []
-    if valid is None:
-        print("cni-bridge: GC without a list of valid attachments: nothing was removed", file=sys.stderr)
-    else:
-        owners = {Attachment(request.name, container_id, ifname).owner for container_id, ifname in valid.pairs}
-        steps = [
-            lambda: _disconnect_stale(network, lambda owner: owner not in owners),
-            lambda: _delete_rules(config, INET, network.owner_prefix, lambda owner: owner not in owners),
-            lambda: _delete_rules(config, BRIDGE, network.owner_prefix, lambda owner: owner not in owners),
-        ]
-    if config.ipam_type:
-        steps.append(lambda: run_plugin(config.ipam_type, "GC", request))
-    from .namespace import activity_lock
+    from .locks import activity_lock
+    from .removal import do_all, remove_frame_rules, remove_packet_rules, remove_stale_pairs
 
     with activity_lock(exclusive=True):
-        _do_all(steps)
+        steps = []
+        if valid is None:
+            print("cni-bridge: GC without a list of valid attachments: nothing was removed", file=sys.stderr)
+        else:
+            owners = {Attachment(request.name, container_id, ifname).owner for container_id, ifname in valid.pairs}
+            steps = [
+                lambda: remove_stale_pairs(network, lambda owner: owner not in owners),
+                lambda: remove_packet_rules(config, network.owner_prefix, lambda owner: owner not in owners),
+                lambda: remove_frame_rules(config, network.owner_prefix, lambda owner: owner not in owners),
+            ]
+        do_all(*steps, lambda: run_plugin(config.ipam_type, "GC", request) if config.ipam_type else None)
 
 
 def _ask_ipam(config: BridgeConfig, request: Request, undo: Undo) -> Plan:
@@ -167,57 +171,3 @@ def _ask_ipam(config: BridgeConfig, request: Request, undo: Undo) -> Plan:
         run_plugin(config.ipam_type, "DEL", request)
         document = run_plugin(config.ipam_type, "ADD", request)
     return make_plan(config, parse_result(document, request.version, f"result of {config.ipam_type}"))
-
-
-def _disconnect(request: Request, config: BridgeConfig, attachment: Attachment) -> None:
-    from .kernel import Kernel
-    from .namespace import find_namespace
-    from .wiring import disconnect
-
-    with Kernel() as host:
-        namespace = find_namespace(request.netns)
-        if namespace is None:
-            disconnect(host, None, config, attachment)
-        else:
-            with namespace:
-                disconnect(host, namespace, config, attachment)
-
-
-def _disconnect_stale(network: Attachment, is_stale: Callable[[str], bool]) -> None:
-    from .kernel import Kernel
-    from .wiring import disconnect_stale
-
-    with Kernel() as host:
-        disconnect_stale(host, network, is_stale)
-
-
-def _delete_rules(
-    config: BridgeConfig, family: int, mark: str, is_stale: Callable[[str], bool], *, at_end: bool = False
-) -> None:
-    """Without ipMasq and the like too: it may have been on at ADD. Then a kernel without nftables is fine."""
-    from .kernel import Kernel
-    from .ruleset import delete_rules, has_loopback_targets, list_loopback_targets
-    from .wiring import close_loopback
-
-    network = Attachment(config.network, "", "")
-    try:
-        if delete_rules(family, mark, is_stale, at_end=at_end) and not has_loopback_targets(network.owner_prefix):
-            with Kernel() as host:
-                close_loopback(host, config, list_loopback_targets)
-    except CNIError:
-        if sample_filters(config):
-            raise
-
-
-def _do_all(steps: list[Callable[[], object]]) -> None:
-    """Do every step, also after one that failed; then raise what failed."""
-    failures = []
-    for step in steps:
-        try:
-            step()
-        except CNIError as error:
-            failures.append(error)
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        raise CNIError(INCOMPLETE_DELETE, "; ".join(error.msg for error in failures))

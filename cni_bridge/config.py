@@ -7,7 +7,7 @@ import sys
 
 from cni_protocol.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CNIError
 from cni_protocol.fields import Fields
-from cni_protocol.lean import NamedTuple
+from cni_protocol.light.standard import NamedTuple
 from cni_protocol.request import Request, check_args, is_interface_name
 from cni_protocol.result import DNS, Result, parse_dns, parse_result
 from cni_protocol.typos import check_keys

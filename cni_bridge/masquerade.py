@@ -14,14 +14,13 @@
 A container is one element of a hash map, so a new connection costs the same with one container and with thousands.
 """
 
+from cni_kernel import expressions
+from cni_kernel.expressions import Chain, Element, Map, Rules
 from cni_protocol.address import CIDR, parse_cidr
-from cni_protocol.lean import Sequence
+from cni_protocol.attachment import Attachment, shortened
+from cni_protocol.light.standard import Sequence
 
-from . import rules
-from .attachment import Attachment, shortened
-from .rules import Chain, Element, Map, Rules
-
-MAPS = {version: Map(f"masquerade{version}", rules.ADDRESS[version], rules.VERDICT) for version in (4, 6)}
+MAPS = {version: Map(f"masquerade{version}", expressions.ADDRESS[version], expressions.VERDICT) for version in (4, 6)}
 _MULTICAST = {4: parse_cidr("224.0.0.0/4"), 6: parse_cidr("ff00::/8")}
 
 
@@ -35,15 +34,15 @@ def make_rules(attachment: Attachment, addresses: Sequence[CIDR], inside: Sequen
         Element(MAPS[entry.version].name, entry.ip.packed, attachment.owner, chain=subnets[entry.network].name)
         for entry in addresses
     )
-    return Rules(rules.INET, tuple(MAPS.values()), (_base_chain(), *subnets.values()), elements)
+    return Rules(expressions.INET, tuple(MAPS.values()), (_base_chain(), *subnets.values()), elements)
 
 
 def _base_chain() -> Chain:
     look_ups = tuple(
-        [*rules.load_address(version, rules.SOURCE), rules.look_up(entry.name, verdict=True)]
+        [*expressions.load_address(version, expressions.SOURCE), expressions.look_up(entry.name, verdict=True)]
         for version, entry in MAPS.items()
     )
-    return Chain("postrouting", look_ups, "nat", rules.POSTROUTING, rules.SOURCE_NAT)
+    return Chain("postrouting", look_ups, "nat", expressions.POSTROUTING, expressions.SOURCE_NAT)
 
 
 def _chain_of(attachment: Attachment, address: CIDR, inside: Sequence[CIDR]) -> Chain:
@@ -51,11 +50,11 @@ def _chain_of(attachment: Attachment, address: CIDR, inside: Sequence[CIDR]) -> 
     name = f"masquerade-{shortened(attachment.network)}-{address.network}".replace(":", "_")
     stay = tuple(
         [
-            *rules.load_address(network.version, rules.DESTINATION),
-            *rules.match_network(network),
-            rules.leave_chain(),
+            *expressions.load_address(network.version, expressions.DESTINATION),
+            *expressions.match_network(network),
+            expressions.leave_chain(),
         ]
         for network in (address.network, _MULTICAST[address.version], *inside)
         if network.version == address.version
     )
-    return Chain(name, (*stay, [rules.masquerade()]))
+    return Chain(name, (*stay, [expressions.masquerade()]))

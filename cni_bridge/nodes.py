@@ -7,7 +7,7 @@ is asked for: every node derives the MAC of every other from its address.
 """
 
 from cni_protocol.address import CIDR, IP
-from cni_protocol.lean import Collection, Iterable, Mapping, NamedTuple, sha256
+from cni_protocol.light.standard import Collection, Iterable, Mapping, NamedTuple, sha256
 
 PROTOCOL = 80  # of our routes (rtnetlink(7), rtm_protocol), which no routing daemon in the kernel's list uses
 _FIRST_METRIC = 1 << 16  # above what people write by hand: a route of theirs goes before ours

@@ -6,19 +6,22 @@ Ours are known by the protocol and the metric of a route, and by the vxlan devic
 import errno
 import struct
 
+from cni_kernel import sysctl
+from cni_kernel.attributes import LINK, LINK_DATA, NDA, RTA
+from cni_kernel.errors import asking
+from cni_kernel.kernel import Kernel
+from cni_kernel.netlink import ACK, CREATE, REPLACE, ROUTE, Message, NetlinkError, NetlinkSocket
+from cni_kernel.rtnetlink import address_body, address_query, link_message, parse_address
+from cni_kernel.values import MAIN_TABLE
 from cni_protocol.address import CIDR, IP, LINK_LOCAL6
+from cni_protocol.attachment import Attachment
 from cni_protocol.errors import INVALID_CONFIG, CNIError
-from cni_protocol.lean import Any, NamedTuple
+from cni_protocol.light.standard import Any, NamedTuple
 
-from . import nodes, sysctl
-from .attachment import Attachment
-from .attributes import LINK, LINK_DATA, NDA, RTA
+from . import nodes
 from .config import BridgeConfig
-from .kernel import Kernel, refusals
-from .netlink import ACK, CREATE, REPLACE, ROUTE, Message, NetlinkError, NetlinkSocket
 from .nodes import Entry, Forward, Neighbour, NodeRoute, Overlay, Source, Ways
-from .plan import MAIN_TABLE, gateway_interface
-from .rtnetlink import address_body, address_query, link_message, parse_address
+from .plan import gateway_interface
 from .undo import Undo
 
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22  # RTM_*
@@ -64,8 +67,8 @@ def ensure_overlay(host: Kernel, config: BridgeConfig, undo: Undo) -> BridgeConf
     if link is None:
         undo.on_failure(host.delete_link, overlay.name)
         _create_device(overlay, owner, underlay)
-        sysctl.own_routes(overlay.name, ipv6=sysctl.has_ipv6())
-        sysctl.accept_other_ways_back(overlay.name)
+        sysctl.ignore_router_advertisements(overlay.name, ipv6=sysctl.has_ipv6())
+        sysctl.loosen_reverse_path(overlay.name)
     return config if config.mtu else config._replace(mtu=host.get_link(overlay.name).mtu)
 
 
@@ -142,27 +145,27 @@ def _read_device(overlay: Overlay) -> tuple[int, int, IP | None]:
 def _create_device(overlay: Overlay, owner: str, underlay: Underlay) -> None:
     from .vxlan import device_message
 
-    with refusals(f"vxlan device {overlay.name} cannot be created"):
+    with asking(f"vxlan device {overlay.name} cannot be created"):
         made = device_message(overlay, nodes.mac_of(underlay.local), *underlay)
         named = [("IFLA_IFNAME", overlay.name), ("IFLA_IFALIAS", owner)]  # the kernel takes no alias at once
         _send([made, link_message(_NEWLINK, ACK, named)])
 
 
 def _read_ways(network: str, device: int) -> Ways:
-    with refusals("routes to other nodes cannot be read"):
+    with asking("routes to other nodes cannot be read"):
         routes = frozenset(_read_routes(network, device))
     if device <= 0:
         return Ways(routes=routes)
     neighbours, forwards = set(), set()
     head = _NEIGH_HEAD.pack(0, 0, 0, 0, 0) + NDA.pack([("NDA_IFINDEX", device)])
-    with refusals("neighbours on the vxlan device cannot be read"):
+    with asking("neighbours on the vxlan device cannot be read"):
         for state, found in _dump_neighbours(head, device):
             if state & _PERMANENT and "NDA_LLADDR" in found:
                 neighbours.add(Neighbour(found["NDA_DST"], found["NDA_LLADDR"]))
         for _, found in _dump_neighbours(_NEIGH_HEAD.pack(_AF_BRIDGE, device, 0, 0, 0), device):
             if "NDA_DST" in found:
                 forwards.add(Forward(found["NDA_LLADDR"], found["NDA_DST"]))
-    with refusals("addresses of the vxlan device cannot be read"):
+    with asking("addresses of the vxlan device cannot be read"):
         addresses = [parse_address(reply).cidr for reply in _dump(Message(_GETADDR, 0, address_query(device)))]
     sources = frozenset(Source(cidr) for cidr in addresses if cidr.version == 4)
     return Ways(sources, frozenset(neighbours), frozenset(forwards), routes)
@@ -193,7 +196,7 @@ def _dump_neighbours(body: bytes, device: int) -> list[tuple[int, dict[str, Any]
 
 
 def _add(entry: Entry, device: int) -> None:
-    with refusals(f"{entry} cannot be added"):
+    with asking(f"{entry} cannot be added"):
         try:
             _send([_message(entry, device, delete=False)])
         except NetlinkError as error:
@@ -206,7 +209,7 @@ def _add(entry: Entry, device: int) -> None:
 
 def _delete(entry: Entry, device: int) -> None:
     """Take an entry away; one that is gone is fine."""
-    with refusals(f"{entry} cannot be removed"):
+    with asking(f"{entry} cannot be removed"):
         try:
             _send([_message(entry, device, delete=True)])
         except NetlinkError as error:

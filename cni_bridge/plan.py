@@ -1,30 +1,20 @@
 """From configuration and IPAM result to what the kernel should hold. Pure."""
 
+from cni_kernel.values import MAIN_TABLE, SCOPE_LINK, SCOPE_UNIVERSE, PortVlan
+from cni_kernel.values import Route as KernelRoute
 from cni_protocol.address import CIDR, IP, any_network
 from cni_protocol.errors import DELEGATE_FAILED, INVALID_CONFIG, CNIError
-from cni_protocol.lean import NamedTuple
+from cni_protocol.light.standard import NamedTuple
 from cni_protocol.result import DNS, Interface, IPConfig, Result, Route
 
 from .config import BridgeConfig
 
-# rtnetlink(7): where a destination lives
-SCOPE_UNIVERSE = 0
-SCOPE_LINK = 253
-MAIN_TABLE = 254
 _MIN_MTU_IPV6 = 1280  # RFC 8200, section 5
 
 _DEFAULT_VLAN = 1  # what a bridge gives to every new port
 
 # The interfaces of a result, in this order.
 BRIDGE, HOST, CONTAINER = range(3)
-
-
-class PortVlan(NamedTuple):
-    """A VLAN of a bridge port: frames of it leave `untagged`, frames without a tag are taken for the `pvid`."""
-
-    vid: int
-    pvid: bool = False
-    untagged: bool = False
 
 
 class Plan(NamedTuple):
@@ -36,7 +26,7 @@ class Plan(NamedTuple):
 
     ips: tuple[IPConfig, ...]
     routes: tuple[Route, ...]
-    programmed: tuple[Route, ...]
+    programmed: tuple[KernelRoute, ...]
     gateways: tuple[CIDR, ...]
     masqueraded: tuple[CIDR, ...]
     dns: DNS
@@ -90,7 +80,7 @@ def gateway_interface(config: BridgeConfig) -> str:
     return f"{config.bridge}.{config.vlan}" if config.vlan else config.bridge
 
 
-def program_routes(ips: tuple[IPConfig, ...], routes: tuple[Route, ...]) -> tuple[Route, ...]:
+def program_routes(ips: tuple[IPConfig, ...], routes: tuple[Route, ...]) -> tuple[KernelRoute, ...]:
     """The routes of a result as the kernel holds them, each once.
 
     A route without gw goes through the gateway of its family (SPEC.md, "ADD": ips[].gateway), unless its scope says
@@ -104,7 +94,8 @@ def program_routes(ips: tuple[IPConfig, ...], routes: tuple[Route, ...]) -> tupl
         scope = route.scope
         if scope is None:
             scope = SCOPE_UNIVERSE if gw is not None or route.dst.version == 6 else SCOPE_LINK
-        programmed.append(route._replace(gw=gw, scope=scope, table=route.table or MAIN_TABLE))
+        table = route.table or MAIN_TABLE
+        programmed.append(KernelRoute(route.dst, gw, route.mtu, route.advmss, route.priority, table, scope))
     return tuple(dict.fromkeys(programmed))
 
 

@@ -22,35 +22,36 @@ The last one because 127.0.0.1 of the host only leads to a container with the sy
 container in turn could reach what listens on the host's 127.0.0.1.
 """
 
+from cni_kernel import expressions
+from cni_kernel.expressions import Chain, Element, Map, Rules
 from cni_protocol.address import CIDR, IP, parse_cidr
-from cni_protocol.lean import Iterable, Iterator, NamedTuple, Sequence
-
-from . import rules
-from .attachment import Attachment, shortened
-from .rules import Chain, Element, Map, Rules
+from cni_protocol.attachment import Attachment, shortened
+from cni_protocol.light.standard import Iterable, Iterator, NamedTuple, Sequence
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 LOOPBACK4 = parse_cidr("127.0.0.0/8")
 LOOPBACK6 = parse_cidr("::1/128")
 
-_SERVICE = (rules.INET_PROTO, rules.INET_SERVICE)
+_SERVICE = (expressions.INET_PROTO, expressions.INET_SERVICE)
 _EXACT = {
     version: Map(
         f"portmap{version}",
-        rules.concatenated(rules.ADDRESS[version], *_SERVICE),
-        rules.concatenated(rules.ADDRESS[version], rules.INET_SERVICE),
+        expressions.concatenated(expressions.ADDRESS[version], *_SERVICE),
+        expressions.concatenated(expressions.ADDRESS[version], expressions.INET_SERVICE),
     )
     for version in (4, 6)
 }
 _ANY = {
     version: Map(
         f"portmap_any{version}",
-        rules.concatenated(*_SERVICE),
-        rules.concatenated(rules.ADDRESS[version], rules.INET_SERVICE),
+        expressions.concatenated(*_SERVICE),
+        expressions.concatenated(expressions.ADDRESS[version], expressions.INET_SERVICE),
     )
     for version in (4, 6)
 }
-_TARGETS = {version: Map(f"portmapped{version}", rules.ADDRESS[version], rules.VERDICT) for version in (4, 6)}
+_TARGETS = {
+    version: Map(f"portmapped{version}", expressions.ADDRESS[version], expressions.VERDICT) for version in (4, 6)
+}
 MAPS = (*_EXACT.values(), *_ANY.values(), *_TARGETS.values())
 LOOPBACK_TARGETS = _TARGETS[4]
 
@@ -81,7 +82,7 @@ def make_rules(attachment: Attachment, mappings: Sequence[PortMapping], addresse
         if str(version) in used
     ]
     own = tuple(chain for version, chain in chains.items() if str(version) in used)
-    return Rules(rules.INET, MAPS, (*_base_chains(), *own), tuple(elements))
+    return Rules(expressions.INET, MAPS, (*_base_chains(), *own), tuple(elements))
 
 
 def udp_targets(elements: Iterable[Element]) -> set[IP]:
@@ -109,12 +110,12 @@ def _udp_elements(elements: Iterable[Element]) -> Iterator[tuple[int, Element, b
 
 def _port_element(attachment: Attachment, mapping: PortMapping, target: IP) -> Element:
     service = (bytes([PROTOCOLS[mapping.protocol]]), mapping.host_port.to_bytes(2, "big"))
-    data = rules.pad(target.packed, mapping.container_port.to_bytes(2, "big"))
+    data = expressions.pad(target.packed, mapping.container_port.to_bytes(2, "big"))
     where = f"{mapping.host_ip} " if mapping.host_ip is not None else ""
     claim = f"host port {where}{mapping.host_port}/{mapping.protocol}"
     if mapping.host_ip is None:
-        return Element(_ANY[target.version].name, rules.pad(*service), attachment.owner, data, claim=claim)
-    key = rules.pad(mapping.host_ip.packed, *service)
+        return Element(_ANY[target.version].name, expressions.pad(*service), attachment.owner, data, claim=claim)
+    key = expressions.pad(mapping.host_ip.packed, *service)
     return Element(_EXACT[target.version].name, key, attachment.owner, data, claim=claim)
 
 
@@ -122,42 +123,46 @@ def _base_chains() -> tuple[Chain, ...]:
     forward = tuple(rule for version in (4, 6) for rule in _forward_rules(version))
     back = tuple(
         [
-            *rules.match_destination_nat(),
-            *rules.load_address(version, rules.DESTINATION),
-            rules.look_up(entry.name, verdict=True),
+            *expressions.match_destination_nat(),
+            *expressions.load_address(version, expressions.DESTINATION),
+            expressions.look_up(entry.name, verdict=True),
         ]
         for version, entry in _TARGETS.items()
     )
-    stay = [*rules.load_address(6, rules.DESTINATION), *rules.match_network(LOOPBACK6), rules.leave_chain()]
+    stay = [
+        *expressions.load_address(6, expressions.DESTINATION),
+        *expressions.match_network(LOOPBACK6),
+        expressions.leave_chain(),
+    ]
     guard = [
-        *rules.match_other_interface("lo"),
-        *rules.load_address(4, rules.DESTINATION),
-        *rules.match_network(LOOPBACK4),
-        rules.drop(),
+        *expressions.match_other_interface("lo"),
+        *expressions.load_address(4, expressions.DESTINATION),
+        *expressions.match_network(LOOPBACK4),
+        expressions.drop(),
     ]
     return (
-        Chain("portmap_prerouting", forward, "nat", rules.PREROUTING, rules.DESTINATION_NAT),
-        Chain("portmap_output", (stay, *forward), "nat", rules.OUTPUT, rules.DESTINATION_NAT),
-        Chain("portmap_postrouting", back, "nat", rules.POSTROUTING, rules.SOURCE_NAT),
-        Chain("portmap_guard", (guard,), "filter", rules.PREROUTING, rules.RAW),
+        Chain("portmap_prerouting", forward, "nat", expressions.PREROUTING, expressions.DESTINATION_NAT),
+        Chain("portmap_output", (stay, *forward), "nat", expressions.OUTPUT, expressions.DESTINATION_NAT),
+        Chain("portmap_postrouting", back, "nat", expressions.POSTROUTING, expressions.SOURCE_NAT),
+        Chain("portmap_guard", (guard,), "filter", expressions.PREROUTING, expressions.RAW),
     )
 
 
-def _forward_rules(version: int) -> list[rules.Rule]:
-    after_address = rules.ADDRESS[version][1] // 4
+def _forward_rules(version: int) -> list[expressions.Rule]:
+    after_address = expressions.ADDRESS[version][1] // 4
     exact = [
-        *rules.match_local_destination(),
-        *rules.load_address(version, rules.DESTINATION),
-        *rules.load_service(after_address),
-        rules.look_up(_EXACT[version].name, data=True),
-        rules.translate_destination(version),
+        *expressions.match_local_destination(),
+        *expressions.load_address(version, expressions.DESTINATION),
+        *expressions.load_service(after_address),
+        expressions.look_up(_EXACT[version].name, data=True),
+        expressions.translate_destination(version),
     ]
     any_address = [
-        *rules.match_local_destination(),
-        *rules.match_version(version),
-        *rules.load_service(0),
-        rules.look_up(_ANY[version].name, data=True),
-        rules.translate_destination(version),
+        *expressions.match_local_destination(),
+        *expressions.match_version(version),
+        *expressions.load_service(0),
+        expressions.look_up(_ANY[version].name, data=True),
+        expressions.translate_destination(version),
     ]
     return [exact, any_address]
 
@@ -167,7 +172,11 @@ def _return_chain(attachment: Attachment, address: CIDR) -> Chain:
     name = f"portmap-{shortened(attachment.network)}-{address.network}".replace(":", "_")
     sources = [address.network] + ([LOOPBACK4] if address.version == 4 else [])
     back = tuple(
-        [*rules.load_address(source.version, rules.SOURCE), *rules.match_network(source), rules.masquerade()]
+        [
+            *expressions.load_address(source.version, expressions.SOURCE),
+            *expressions.match_network(source),
+            expressions.masquerade(),
+        ]
         for source in sources
     )
     return Chain(name, back)

@@ -6,31 +6,31 @@ chain prerouting { type filter hook prerouting priority -300
     iifname @guarded iifname . ether saddr != @genuine drop }
 """
 
-from . import rules
-from .attachment import Attachment
-from .rules import Chain, Element, Map, Rules
+from cni_kernel import expressions
+from cni_kernel.expressions import Chain, Element, Map, Rules
+from cni_protocol.attachment import Attachment
 
-GUARDED = Map("guarded", rules.IFNAME)
-GENUINE = Map("genuine", rules.concatenated(rules.IFNAME, rules.ETHER_ADDR))
+GUARDED = Map("guarded", expressions.IFNAME)
+GENUINE = Map("genuine", expressions.concatenated(expressions.IFNAME, expressions.ETHER_ADDR))
 MAPS = (GUARDED, GENUINE)
-_MAC_REGISTER = rules.IFNAME[1] // 4
+_MAC_REGISTER = expressions.IFNAME[1] // 4
 
 
 def make_rules(attachment: Attachment, mac: str) -> Rules:
     """The rules that hold the attachment's port to its MAC."""
-    port = attachment.host_name.encode().ljust(rules.IFNAME[1], b"\0")
-    genuine = rules.pad(port, bytes.fromhex(mac.replace(":", "")))
+    port = attachment.host_name.encode().ljust(expressions.IFNAME[1], b"\0")
+    genuine = expressions.pad(port, bytes.fromhex(mac.replace(":", "")))
     check = [
-        rules.load_interface(),
-        rules.look_up(GUARDED.name),
-        rules.load_interface(),
-        rules.load_source_mac(_MAC_REGISTER),
-        rules.look_up(GENUINE.name, inverted=True),
-        rules.drop(),
+        expressions.load_interface(),
+        expressions.look_up(GUARDED.name),
+        expressions.load_interface(),
+        expressions.load_source_mac(_MAC_REGISTER),
+        expressions.look_up(GENUINE.name, inverted=True),
+        expressions.drop(),
     ]
-    chain = Chain("prerouting", (check,), "filter", rules.PREROUTING, rules.RAW)
+    chain = Chain("prerouting", (check,), "filter", expressions.PREROUTING, expressions.RAW)
     elements = (
         Element(GENUINE.name, genuine, attachment.owner),
         Element(GUARDED.name, port, attachment.owner),
     )
-    return Rules(rules.BRIDGE, MAPS, (chain,), elements)
+    return Rules(expressions.BRIDGE, MAPS, (chain,), elements)

@@ -2,16 +2,18 @@
 
 import sys
 
+from cni_kernel import sysctl
+from cni_kernel.errors import KernelError
+from cni_kernel.expressions import Rules
+from cni_kernel.kernel import Kernel
 from cni_protocol.address import LINK_LOCAL6
 from cni_protocol.errors import NOT_AVAILABLE, NOT_AVAILABLE_LIMITED, CNIError
 
-from . import sysctl
 from .config import BridgeConfig
-from .kernel import Kernel
 from .plan import gateway_interface
-from .rules import Rules
-from .ruleset import probe_rules
-from .wiring import find_missing_ways
+from .refusals import as_cni_error
+from .sync import probe_rules
+from .wiring import find_bridge, find_missing_ways
 
 
 def require_ready(config: BridgeConfig, trial: list[Rules]) -> None:
@@ -27,10 +29,12 @@ def require_ready(config: BridgeConfig, trial: list[Rules]) -> None:
             if bridge is None:
                 host.probe_kind("bridge")
             elif bridge.kind != "bridge":
-                host.get_bridge(config.bridge)
+                find_bridge(host, config.bridge)
             host.probe_kind("veth")
             for rules in trial:
                 probe_rules(rules)
+        except KernelError as error:
+            raise CNIError(NOT_AVAILABLE, as_cni_error(error).msg) from None
         except CNIError as error:
             raise CNIError(NOT_AVAILABLE, error.msg) from None
         if bridge is None:

@@ -2,7 +2,7 @@
 
 import sys
 
-from cni_protocol.lean import Any, Callable, Self
+from cni_protocol.light.standard import Any, Callable, Self
 
 
 class Undo:

@@ -4,14 +4,15 @@ Source: SPEC.md, section "CHECK": what prevResult lists must exist; what a later
 added (further addresses and routes, another MAC in the container) is no difference.
 """
 
+from cni_kernel.values import Link, PortVlan
+from cni_kernel.values import Route as KernelRoute
 from cni_protocol.address import CIDR
-from cni_protocol.lean import NamedTuple
+from cni_protocol.attachment import Attachment
+from cni_protocol.light.standard import NamedTuple
 from cni_protocol.result import Interface, IPConfig, Result, Route
 
-from .attachment import Attachment
 from .config import BridgeConfig
-from .links import Link
-from .plan import MAIN_TABLE, PortVlan, gateway_interface, list_vlans, program_routes
+from .plan import gateway_interface, list_vlans, program_routes
 
 
 class Expected(NamedTuple):
@@ -19,13 +20,13 @@ class Expected(NamedTuple):
 
     container: Interface | None
     ips: tuple[IPConfig, ...]
-    routes: tuple[Route, ...]
+    routes: tuple[KernelRoute, ...]
 
 
 class Observed(NamedTuple):
     """What the kernel holds: links (None where there is none), what the container's and the gateway's one have.
 
-    `vlans` are those of the port, `missing_rules` the differences that ruleset.find_missing saw,
+    `vlans` are those of the port, `missing_rules` the differences that sync.find_missing saw,
     `missing_ways` those that nodewiring.find_missing saw.
     """
 
@@ -33,7 +34,7 @@ class Observed(NamedTuple):
     host: Link | None
     container: Link | None
     addresses: list[CIDR]
-    routes: list[Route]
+    routes: list[KernelRoute]
     gateways: list[CIDR]
     vlans: tuple[PortVlan, ...]
     missing_rules: list[str]
@@ -146,9 +147,9 @@ def _gateway_differences(config: BridgeConfig, expected: Expected, observed: Obs
     ]
 
 
-def _is_same_route(wanted: Route, there: Route) -> bool:
+def _is_same_route(wanted: KernelRoute, there: KernelRoute) -> bool:
     """Whether the kernel's route is the wanted one; what the wanted one leaves open may be anything."""
-    if (wanted.dst, wanted.gw, wanted.table or MAIN_TABLE) != (there.dst, there.gw, there.table):
+    if (wanted.dst, wanted.gw, wanted.table) != (there.dst, there.gw, there.table):
         return False
     pairs = [(wanted.priority, there.priority), (wanted.mtu, there.mtu), (wanted.advmss, there.advmss)]
     if wanted.dst.version == 4:  # IPv6 routes have no scope

@@ -4,10 +4,10 @@ Loaded when one of them is to be made or removed: pyroute2's messages take longe
 Source: ip-link(8), bridge(8), Documentation/networking/vxlan in the kernel.
 """
 
+from cni_kernel.messages import body_of, ifinfmsg, ndmsg
+from cni_kernel.netlink import ACK, CREATE, EXCL, REPLACE, Message
 from cni_protocol.address import IP
 
-from .messages import body_of, ifinfmsg, ndmsg
-from .netlink import ACK, CREATE, EXCL, REPLACE, Message
 from .nodes import Forward, Neighbour, Overlay
 
 _NEWLINK, _NEWNEIGH, _DELNEIGH = 16, 28, 29  # RTM_*

@@ -3,26 +3,22 @@
 Must not: run another plugin, or read a configuration that is not parsed.
 """
 
+from cni_kernel import sysctl
+from cni_kernel.errors import KernelError
+from cni_kernel.kernel import Kernel
+from cni_kernel.namespace import Namespace, open_own_namespace
+from cni_kernel.values import Link, PortVlan, Veth
 from cni_protocol.address import CIDR, IP
+from cni_protocol.attachment import Attachment
 from cni_protocol.errors import ALREADY_EXISTS, INVALID_CONFIG, CNIError
-from cni_protocol.lean import Callable, suppress
+from cni_protocol.light.standard import Callable, suppress
 from cni_protocol.result import Interface
 
-from . import sysctl
-from .attachment import Attachment
 from .config import BridgeConfig
-from .kernel import Kernel
-from .links import Link, Veth
-from .namespace import Namespace, host_lock, open_own_namespace
-from .plan import Plan, PortVlan, gateway_interface, list_vlans
+from .locks import host_lock
+from .plan import Plan, gateway_interface, list_vlans
 from .undo import Undo
 from .verify import Observed
-
-
-def open_inside(namespace: Namespace) -> Kernel:
-    """The kernel as the container sees it."""
-    with namespace.entered():
-        return Kernel()
 
 
 def require_absent(host: Kernel, inside: Kernel, attachment: Attachment) -> None:
@@ -66,16 +62,33 @@ def connect(host: Kernel, namespace: Namespace, config: BridgeConfig, attachment
             host.set_vlans(host.get_link(attachment.host_name), list_vlans(config))
 
 
+def find_bridge(host: Kernel, name: str) -> Link | None:
+    """The bridge of that name, None for none. Raises CNIError (code 7) when the interface is of another kind."""
+    link = host.find_link(name)
+    if link is not None and link.kind != "bridge":
+        raise CNIError(
+            INVALID_CONFIG,
+            f"bridge: interface {name} is there and is of kind {link.kind or 'physical'}, not a bridge; "
+            "choose another name",
+        )
+    return link
+
+
+def get_bridge(host: Kernel, name: str) -> Link:
+    """The bridge of that name. Raises CNIError (code 7) as find_bridge, and KernelError when there is none."""
+    return find_bridge(host, name) or host.get_link(name)
+
+
 def _ensure_bridge(host: Kernel, config: BridgeConfig, undo: Undo) -> Link:
-    bridge = host.find_bridge(config.bridge)
+    bridge = find_bridge(host, config.bridge)
     if bridge is None:
         undo.on_failure(_delete_unused_bridge, host, config)
         host.create_bridge(config.bridge, config.mtu)
-        bridge = host.get_bridge(config.bridge)
+        bridge = get_bridge(host, config.bridge)
     undo.on_failure(_restore_bridge, host, bridge)
     if config.wants_vlans and not bridge.vlan_filtering:
         host.filter_vlans(bridge)
-    sysctl.own_routes(bridge.name, ipv6=False)
+    sysctl.ignore_router_advertisements(bridge.name, ipv6=False)
     host.set_flags(bridge, up=True, promisc=config.promisc or bridge.promisc)
     return bridge
 
@@ -89,7 +102,7 @@ def configure_container(inside: Kernel, namespace: Namespace, config: BridgeConf
     with namespace.entered():
         ipv6 = any(entry.address.version == 6 for entry in plan.ips)
         sysctl.own_interface(ifname, ipv6=ipv6, detect_duplicates=detect)
-        with suppress(CNIError):  # without it the neighbours learn a little later
+        with suppress(KernelError):  # without it the neighbours learn a little later
             sysctl.announce_changes(ifname)
     link = inside.get_link(ifname)
     for entry in plan.ips:
@@ -136,7 +149,7 @@ def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Und
                 )
             undo.on_failure(host.add_address, link, other)
             host.delete_address(link, other)
-        sysctl.own_routes(link.name, ipv6=gateway.version == 6)
+        sysctl.ignore_router_advertisements(link.name, ipv6=gateway.version == 6)
         undo.on_failure(host.delete_address, link, gateway)
         host.add_address(link, gateway)
         host.set_mac(link, link.mac)  # keeps it: a bridge without a MAC of its own has that of its lowest port
@@ -164,7 +177,7 @@ def close_loopback(host: Kernel, config: BridgeConfig, list_targets: Callable[[]
 def _ensure_gateway_interface(host: Kernel, config: BridgeConfig, undo: Undo) -> Link:
     """The bridge, or for a VLAN the end of a veth pair whose other end is a port in that VLAN, as in the reference."""
     name = gateway_interface(config)
-    bridge = host.get_bridge(config.bridge)
+    bridge = get_bridge(host, config.bridge)
     if name == config.bridge:
         return bridge
     if host.find_link(name) is None:
@@ -199,41 +212,6 @@ def list_interfaces(
     """Bridge, host end and container end (`link`) as a result lists them."""
     links = [(host.get_link(config.bridge), ""), (host.get_link(attachment.host_name), ""), (link, netns)]
     return tuple(Interface(link.name, link.mac, link.mtu, sandbox) for link, sandbox in links)
-
-
-def disconnect(host: Kernel, namespace: Namespace | None, config: BridgeConfig, attachment: Attachment) -> None:
-    """Remove the veth pair of an attachment, also one that the reference plugin made; none is fine.
-
-    An interface of that name in the container that does not lead to our bridge is somebody else's and stays.
-    """
-    host.delete_link(attachment.host_name)
-    if namespace is None:
-        return
-    with open_inside(namespace) as inside:
-        link = inside.find_link(attachment.ifname)
-        if link is None or link.kind != "veth":
-            return
-        port, bridge = host.find_link_at(link.peer), host.find_link(config.bridge)
-        if port is None or port.alias or (port.kind, port.peer) != ("veth", link.ifindex):
-            return  # what has an alias is of another attachment of ours
-        if port.master == (bridge.ifindex if bridge is not None else 0):
-            host.delete_link(port.name)
-
-
-def disconnect_stale(host: Kernel, attachment: Attachment, is_stale: Callable[[str], bool]) -> None:
-    """Remove the host's ends of all attachments of a network whose owner is stale. Goes on past errors.
-
-    Raises CNIError (code 100) naming those that could not be removed.
-    """
-    failures = []
-    for link in host.list_links():
-        if link.kind == "veth" and link.alias.startswith(attachment.owner_prefix) and is_stale(link.alias):
-            try:
-                host.delete_link(link.name)
-            except CNIError as error:
-                failures.append(error)
-    if failures:
-        raise CNIError(failures[0].code, "; ".join(error.msg for error in failures))
 
 
 def observe(

@@ -10,7 +10,7 @@ What cannot be found out (process 1 is hidden, a kernel before 5.14) is empty, a
 
 import os
 
-from cni_protocol.lean import NamedTuple, socket, suppress
+from cni_protocol.light.standard import NamedTuple, socket, suppress
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _PROCESS_1 = "/proc/1/stat"

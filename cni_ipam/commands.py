@@ -4,7 +4,6 @@ import os
 import sys
 
 from cni_protocol.address import CIDR, IP
-from cni_protocol.attachments import parse_valid_attachments
 from cni_protocol.errors import (
     ALREADY_EXISTS,
     CHECK_FAILED,
@@ -14,10 +13,10 @@ from cni_protocol.errors import (
     NOT_AVAILABLE,
     CNIError,
 )
-from cni_protocol.lean import Any
-from cni_protocol.plugin import keep_result
+from cni_protocol.light.standard import Any
 from cni_protocol.request import Request
 from cni_protocol.result import DNS, IPConfig, Result, parse_result, result_to_json
+from cni_protocol.valid_attachments import parse_valid_attachments
 
 from .config import IpamConfig, parse_config, parse_data_dir
 from .ranges import RangeSet, find_next
@@ -183,7 +182,7 @@ def _reserve_all(addresses: list[IP], request: Request, store: Store) -> None:
                 tried.remove(ip)
                 raise CNIError(ALREADY_EXISTS, f"{store.file_of(ip)} came into being under our lock; try again")
             store.set_last(index, ip)
-        keep_result()
+        request.finish_uninterrupted()
     except BaseException:
         for ip in tried:
             store.release(ip)

@@ -9,7 +9,7 @@ from itertools import combinations
 from cni_protocol.address import IP, parse_ip_or_cidr
 from cni_protocol.errors import INVALID_CONFIG, CNIError
 from cni_protocol.fields import Fields
-from cni_protocol.lean import NamedTuple
+from cni_protocol.light.standard import NamedTuple
 from cni_protocol.request import Request, check_args
 from cni_protocol.result import Route, parse_routes
 from cni_protocol.typos import check_keys

@@ -8,7 +8,7 @@ import os
 
 from cni_protocol.address import IP, parse_ip
 from cni_protocol.errors import IO_FAILURE, CNIError
-from cni_protocol.lean import Iterator, contextmanager, suppress
+from cni_protocol.light.standard import Iterator, contextmanager, suppress
 
 _WRITE = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO in our place would be waited for
 

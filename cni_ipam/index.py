@@ -16,7 +16,7 @@ Must not: know files of reservations, or decide when it is right.
 import os
 
 from cni_protocol.address import IP
-from cni_protocol.lean import sha256, suppress
+from cni_protocol.light.standard import sha256, suppress
 
 NAME = "index"
 BLOCK_SIZE = 4096  # addresses

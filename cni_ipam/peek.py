@@ -5,7 +5,7 @@ Must not: write anything.
 
 import os
 
-from cni_protocol.lean import Any, Callable, suppress
+from cni_protocol.light.standard import Any, Callable, suppress
 
 from .files import find_obstacle, open_directory, read_content, scan_addresses, storage_errors
 from .index import Index, IndexDamagedError

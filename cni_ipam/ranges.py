@@ -4,7 +4,7 @@ Must not: read a file, or know who holds an address.
 """
 
 from cni_protocol.address import CIDR, IP
-from cni_protocol.lean import Callable, Iterator, NamedTuple
+from cni_protocol.light.standard import Callable, Iterator, NamedTuple
 
 
 class Range(NamedTuple):

@@ -14,7 +14,7 @@ Must not: decide who gets an address.
 import os
 
 from cni_protocol.address import IP, parse_ip
-from cni_protocol.lean import NamedTuple, sha256, suppress
+from cni_protocol.light.standard import NamedTuple, sha256, suppress
 
 from .boot import parse_boot, read_boot
 from .index import NAME as INDEX

@@ -21,8 +21,8 @@ import os
 import sys
 
 from cni_protocol.address import IP, parse_ip
-from cni_protocol.filelock import take_lock
-from cni_protocol.lean import Any, Callable, Iterator, contextmanager, suppress
+from cni_protocol.light.locks import take_lock
+from cni_protocol.light.standard import Any, Callable, Iterator, contextmanager, suppress
 from cni_protocol.request import is_identifier, is_interface_name
 
 from .files import make_file, open_directory, overwrite_file, read_content, read_file, scan_addresses, storage_errors

@@ -4,7 +4,7 @@ Texts are read with inet_pton(3) and written as RFC 5952 has it, which is also h
 reservation files depend on that. An IPv4 address in IPv6 clothes (::ffff:10.1.2.3) is taken for the IPv4 address.
 """
 
-from .lean import NamedTuple, socket
+from .light.standard import NamedTuple, socket
 
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _MAPPED = 0xFFFF << 32  # ::ffff:0:0/96

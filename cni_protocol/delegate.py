@@ -8,9 +8,9 @@ import os
 import select
 import time
 
-from .document import parse_json
 from .errors import DELEGATE_FAILED, INVALID_CONFIG, INVALID_ENVIRONMENT, TRY_AGAIN_LATER, CNIError
-from .lean import Any, signal
+from .light.json_text import parse_json
+from .light.standard import Any, signal
 from .request import Request
 from .sibling import find_sibling, run_sibling
 
@@ -106,7 +106,7 @@ def _execute(path: str, env: dict[str, str], stdin: bytes) -> tuple[int, bytes]:
 
 def _spawn(path: str, env: dict[str, str], stdin: int, stdout: int) -> int:
     """Start an executable that ends when we do, and so never works on behind our back. Raises OSError."""
-    from .libc import PR_SET_PDEATHSIG, prctl
+    from .light.libc import PR_SET_PDEATHSIG, prctl
 
     us = os.getpid()
     told, tell = os.pipe()  # closed by a successful execve(2), else it carries the errno

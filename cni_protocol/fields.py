@@ -9,7 +9,7 @@ Must not: know which keys there are.
 from __future__ import annotations
 
 from .address import CIDR, IP, parse_cidr, parse_ip, parse_ip_or_cidr
-from .lean import TYPE_CHECKING, Any, Callable, Mapping
+from .light.standard import TYPE_CHECKING, Any, Callable, Mapping
 
 if TYPE_CHECKING:
     from typing import TypeVar

@@ -9,9 +9,9 @@ import sys
 import time
 from io import TextIOBase
 
-from .document import write_json
 from .errors import INTERNAL, INVALID_ENVIRONMENT, IO_FAILURE, TRY_AGAIN_LATER, CNIError, Interrupted
-from .lean import Any, Callable, Mapping, NamedTuple, TextIO, signal, suppress
+from .light.json_text import write_json
+from .light.standard import Any, Callable, Mapping, NamedTuple, TextIO, signal, suppress
 from .request import Request, find_version, parse_config, parse_request, supported_versions_reply
 from .version import NEWEST, SUPPORTED
 
@@ -59,32 +59,33 @@ def main(plugin: Plugin) -> int:
         signal.signal(number, interrupt)
     env = dict(os.environ)
     try:
-        status, output = answer(plugin, env, lambda: _read_stdin(env))
+        status, output = answer(plugin, env, lambda: _read_stdin(env), finish_uninterrupted)
     except Interrupted as signal_name:  # while another failure was being put into words
         status, output = 1, _encode(_interruption_json(signal_name, NEWEST))
-    keep_result()
+    finish_uninterrupted()
     sys.stdout.buffer.write(output)
     sys.stdout.buffer.flush()
     return status
 
 
-def keep_result() -> None:
-    """From here on a signal does not interrupt: all is done, and who would be told of a failure would be misled.
-
-    To be called while a failure still undoes everything.
-    """
+def finish_uninterrupted() -> None:
+    """From here on a signal does not interrupt: all is done, and who would be told of a failure would be misled."""
     for number in ENDING:
-        if signal.getsignal(number) is interrupt:
-            signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, signal.SIG_IGN)
 
 
-def answer(plugin: Plugin, env: Mapping[str, str], read: Callable[[], bytes]) -> tuple[int, bytes]:
-    """Serve one call: `read` returns all of stdin. Returns the exit status and what goes to stdout."""
+def answer(
+    plugin: Plugin, env: Mapping[str, str], read: Callable[[], bytes], finish: Callable[[], None] = lambda: None
+) -> tuple[int, bytes]:
+    """Serve one call: `read` returns all of stdin, `finish` is Request.finish_uninterrupted.
+
+    Returns the exit status and what goes to stdout.
+    """
     version = NEWEST
     try:
         data = read()
         version = _version_for_errors(data)
-        document = _dispatch(plugin, env, data)
+        document = _dispatch(plugin, env, data, finish)
         status = 0
     except CNIError as error:
         document = error_json(error, version)
@@ -115,10 +116,10 @@ def _encode(document: dict[str, Any]) -> bytes:
     return write_json(document).encode() + b"\n"
 
 
-def _dispatch(plugin: Plugin, env: Mapping[str, str], data: bytes) -> dict[str, Any] | None:
+def _dispatch(plugin: Plugin, env: Mapping[str, str], data: bytes, finish: Callable[[], None]) -> dict[str, Any] | None:
     if env.get("CNI_COMMAND") == "VERSION":
         return supported_versions_reply(parse_config(data) if data.strip() else {})
-    request = parse_request(env, data)
+    request = parse_request(env, data)._replace(finish_uninterrupted=finish)
     function = plugin.commands.get(request.command)
     if function is None:
         raise CNIError(INVALID_ENVIRONMENT, f"CNI_COMMAND={request.command} is not implemented by {plugin.name}")

@@ -4,10 +4,10 @@ Source: SPEC.md, sections "Parameters", "Error" and "CNI operations"; CONVENTION
 Must not: know any key that belongs to one plugin alone.
 """
 
-from .document import parse_json
 from .errors import DECODING_FAILURE, INVALID_CONFIG, INVALID_ENVIRONMENT, CNIError
 from .fields import shown
-from .lean import Any, Mapping, NamedTuple
+from .light.json_text import parse_json
+from .light.standard import Any, Callable, Mapping, NamedTuple
 from .version import NEWEST, OLDEST, SUPPORTED, require_command, require_supported
 
 # What each command demands in its environment. CNI_ARGS and CNI_PATH are always optional.
@@ -28,7 +28,8 @@ class Request(NamedTuple):
     """One call, as far as the specification defines it.
 
     `config` is the decoded network configuration, `stdin` the bytes that it came in, `env` the whole environment
-    (both go to an IPAM plugin as they are). `path` holds the directories of CNI_PATH in order.
+    (both go to an IPAM plugin as they are). `path` holds the directories of CNI_PATH in order. A command calls
+    `finish_uninterrupted` when all is done, while a failure still undoes it: no signal interrupts from then on.
     """
 
     command: str
@@ -42,6 +43,7 @@ class Request(NamedTuple):
     config: Mapping[str, Any]
     stdin: bytes
     env: Mapping[str, str]
+    finish_uninterrupted: Callable[[], None] = lambda: None
 
 
 def parse_config(stdin: bytes) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Must not: know how a result comes about.
 from .address import CIDR, IP
 from .errors import DECODING_FAILURE, CNIError
 from .fields import Fields
-from .lean import Any, Mapping, NamedTuple
+from .light.standard import Any, Mapping, NamedTuple
 from .version import at_least, require_supported
 
 # The attributes of a route beside dst and gw. 1.1.0 brought them; the reference passes them on in every version, so

@@ -6,8 +6,7 @@ Starting an interpreter takes longer than all that cni-ipam does. Same bytes in,
 import os
 import sys
 
-from .lean import signal
-from .plugin import ENDING, Plugin, answer, interrupt
+from .plugin import Plugin, answer
 
 
 def find_sibling(path: str) -> Plugin | None:
@@ -34,21 +33,9 @@ def find_sibling(path: str) -> Plugin | None:
 def run_sibling(plugin: Plugin, env: dict[str, str], stdin: bytes) -> tuple[int, bytes]:
     """What the executable would do with this environment and stdin: its exit status and its stdout.
 
-    A signal that ends us interrupts it too; what it says is done is not kept for that (plugin.keep_result).
+    A signal that ends us interrupts it too, also when its own part is done: then ours is not.
     """
-    ours = [number for number in ENDING if signal.getsignal(number) is interrupt]
-    for number in ours:
-        signal.signal(number, _interrupt_within)
-    try:
-        return answer(plugin, env, lambda: stdin)
-    finally:
-        for number in ours:
-            if signal.getsignal(number) is _interrupt_within:
-                signal.signal(number, interrupt)
-
-
-def _interrupt_within(number: int, frame: object) -> None:
-    interrupt(number, frame)
+    return answer(plugin, env, lambda: stdin)
 
 
 def _module(executable: str) -> str:

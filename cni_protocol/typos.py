@@ -4,7 +4,7 @@ import sys
 
 from .errors import UNSUPPORTED_FIELD, CNIError
 from .fields import Fields, shown
-from .lean import Sequence
+from .light.standard import Sequence
 
 
 def check_keys(plugin: str, strict: bool, objects: Sequence[Fields]) -> None:

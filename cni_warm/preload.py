@@ -6,20 +6,10 @@ import traceback
 
 import cni_bridge.__main__
 import cni_ipam.__main__
-from cni_bridge import (
-    conntrack,
-    kernel,
-    messages,
-    namespace,
-    nodewiring,
-    ruleset,
-    status,
-    vlans,
-    vxlan,
-    wiring,
-)
+from cni_bridge import locks, nodewiring, removal, sandbox, status, sync, vxlan, wiring
 from cni_ipam import peek
-from cni_protocol import libc
+from cni_kernel import conntrack, kernel, messages, namespace, vlans
+from cni_protocol.light import libc
 
 PLUGINS = {"cni-bridge": cni_bridge.__main__.main, "cni-ipam": cni_ipam.__main__.main}
 
@@ -30,12 +20,15 @@ __all__ = [
     "json",
     "kernel",
     "libc",
+    "locks",
     "messages",
     "namespace",
     "nodewiring",
     "peek",
-    "ruleset",
+    "removal",
+    "sandbox",
     "status",
+    "sync",
     "traceback",
     "vlans",
     "vxlan",

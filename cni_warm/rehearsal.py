@@ -5,15 +5,15 @@ copied first: some 800 of them in a call, a millisecond or two. Whoever has run 
 """
 
 from cni_bridge.__main__ import PLUGIN as BRIDGE
-from cni_bridge.attachment import Attachment
+from cni_bridge.attachment_rules import list_rules
 from cni_bridge.config import parse_config
-from cni_bridge.filters import list_filters
-from cni_bridge.kernel import Kernel
 from cni_bridge.plan import make_plan, make_result
-from cni_bridge.rtnetlink import route_body
-from cni_bridge.ruleset import close_sockets, find_missing
+from cni_bridge.sync import close_sockets, find_missing
 from cni_ipam.__main__ import PLUGIN as IPAM
-from cni_protocol.document import write_json
+from cni_kernel.kernel import Kernel
+from cni_kernel.rtnetlink import route_body
+from cni_protocol.attachment import Attachment
+from cni_protocol.light.json_text import write_json
 from cni_protocol.plugin import answer
 from cni_protocol.request import parse_request
 from cni_protocol.result import Interface, result_to_json
@@ -45,7 +45,7 @@ def rehearse() -> None:
         kernel.list_addresses(link)
         for route in plan.programmed:
             route_body(link, route)
-    for rules in list_filters(config, _NOBODY, [entry.address for entry in plan.ips], link.mac):
+    for rules in list_rules(config, _NOBODY, [entry.address for entry in plan.ips], link.mac):
         find_missing(rules)
     interface = Interface(link.name, link.mac, link.mtu)
     write_json(result_to_json(make_result(plan, (interface,)), request.version))

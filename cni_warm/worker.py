@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from cni_protocol.libc import PR_SET_PDEATHSIG, prctl
+from cni_protocol.light.libc import PR_SET_PDEATHSIG, prctl
 from cni_protocol.warm_client import GO, OUTPUT, PART_BYTES, REQUEST_BYTES, STATUS, TAKEN
 
 from .likeness import Refused, resemble, standing_of

@@ -105,7 +105,7 @@ def copy_checkout(target: Path) -> Path:
         shutil.copy2(ROOT / name, target / name)
     if (ROOT / "README.md").exists():
         shutil.copy2(ROOT / "README.md", target)
-    for name in ("cni_protocol", "cni_bridge", "cni_ipam", "cni_warm"):
+    for name in ("cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam", "cni_warm", "cni_node"):
         shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     return target
 
@@ -144,7 +144,7 @@ def test_puts_two_executables_and_their_code(place: Place) -> None:
         assert_works(place.bin_dir / name)
     assert not place.conf_dir.exists()
     (code,) = place.codes()
-    assert {"cni_protocol", "cni_bridge", "cni_ipam", "pyroute2"} <= set(os.listdir(code))
+    assert {"cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam", "pyroute2"} <= set(os.listdir(code))
     assert sorted(os.listdir(place.lib_dir)) == sorted([code.name, "manifest"]), "nothing of the work is left"
 
 

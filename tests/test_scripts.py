@@ -312,7 +312,7 @@ def test_errors_that_the_readme_calls_unused_are_unused() -> None:
     unused = re.findall(r"`(\w+)` \|[^|]*not used so far", section("Errors"))
     sources = [
         path.read_text("utf-8")
-        for package in ("cni_protocol", "cni_bridge", "cni_ipam")
+        for package in ("cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam")
         for path in (ROOT / package).glob("*.py")
     ]
     counts = {

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cni_bridge.__main__ import PLUGIN
-from cni_bridge.attachment import Attachment
-from cni_bridge.kernel import Kernel
-from cni_bridge.namespace import Namespace, open_namespace
+from cni_kernel.kernel import Kernel
+from cni_kernel.namespace import Namespace, open_namespace
 from cni_protocol import plugin
+from cni_protocol.attachment import Attachment
 from cni_protocol.request import Request, parse_request
 from tests.host import Host, Outcome
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from cni_bridge import conntrack, namespace, ruleset, sysctl, wiring
-from cni_bridge.kernel import Kernel
-from cni_bridge.netlink import NetlinkError, NetlinkSocket
+from cni_bridge import locks, sandbox, sync, wiring
+from cni_kernel import conntrack, sysctl
+from cni_kernel.kernel import Kernel
+from cni_kernel.netlink import NetlinkError, NetlinkSocket
 from cni_protocol.errors import CNIError
 from tests.cni_bridge import Runtime, host_name
 from tests.host import Host, Outcome, wait_until
@@ -96,12 +97,12 @@ def assert_refused(outcome: Outcome, code: int, *words: str) -> None:
 
 
 STEPS = [
-    (wiring, "open_inside", "before", 1),
+    (sandbox, "open_inside", "before", 1),
     (wiring, "require_absent", "before", 1),
     (wiring, "connect", "before", 1),
     (Kernel, "create_bridge", "before", 1),
-    (Kernel, "get_bridge", "before", 1),
-    (sysctl, "own_routes", "before", 1),
+    (wiring, "get_bridge", "before", 1),
+    (sysctl, "ignore_router_advertisements", "before", 1),
     (Kernel, "set_flags", "before", 1),
     (Kernel, "set_flags", "after", 1),
     (Kernel, "create_veth", "before", 1),
@@ -120,8 +121,8 @@ STEPS = [
     (Kernel, "set_mac", "before", 1),
     (sysctl, "ensure_forwarding", "before", 1),
     (sysctl, "ensure_forwarding", "after", 2),
-    (ruleset, "ensure_rules", "before", 1),
-    (ruleset, "ensure_rules", "after", 1),
+    (sync, "ensure_rules", "before", 1),
+    (sync, "ensure_rules", "after", 1),
     (wiring, "list_interfaces", "before", 1),
     (wiring, "go_live", "before", 1),
     (Kernel, "wait_for_port", "after", 1),
@@ -137,10 +138,10 @@ FILTERS: dict[str, Any] = {
     },
 }
 STEPS_WITH_FILTERS = [
-    (ruleset, "ensure_rules", "before", 2),
-    (ruleset, "ensure_rules", "after", 2),
-    (ruleset, "ensure_rules", "before", 3),
-    (ruleset, "ensure_rules", "after", 3),
+    (sync, "ensure_rules", "before", 2),
+    (sync, "ensure_rules", "after", 2),
+    (sync, "ensure_rules", "before", 3),
+    (sync, "ensure_rules", "after", 3),
     (conntrack, "forget_flows_from_port", "before", 1),
     (conntrack, "forget_flows_from_port", "after", 1),
     (wiring, "go_live", "before", 1),
@@ -511,7 +512,7 @@ def test_delete_removes_nat_that_was_on_when_the_container_was_added(runtime: Ru
 def test_a_kernel_without_nftables_matters_only_with_nat(
     runtime: Runtime, mocker: MockerFixture, ip_masq: bool, status: int
 ) -> None:
-    mocker.patch.object(ruleset, "Nftables", side_effect=OSError(errno.EPROTONOSUPPORT, "Protocol not supported"))
+    mocker.patch.object(sync, "Nftables", side_effect=OSError(errno.EPROTONOSUPPORT, "Protocol not supported"))
     config = network(runtime, V4, ipMasq=ip_masq)
     assert runtime.call("ADD", config).status == status
     assert runtime.call("DEL", config).status == status
@@ -520,9 +521,9 @@ def test_a_kernel_without_nftables_matters_only_with_nat(
 
 STUBBORN = {
     "the link": [(Kernel, "delete_link")],
-    "the rules": [(ruleset, "delete_rules")],
+    "the rules": [(sync, "delete_rules")],
     "the address": [],
-    "link and rules": [(Kernel, "delete_link"), (ruleset, "delete_rules")],
+    "link and rules": [(Kernel, "delete_link"), (sync, "delete_rules")],
 }
 
 
@@ -784,8 +785,8 @@ def test_gc_with_a_malformed_list_removes_nothing(runtime: Runtime, valid: Any) 
 COLLECTING = {
     "the address": [],
     "the link": [(Kernel, "delete_link")],
-    "the rules": [(ruleset, "delete_rules")],
-    "link and rules": [(Kernel, "delete_link"), (ruleset, "delete_rules")],
+    "the rules": [(sync, "delete_rules")],
+    "link and rules": [(Kernel, "delete_link"), (sync, "delete_rules")],
 }
 
 
@@ -809,9 +810,9 @@ def test_gc_goes_on_past_errors_and_reports_them_all(
 @pytest.mark.parametrize(("command", "exclusive"), [("ADD", False), ("GC", True)])
 def test_add_and_gc_hold_each_other_off(runtime: Runtime, mocker: MockerFixture, command: str, exclusive: bool) -> None:
     config = network(runtime, V4)
-    mocker.patch.object(namespace, "LOCK_BOUND", 2.0)  # other tests at the same time hold these locks for a moment
+    mocker.patch.object(locks, "LOCK_BOUND", 2.0)  # other tests at the same time hold these locks for a moment
     before = runtime.state("c1")
-    with namespace.activity_lock(exclusive=not exclusive):
+    with locks.activity_lock(exclusive=not exclusive):
         assert_refused(runtime.call(command, gc(config)), 11, "a GC or ADD of pycni is under way")
     assert runtime.state("c1") == before
     assert runtime.call(command, gc(config)).status == 0

@@ -2,10 +2,11 @@
 
 import pytest
 
-from cni_bridge import masquerade, rules
-from cni_bridge.attachment import Attachment
-from cni_bridge.rules import Chain, Element, Rules
+from cni_bridge import masquerade
+from cni_kernel import expressions
+from cni_kernel.expressions import Chain, Element, Rules
 from cni_protocol.address import CIDR, parse_cidr
+from cni_protocol.attachment import Attachment
 
 ATTACHMENT = Attachment("mynet", "c1", "eth0")
 V4, V6 = parse_cidr("10.1.0.5/16"), parse_cidr("fd00:1::5/64")
@@ -43,7 +44,7 @@ def test_every_address_has_an_element_and_every_subnet_a_chain(
     addresses: list[CIDR], chains: list[str], elements: list[Element]
 ) -> None:
     made = masquerade.make_rules(ATTACHMENT, addresses)
-    assert made.family == rules.INET
+    assert made.family == expressions.INET
     assert [entry.name for entry in made.maps] == ["masquerade4", "masquerade6"]
     assert [chain.name for chain in made.chains] == ["postrouting", *chains]
     assert list(made.elements) == elements
@@ -51,8 +52,8 @@ def test_every_address_has_an_element_and_every_subnet_a_chain(
 
 def test_the_maps_lead_from_an_address_to_a_verdict() -> None:
     assert [(entry.key, entry.data) for entry in masquerade.MAPS.values()] == [
-        (rules.IPV4_ADDR, rules.VERDICT),
-        (rules.IPV6_ADDR, rules.VERDICT),
+        (expressions.IPV4_ADDR, expressions.VERDICT),
+        (expressions.IPV6_ADDR, expressions.VERDICT),
     ]
 
 
@@ -62,10 +63,10 @@ def test_an_element_claims_nothing_so_that_a_vanished_container_s_gives_way() ->
 
 def test_source_addresses_are_looked_up_where_nat_is_done() -> None:
     base = chains_of(masquerade.make_rules(ATTACHMENT, [V4]))["postrouting"]
-    assert (base.kind, base.hook, base.priority) == ("nat", rules.POSTROUTING, rules.SOURCE_NAT)
+    assert (base.kind, base.hook, base.priority) == ("nat", expressions.POSTROUTING, expressions.SOURCE_NAT)
     assert [list(rule) for rule in base.rules] == [
-        [*rules.load_address(4, rules.SOURCE), rules.look_up("masquerade4", verdict=True)],
-        [*rules.load_address(6, rules.SOURCE), rules.look_up("masquerade6", verdict=True)],
+        [*expressions.load_address(4, expressions.SOURCE), expressions.look_up("masquerade4", verdict=True)],
+        [*expressions.load_address(6, expressions.SOURCE), expressions.look_up("masquerade6", verdict=True)],
     ]
 
 
@@ -80,13 +81,13 @@ def test_what_stays_in_the_subnet_and_multicast_are_left_alone(address: CIDR, ch
     *left, last = [list(rule) for rule in own.rules]
     assert left == [
         [
-            *rules.load_address(address.version, rules.DESTINATION),
-            *rules.match_network(parse_cidr(network)),
-            rules.leave_chain(),
+            *expressions.load_address(address.version, expressions.DESTINATION),
+            *expressions.match_network(parse_cidr(network)),
+            expressions.leave_chain(),
         ]
         for network in staying
     ]
-    assert last == [rules.masquerade()]
+    assert last == [expressions.masquerade()]
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,14 @@ import pytest
 from cni_bridge.config import BridgeConfig, parse_config
 from cni_bridge.plan import (
     LAYER_2,
-    MAIN_TABLE,
-    SCOPE_LINK,
-    SCOPE_UNIVERSE,
-    PortVlan,
     gateway_interface,
     list_vlans,
     make_plan,
     make_result,
     program_routes,
 )
+from cni_kernel.values import MAIN_TABLE, SCOPE_LINK, SCOPE_UNIVERSE, PortVlan
+from cni_kernel.values import Route as KernelRoute
 from cni_protocol.address import CIDR, IP, parse_cidr, parse_ip
 from cni_protocol.errors import CNIError
 from cni_protocol.result import DNS, Interface, IPConfig, Result, Route
@@ -34,6 +32,10 @@ def ip(address: str, gateway: str = "") -> IPConfig:
 
 def route(dst: str, gw: str = "", **numbers: int) -> Route:
     return Route(parse_cidr(dst), parse_ip(gw) if gw else None, **numbers)
+
+
+def programmed_route(dst: str, gw: str = "", **numbers: int) -> KernelRoute:
+    return KernelRoute(parse_cidr(dst), parse_ip(gw) if gw else None, **numbers)
 
 
 def texts(cidrs: tuple[CIDR, ...]) -> list[str]:
@@ -126,7 +128,7 @@ def test_a_mere_gateway_adds_no_route() -> None:
 
 def test_a_default_route_of_ipam_without_gw_is_programmed_once_through_the_gateway() -> None:
     plan = make_plan(config_of(isDefaultGateway=True), Result(ips=(V4,), routes=(route("0.0.0.0/0"),)))
-    assert plan.programmed == (route("0.0.0.0/0", "10.1.0.1", scope=SCOPE_UNIVERSE, table=MAIN_TABLE),)
+    assert plan.programmed == (programmed_route("0.0.0.0/0", "10.1.0.1", scope=SCOPE_UNIVERSE, table=MAIN_TABLE),)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,7 @@ def test_a_route_gets_the_gateway_of_its_family_a_scope_and_a_table(
 ) -> None:
     ips = (ip("10.1.0.5/16", "10.1.0.1"), ip("10.2.0.5/16", "10.2.0.1"), ip("fd00:1::5/64", "fd00:1::1"))
     [programmed] = program_routes(ips, (wanted,))
-    assert programmed == wanted._replace(gw=parse_ip(gw) if gw else None, scope=scope, table=table)
+    assert programmed == KernelRoute(wanted.dst, parse_ip(gw) if gw else None, scope=scope, table=table)
 
 
 @pytest.mark.parametrize(
@@ -165,8 +167,8 @@ def test_the_numbers_of_a_route_are_kept_and_equal_routes_are_programmed_once() 
     twice = (*routes, routes[0], route("10.9.0.0/16", "10.1.0.1"))
     programmed = program_routes((ip("10.1.0.5/16", "10.1.0.1"),), twice)
     assert programmed == (
-        route("10.9.0.0/16", "10.1.0.1", mtu=1400, advmss=1360, priority=50, scope=0, table=MAIN_TABLE),
-        route("10.9.0.0/16", "10.1.0.1", scope=0, table=MAIN_TABLE),
+        programmed_route("10.9.0.0/16", "10.1.0.1", mtu=1400, advmss=1360, priority=50, scope=0, table=MAIN_TABLE),
+        programmed_route("10.9.0.0/16", "10.1.0.1", scope=0, table=MAIN_TABLE),
     )
 
 

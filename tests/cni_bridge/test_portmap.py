@@ -2,11 +2,12 @@
 
 import pytest
 
-from cni_bridge import portmap, rules
-from cni_bridge.attachment import Attachment
+from cni_bridge import portmap
 from cni_bridge.portmap import PortMapping, make_rules, udp_ports, udp_targets
-from cni_bridge.rules import Chain, Element, Rules
+from cni_kernel import expressions
+from cni_kernel.expressions import Chain, Element, Rules
 from cni_protocol.address import CIDR, parse_cidr, parse_ip
+from cni_protocol.attachment import Attachment
 
 ATTACHMENT = Attachment("mynet", "c1", "eth0")
 OWNER = "mynet/c1/eth0"
@@ -97,7 +98,7 @@ def test_keys_and_data_are_as_long_as_their_maps_say(mappings: list[PortMapping]
         entry = maps[element.map]
         assert len(element.key) == entry.key[1]
         assert entry.data is not None
-        assert element.chain if entry.data == rules.VERDICT else len(element.data) == entry.data[1]
+        assert element.chain if entry.data == expressions.VERDICT else len(element.data) == entry.data[1]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_a_subnet_s_chain_is_there_when_an_element_leads_to_it(
     mappings: list[PortMapping], addresses: list[CIDR], chains: list[str]
 ) -> None:
     made = make_rules(ATTACHMENT, mappings, addresses)
-    assert made.family == rules.INET
+    assert made.family == expressions.INET
     assert sorted(chain.name for chain in made.chains if not chain.kind) == chains
     assert {element.chain for element in made.elements if element.chain} == set(chains)
 
@@ -132,14 +133,9 @@ def test_the_hooks_of_port_mappings() -> None:
 
 def test_an_address_of_the_host_is_looked_up_before_any_address() -> None:
     rule = chains_of(make_rules(ATTACHMENT, [mapping()], [V4]))["portmap_prerouting"].rules
-    looked_up = [
-        dict(attributes)["NFTA_LOOKUP_SET"]
-        for expressions in rule
-        for name, attributes in expressions
-        if name == "lookup"
-    ]
+    looked_up = [dict(attributes)["NFTA_LOOKUP_SET"] for one in rule for name, attributes in one if name == "lookup"]
     assert looked_up == ["portmap4", "portmap_any4", "portmap6", "portmap_any6"]
-    assert all(list(expressions[:2]) == rules.match_local_destination() for expressions in rule)
+    assert all(list(one[:2]) == expressions.match_local_destination() for one in rule)
 
 
 def test_what_the_host_sends_is_forwarded_likewise() -> None:
@@ -151,10 +147,10 @@ def test_what_the_host_sends_is_forwarded_likewise() -> None:
 def test_what_comes_from_outside_for_the_host_s_loopback_is_dropped() -> None:
     [guard] = chains_of(make_rules(ATTACHMENT, [mapping()], [V4]))["portmap_guard"].rules
     assert list(guard) == [
-        *rules.match_other_interface("lo"),
-        *rules.load_address(4, rules.DESTINATION),
-        *rules.match_network(parse_cidr("127.0.0.0/8")),
-        rules.drop(),
+        *expressions.match_other_interface("lo"),
+        *expressions.load_address(4, expressions.DESTINATION),
+        *expressions.match_network(parse_cidr("127.0.0.0/8")),
+        expressions.drop(),
     ]
 
 
@@ -169,9 +165,9 @@ def test_what_comes_from_the_subnet_itself_is_answered_through_the_host(
     own = chains_of(make_rules(ATTACHMENT, [mapping()], [address]))[chain]
     assert [list(rule) for rule in own.rules] == [
         [
-            *rules.load_address(address.version, rules.SOURCE),
-            *rules.match_network(parse_cidr(source)),
-            rules.masquerade(),
+            *expressions.load_address(address.version, expressions.SOURCE),
+            *expressions.match_network(parse_cidr(source)),
+            expressions.masquerade(),
         ]
         for source in sources
     ]
@@ -207,7 +203,7 @@ def test_a_port_number_of_an_address_is_no_protocol() -> None:
     address = parse_ip("10.0.0.17")  # its last byte is the number of UDP
     element = Element("portmapped4", address.packed, OWNER, chain=CHAIN4)
     assert udp_ports([element]) == set()
-    key = rules.pad(address.packed, bytes([6]), (17).to_bytes(2, "big"))
+    key = expressions.pad(address.packed, bytes([6]), (17).to_bytes(2, "big"))
     assert udp_ports([Element("portmap4", key, OWNER, TO4)]) == set()
 
 

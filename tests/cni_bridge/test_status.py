@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from cni_bridge import ruleset
+from cni_bridge import sync
+from cni_bridge.attachment_rules import sample_rules
 from cni_bridge.config import parse_config
-from cni_bridge.filters import sample_filters
-from cni_bridge.netlink import NetlinkError, NetlinkSocket
-from cni_bridge.nftables import Nftables
 from cni_bridge.status import require_ready
+from cni_kernel.netlink import NetlinkError, NetlinkSocket
+from cni_kernel.nftables import Nftables
 from cni_protocol.errors import CNIError
 from tests.cni_bridge import make_request
 from tests.host import Host
@@ -39,7 +39,7 @@ def inside(host: Host) -> Iterator[None]:
 
 def ask(**keys: Any) -> None:
     config = parse_config(make_request("STATUS", cniVersion="1.1.0", ipam={"type": "host-local"}, **keys))
-    require_ready(config, sample_filters(config))
+    require_ready(config, sample_rules(config))
 
 
 def add_bridge(host: Host, *addresses: str, up: bool = True, name: str = "cni0") -> None:
@@ -175,9 +175,9 @@ def test_a_kind_of_link_that_the_kernel_lacks_is_found(mocker: MockerFixture, ki
 def test_a_kernel_without_nftables_is_found_when_it_matters(
     mocker: MockerFixture, keys: dict[str, Any], matters: bool
 ) -> None:
-    mocker.patch.object(ruleset, "Nftables", side_effect=OSError(errno.EPROTONOSUPPORT, "Protocol not supported"))
+    mocker.patch.object(sync, "Nftables", side_effect=OSError(errno.EPROTONOSUPPORT, "Protocol not supported"))
     if matters:
-        refused(50, "this kernel lacks a part of nf_tables", **keys)
+        refused(50, "modules nf_tables", **keys)
     else:
         ask(**keys)
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from cni_bridge.attachment import Attachment
 from cni_bridge.config import parse_config
-from cni_bridge.links import Link
-from cni_bridge.plan import PortVlan
 from cni_bridge.verify import Expected, Observed, find_differences, make_expected
+from cni_kernel.values import Link, PortVlan
+from cni_kernel.values import Route as KernelRoute
 from cni_protocol.address import parse_cidr, parse_ip
+from cni_protocol.attachment import Attachment
 from cni_protocol.result import Interface, IPConfig, Result, Route
 from tests.cni_bridge import make_request
 
@@ -43,9 +43,9 @@ def link(ifindex: int, name: str, kind: str, **changes: Any) -> Link:
 BRIDGE = link(5, "cni0", "bridge")
 HOST = link(6, "veth1", "veth", master=5, peer=2)
 CONTAINER = link(2, "eth0", "veth", peer=6)
-ON_LINK = Route(parse_cidr("10.1.0.0/16"), None, table=254, scope=253, priority=0)
-DEFAULT = Route(parse_cidr("0.0.0.0/0"), parse_ip("10.1.0.1"), table=254, scope=0, priority=0)
-DEFAULT6 = Route(parse_cidr("::/0"), parse_ip("fd00:1::1"), table=254, scope=0, priority=1024)
+ON_LINK = KernelRoute(parse_cidr("10.1.0.0/16"), None, table=254, scope=253, priority=0)
+DEFAULT = KernelRoute(parse_cidr("0.0.0.0/0"), parse_ip("10.1.0.1"), table=254, scope=0, priority=0)
+DEFAULT6 = KernelRoute(parse_cidr("::/0"), parse_ip("fd00:1::1"), table=254, scope=0, priority=1024)
 HEALTHY = Observed(
     bridge=BRIDGE,
     host=HOST,
@@ -220,7 +220,7 @@ def test_each_breakage_is_one_difference(keys: dict[str, Any], changes: dict[str
 def test_a_route_is_compared_by_what_it_asks_for(numbers: dict[str, int], there: dict[str, Any], same: bool) -> None:
     dst = parse_cidr("10.9.0.0/16")
     previous = PREVIOUS._replace(routes=(Route(dst, None, **numbers),))
-    kernel = Route(dst, parse_ip("10.1.0.1"), table=254, scope=0)._replace(**there)
+    kernel = KernelRoute(dst, parse_ip("10.1.0.1"), table=254, scope=0)._replace(**there)
     observed = HEALTHY._replace(routes=[kernel])
     assert (differences(observed=observed, previous=previous) == []) is same
 
@@ -228,7 +228,7 @@ def test_a_route_is_compared_by_what_it_asks_for(numbers: dict[str, int], there:
 def test_an_ipv6_route_has_no_scope_to_compare() -> None:
     route = Route(parse_cidr("fd00:9::/64"), None, scope=253)
     previous = PREVIOUS._replace(routes=(route,))
-    observed = HEALTHY._replace(routes=[Route(route.dst, None, table=254, scope=0, priority=1024)])
+    observed = HEALTHY._replace(routes=[KernelRoute(route.dst, None, table=254, scope=0, priority=1024)])
     assert differences(observed=observed, previous=previous) == []
 
 

@@ -1,5 +1,6 @@
 """The steps of ADD and DEL on links, each with its way back."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,14 +8,18 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from cni_bridge import sysctl, wiring
-from cni_bridge.attachment import Attachment
+from cni_bridge import removal, wiring
 from cni_bridge.config import BridgeConfig, parse_config
-from cni_bridge.kernel import Kernel
-from cni_bridge.namespace import Namespace
-from cni_bridge.plan import LAYER_2, Plan, PortVlan, make_plan
+from cni_bridge.plan import LAYER_2, Plan, make_plan
+from cni_bridge.refusals import kernel_refusals
 from cni_bridge.undo import Undo
+from cni_kernel import sysctl
+from cni_kernel.errors import KernelError
+from cni_kernel.kernel import Kernel
+from cni_kernel.namespace import Namespace
+from cni_kernel.values import PortVlan
 from cni_protocol.address import parse_cidr, parse_ip
+from cni_protocol.attachment import Attachment
 from cni_protocol.errors import CNIError
 from cni_protocol.result import IPConfig, Result, Route
 from tests.cni_bridge import make_request, open_container, open_kernel
@@ -78,7 +83,7 @@ def bridge(host: Host, name: str = "cni0") -> Any:
 
 @contextmanager
 def refused(code: int, words: str) -> Iterator[None]:
-    with pytest.raises(CNIError) as caught:
+    with pytest.raises(CNIError) as caught, kernel_refusals():
         yield
     assert caught.value.code == code
     assert words in caught.value.msg
@@ -243,15 +248,15 @@ def test_live_means_that_the_port_forwards(rooms: Rooms) -> None:
 
 def test_a_port_that_does_not_forward_is_not_live(rooms: Rooms, mocker: MockerFixture) -> None:
     config = rooms.connect()  # the container's end is down
-    mocker.patch("cni_bridge.kernel.PORT_BOUND", 0.05)
-    with refused(100, f"bridge port {PORT} is up and does not forward"):
+    mocker.patch("cni_kernel.kernel.PORT_BOUND", 0.05)
+    with refused(100, f"bridge port {PORT}: it is up and does not forward"):
         rooms.go_live(config, LAYER_2)
 
 
 def test_a_container_that_may_not_announce_itself_is_connected(rooms: Rooms, mocker: MockerFixture) -> None:
     config = rooms.connect()
     plan = plan_of(config, "10.1.0.5/16")
-    mocker.patch.object(sysctl, "announce_changes", side_effect=CNIError(100, "read-only"))
+    mocker.patch.object(sysctl, "announce_changes", side_effect=KernelError(errno.EROFS, "x"))
     wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0")
     rooms.go_live(config, plan)
     assert rooms.host.addresses("eth0", "c1")
@@ -272,7 +277,7 @@ def test_disconnecting_removes_the_pair_and_nothing_else_again_and_again(rooms: 
     config = rooms.connect()
     rooms.host.run("ip", "link", "add", "p0", "master", "cni0", "type", "veth", "peer", "name", "p1")
     for _ in range(3):
-        wiring.disconnect(rooms.outside, rooms.namespace if with_namespace else None, config, ATTACHMENT)
+        removal.disconnect(rooms.outside, rooms.namespace if with_namespace else None, config, ATTACHMENT)
         assert set(rooms.host.link_names()) == {"cni0", "p0", "p1"}
         assert rooms.host.link_names("c1") == []
 
@@ -284,7 +289,7 @@ def test_a_pair_that_the_reference_made_is_removed(rooms: Rooms, bridged: bool) 
     rooms.host.run("ip", "link", "add", "veth12345678", "master", "cni0", "type", "veth", *peer)
     if not bridged:
         rooms.host.run("ip", "link", "delete", "cni0")
-    wiring.disconnect(rooms.outside, rooms.namespace, config_of(), ATTACHMENT)
+    removal.disconnect(rooms.outside, rooms.namespace, config_of(), ATTACHMENT)
     assert rooms.host.link_names() == (["cni0"] if bridged else [])
     assert rooms.host.link_names("c1") == []
 
@@ -323,7 +328,7 @@ def test_an_interface_of_that_name_that_is_somebody_elses_stays(rooms: Rooms, co
     for command in commands:
         rooms.host.run(*command.split())
     before = rooms.host.link_names(), rooms.host.link_names("c1")
-    wiring.disconnect(rooms.outside, rooms.namespace, config_of(), ATTACHMENT)
+    removal.disconnect(rooms.outside, rooms.namespace, config_of(), ATTACHMENT)
     assert (rooms.host.link_names(), rooms.host.link_names("c1")) == before
 
 
@@ -435,8 +440,8 @@ def test_the_port_is_put_into_its_vlans(
 
 
 def test_a_bridge_that_filters_already_is_not_told_again(rooms: Rooms, vlans: Vlans, mocker: MockerFixture) -> None:
-    genuine = Kernel.get_bridge
-    mocker.patch.object(Kernel, "get_bridge", lambda kernel, name: genuine(kernel, name)._replace(vlan_filtering=True))
+    genuine = wiring.get_bridge
+    mocker.patch.object(wiring, "get_bridge", lambda kernel, name: genuine(kernel, name)._replace(vlan_filtering=True))
     rooms.connect(vlan=5)
     assert vlans.filtering == []
     assert PORT in vlans.ports
@@ -573,7 +578,7 @@ def test_exactly_the_stale_ends_of_a_network_are_removed(rooms: Rooms) -> None:
         add_veth(rooms.host, name, alias)
     rooms.host.run("ip", "link", "add", "br0", "type", "bridge")
     rooms.host.run("ip", "link", "set", "br0", "alias", "mynet/gone/eth0")
-    wiring.disconnect_stale(rooms.outside, Attachment("mynet", "", ""), lambda owner: owner != "mynet/c1/eth0")
+    removal.disconnect_stale(rooms.outside, Attachment("mynet", "", ""), lambda owner: owner != "mynet/c1/eth0")
     assert sorted(rooms.host.link_names()) == ["br0", "noalias", "other0", "other1", "valid0"]
 
 
@@ -584,12 +589,12 @@ def test_removing_stale_ends_goes_on_past_errors_and_names_them_all(rooms: Rooms
 
     def delete_link(kernel: Kernel, name: str) -> bool:
         if name != "b0":
-            raise CNIError(100, f"{name} is stubborn")
+            raise KernelError(errno.EBUSY, name, "is stubborn")
         return genuine(kernel, name)
 
     mocker.patch.object(Kernel, "delete_link", delete_link)
     with pytest.raises(CNIError) as caught:
-        wiring.disconnect_stale(rooms.outside, Attachment("mynet", "", ""), lambda _: True)
+        removal.disconnect_stale(rooms.outside, Attachment("mynet", "", ""), lambda _: True)
     assert caught.value.code == 100
-    assert {"a0 is stubborn", "d0 is stubborn"} == set(caught.value.msg.split("; "))
+    assert {"a0: is stubborn", "d0: is stubborn"} == set(caught.value.msg.split("; "))
     assert sorted(rooms.host.link_names()) == ["a0", "d0"]

@@ -5,7 +5,7 @@ import stat
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Network:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
         self.directory = data_dir / "mynet"
+        self.finish: Callable[[], None] = lambda: None
 
     def call(
         self,
@@ -49,7 +50,7 @@ class Network:
     ) -> Any:
         document = {"ipam": {"type": "cni-ipam", "dataDir": str(self.data_dir), **ipam}, **keys}
         request = make_request(document, command, CNI_CONTAINERID=container_id, CNI_IFNAME=ifname, CNI_ARGS=cni_args)
-        return PLUGIN.commands[command](request)
+        return PLUGIN.commands[command](request._replace(finish_uninterrupted=self.finish))
 
     def add(self, ipam: Any, container_id: str = "c1", **options: Any) -> list[str]:
         """The addresses that an ADD gives."""

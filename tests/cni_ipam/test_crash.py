@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from cni_ipam import commands
 from cni_protocol.errors import IO_FAILURE, CNIError, Interrupted
 from tests.cni_ipam import Network
 
@@ -64,7 +63,7 @@ class Fault:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-def run_with(fault: Fault, action: Callable[[], object]) -> int:
+def run_with(fault: Fault, network: Network, action: Callable[[], object]) -> int:
     """How an action ends in a process of its own that meets a fault."""
     child = os.fork()
     if child == 0:
@@ -72,7 +71,7 @@ def run_with(fault: Fault, action: Callable[[], object]) -> int:
         try:
             for name in CALLS:
                 setattr(os, name, fault.wrap(getattr(os, name)))
-            vars(commands)["keep_result"] = fault.ignore_signals
+            network.finish = fault.ignore_signals
             action()
             status = NOT_REACHED if fault.left > 0 else DONE
         except CNIError as error:
@@ -157,7 +156,7 @@ def test_a_fault_at_any_call_loses_nothing_and_leaves_nothing(
     for number in range(1, 200):
         network = Network(memory / str(number))
         staying = PREPARATIONS[before](network, reboot)
-        status = run_with(Fault(kind, number), partial(COMMANDS[command], network))
+        status = run_with(Fault(kind, number), network, partial(COMMANDS[command], network))
         if status == NOT_REACHED:
             break
         assert status in expected, (number, status)

@@ -11,7 +11,7 @@ from pytest_mock import MockerFixture
 
 from cni_ipam.__main__ import PLUGIN as IPAM
 from cni_protocol.errors import CNIError
-from cni_protocol.plugin import Plugin, interrupt, keep_result
+from cni_protocol.plugin import Plugin, interrupt
 from cni_protocol.request import Request
 from cni_protocol.sibling import find_sibling, run_sibling
 
@@ -99,8 +99,8 @@ def test_its_error_is_its_output() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_interrupts_it_and_only_once(number: signal.Signals) -> None:
-    def add(_: Request) -> None:
-        keep_result()  # of its own result, not of ours
+    def add(request: Request) -> None:
+        request.finish_uninterrupted()  # of its own result, not of ours
         signal.pthread_kill(threading.get_ident(), number)  # a plugin has one thread; the test's process more
 
     before = {each: signal.signal(each, interrupt) for each in (signal.SIGTERM, signal.SIGINT)}
@@ -116,7 +116,7 @@ def test_a_signal_interrupts_it_and_only_once(number: signal.Signals) -> None:
 def test_afterwards_a_signal_interrupts_us_again() -> None:
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        run_sibling(plugin(lambda _: keep_result()), ENV, STDIN)
+        run_sibling(plugin(lambda request: request.finish_uninterrupted()), ENV, STDIN)
         assert signal.getsignal(signal.SIGTERM) is interrupt
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -144,7 +144,7 @@ import ast, pathlib, sys
 root = pathlib.Path(sys.argv[1])
 sys.path.insert(0, str(root))
 import cni_warm.preload
-for package in ("cni_protocol", "cni_bridge", "cni_ipam"):
+for package in ("cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam"):
     for path in (root / package).glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):

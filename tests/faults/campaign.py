@@ -1,7 +1,7 @@
 """All trials of a subject, in parallel, and their table.
 
 Every worker is a process in UTS and IPC namespaces of its own: the locks that keep GC and ADDs of a host apart belong
-to these (cni_bridge/namespace.py), and the workers' hosts are to be different ones.
+to these (cni_kernel/namespace.py), and the workers' hosts are to be different ones.
 """
 
 import ctypes

@@ -30,17 +30,19 @@ NETLINK = {"_struct", "struct"}
 FOREIGN_FUNCTIONS = {"_ctypes"}  # setns(2); a lean tenth of ctypes
 
 PROTOCOL = {
-    *("", ".address", ".attachments", ".document", ".errors", ".fields", ".lean", ".plugin", ".request", ".result"),
-    *(".typos", ".version"),
+    *("", ".address", ".errors", ".fields", ".light", ".light.json_text", ".light.standard", ".plugin", ".request"),
+    *(".result", ".typos", ".valid_attachments", ".version"),
 }
-DELEGATION = {".delegate", ".sibling"}
+DELEGATION = {".attachment", ".delegate", ".sibling"}
+LOCKS = {".light.locks"}
 BRIDGE = {
-    *("", ".__main__", ".attachment", ".commands", ".config", ".filters", ".links", ".masquerade", ".nodes", ".plan"),
-    *(".portmap", ".rules", ".spoofcheck", ".undo", ".verify"),
+    *("", ".__main__", ".attachment_rules", ".commands", ".config", ".masquerade", ".nodes", ".plan", ".portmap"),
+    *(".refusals", ".spoofcheck", ".undo", ".verify"),
 }
+VALUES = {"", ".errors", ".expressions", ".values"}
+BRIDGE_AT_WORK = {".locks", ".removal", ".sandbox", ".sync", ".wiring"}
 KERNEL = {
-    *(".attributes", ".kernel", ".namespace", ".netlink", ".nfattributes", ".nftables", ".rtnetlink"),
-    *(".ruleset", ".sysctl", ".wiring"),
+    *(".attributes", ".kernel", ".namespace", ".netlink", ".nft_attributes", ".nftables", ".rtnetlink", ".sysctl"),
 }
 IPAM = {
     *("", ".__main__", ".boot", ".commands", ".config", ".files", ".index", ".ranges", ".records", ".resolvconf"),
@@ -52,22 +54,31 @@ def named(package: str, *parts: set[str]) -> set[str]:
     return {package + module for part in parts for module in part}
 
 
-BRIDGE_VERSION = STANDARD | named("cni_protocol", PROTOCOL, DELEGATION) | named("cni_bridge", BRIDGE)
+BRIDGE_VERSION = (
+    STANDARD
+    | {"errno"}
+    | named("cni_protocol", PROTOCOL, DELEGATION)
+    | named("cni_kernel", VALUES)
+    | named("cni_bridge", BRIDGE)
+)
 BRIDGE_GC = (
     BRIDGE_VERSION
     | (FILES | NETLINK)
-    | named("cni_protocol", {".filelock"})
-    | named("cni_bridge", KERNEL)
+    | named("cni_protocol", LOCKS)
+    | named("cni_kernel", KERNEL)
+    | named("cni_bridge", BRIDGE_AT_WORK)
     | named("cni_ipam", IPAM)
 )
-BRIDGE_ADD = BRIDGE_GC | FOREIGN_FUNCTIONS | {"cni_protocol.libc"}
-IPAM_ADD = STANDARD | FILES | named("cni_protocol", PROTOCOL, {".filelock"}) | named("cni_ipam", IPAM)
+BRIDGE_ADD = (BRIDGE_GC | FOREIGN_FUNCTIONS | {"cni_protocol.light.libc"}) - {"cni_bridge.removal"}
+BRIDGE_DEL = BRIDGE_ADD | {"cni_bridge.removal"}
+BRIDGE_STATUS = BRIDGE_GC - named("cni_bridge", {".removal", ".sandbox"}) | {"cni_bridge.status", "cni_ipam.peek"}
+IPAM_ADD = STANDARD | FILES | named("cni_protocol", PROTOCOL, LOCKS) | named("cni_ipam", IPAM)
 BUDGET = {
     ("cni-bridge", "VERSION"): BRIDGE_VERSION,
     ("cni-bridge", "ADD"): BRIDGE_ADD,
     ("cni-bridge", "CHECK"): BRIDGE_ADD,
-    ("cni-bridge", "STATUS"): BRIDGE_GC | {"cni_bridge.status", "cni_ipam.peek"},
-    ("cni-bridge", "DEL"): BRIDGE_ADD,
+    ("cni-bridge", "STATUS"): BRIDGE_STATUS,
+    ("cni-bridge", "DEL"): BRIDGE_DEL,
     ("cni-bridge", "GC"): BRIDGE_GC,
     ("cni-ipam", "VERSION"): IPAM_ADD,
     ("cni-ipam", "ADD"): IPAM_ADD,

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from cni_bridge.nftables import Nftables
-from cni_bridge.rules import INET
+from cni_kernel.expressions import INET
+from cni_kernel.nftables import Nftables
 from tests.host import Host
 from tests.system.networks import network, refused, sysctl
 from tests.system.runtime import Runtime

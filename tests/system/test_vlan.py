@@ -12,11 +12,11 @@ import pytest
 from pytest_mock import MockerFixture
 
 from cni_bridge.config import BridgeConfig, parse_config
-from cni_bridge.kernel import Kernel
-from cni_bridge.links import Link
-from cni_bridge.netlink import ACK, Message, NetlinkError
-from cni_bridge.plan import PortVlan, gateway_interface, list_vlans
-from cni_bridge.vlans import parse_vlans, vlan_message, vlan_query
+from cni_bridge.plan import gateway_interface, list_vlans
+from cni_kernel.kernel import Kernel
+from cni_kernel.netlink import ACK, Message, NetlinkError
+from cni_kernel.values import Link, PortVlan
+from cni_kernel.vlans import parse_vlans, vlan_message, vlan_query
 from cni_protocol.errors import CNIError
 from cni_protocol.request import parse_request
 from tests.system.networks import layer_2, network, refused
@@ -128,7 +128,7 @@ class Recorder:
 def record(mocker: MockerFixture) -> Callable[..., Recorder]:
     def start(*replies: bytes, refusal: int = 0) -> Recorder:
         recorder = Recorder(replies, refusal)
-        mocker.patch("cni_bridge.kernel.NetlinkSocket", return_value=recorder)
+        mocker.patch("cni_kernel.kernel.NetlinkSocket", return_value=recorder)
         return recorder
 
     return start

@@ -1,0 +1,117 @@
+"""What DEL and GC take away: a veth pair, rules, and all of it in spite of failures.
+
+Must not: stop at what is gone already, or take away anything that is not the owner's.
+"""
+
+from cni_kernel.errors import KernelError
+from cni_kernel.expressions import BRIDGE, INET
+from cni_kernel.kernel import Kernel
+from cni_kernel.namespace import Namespace
+from cni_protocol.attachment import Attachment
+from cni_protocol.errors import INCOMPLETE_DELETE, KERNEL_REFUSED, CNIError
+from cni_protocol.light.standard import Callable
+from cni_protocol.request import Request
+
+from .attachment_rules import sample_rules
+from .config import BridgeConfig
+from .refusals import as_cni_error
+from .sandbox import find_sandbox, open_inside
+
+IsStale = Callable[[str], bool]  # of an owner
+
+
+def do_all(*steps: Callable[[], object]) -> None:
+    """Do every step, also after one that failed. Raises CNIError: that of the one that failed, or 105 naming all."""
+    failures = []
+    for step in steps:
+        try:
+            step()
+        except CNIError as error:
+            failures.append(error)
+        except KernelError as error:
+            failures.append(as_cni_error(error))
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise CNIError(INCOMPLETE_DELETE, "; ".join(error.msg for error in failures))
+
+
+def remove_pair(request: Request, config: BridgeConfig, attachment: Attachment) -> None:
+    """Remove the veth pair of an attachment; a sandbox that is gone is fine. Raises KernelError."""
+    with Kernel() as host:
+        namespace = find_sandbox(request.netns)
+        if namespace is None:
+            disconnect(host, None, config, attachment)
+        else:
+            with namespace:
+                disconnect(host, namespace, config, attachment)
+
+
+def disconnect(host: Kernel, namespace: Namespace | None, config: BridgeConfig, attachment: Attachment) -> None:
+    """Remove the veth pair of an attachment, also one that the reference plugin made; none is fine.
+
+    An interface of that name in the container that does not lead to our bridge is somebody else's and stays. Raises
+    KernelError.
+    """
+    host.delete_link(attachment.host_name)
+    if namespace is None:
+        return
+    with open_inside(namespace) as inside:
+        link = inside.find_link(attachment.ifname)
+        if link is None or link.kind != "veth":
+            return
+        port, bridge = host.find_link_at(link.peer), host.find_link(config.bridge)
+        if port is None or port.alias or (port.kind, port.peer) != ("veth", link.ifindex):
+            return  # what has an alias is of another attachment of ours
+        if port.master == (bridge.ifindex if bridge is not None else 0):
+            host.delete_link(port.name)
+
+
+def remove_stale_pairs(network: Attachment, is_stale: IsStale) -> None:
+    """Remove the veth pairs of a network whose owner is stale. Raises CNIError (code 100) as disconnect_stale."""
+    with Kernel() as host:
+        disconnect_stale(host, network, is_stale)
+
+
+def disconnect_stale(host: Kernel, network: Attachment, is_stale: IsStale) -> None:
+    """Remove the host's ends of all attachments of a network whose owner is stale. Goes on past errors.
+
+    Raises CNIError (code 100) naming those that could not be removed.
+    """
+    failures = []
+    for link in host.list_links():
+        if link.kind == "veth" and link.alias.startswith(network.owner_prefix) and is_stale(link.alias):
+            try:
+                host.delete_link(link.name)
+            except KernelError as error:
+                failures.append(as_cni_error(error).msg)
+    if failures:
+        raise CNIError(KERNEL_REFUSED, "; ".join(failures))
+
+
+def remove_packet_rules(config: BridgeConfig, mark: str, is_stale: IsStale) -> None:
+    """Remove NAT and port mappings of the stale owners that begin with `mark`. Raises KernelError."""
+    from .sync import has_loopback_targets, list_loopback_targets
+    from .wiring import close_loopback
+
+    network = Attachment(config.network, "", "")
+    if _remove_rules(config, INET, mark, is_stale) and not has_loopback_targets(network.owner_prefix):
+        with Kernel() as host:
+            close_loopback(host, config, list_loopback_targets)
+
+
+def remove_frame_rules(config: BridgeConfig, mark: str, is_stale: IsStale) -> None:
+    """Remove the checks of MACs of the stale owners that begin with `mark`. Raises KernelError."""
+    _remove_rules(config, BRIDGE, mark, is_stale)
+
+
+def _remove_rules(config: BridgeConfig, family: int, mark: str, is_stale: IsStale) -> bool:
+    """Without ipMasq and the like too: it may have been on at ADD. Then a kernel without nftables is fine."""
+    from .sync import delete_rules
+
+    try:
+        return delete_rules(family, mark, is_stale, at_end=True)
+    except KernelError:
+        if sample_rules(config):
+            raise
+        return False

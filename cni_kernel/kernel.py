@@ -1,0 +1,281 @@
+"""Links, addresses and routes of one network namespace, through rtnetlink(7).
+
+A Kernel speaks to the namespace in which it was opened. What the kernel refuses is raised as KernelError.
+Must not: know a configuration, or decide what should be there.
+"""
+
+import errno
+import os
+import time
+
+from cni_protocol.address import CIDR
+from cni_protocol.light.standard import Self, Sequence
+
+from .errors import KernelError, asking
+from .netlink import ACK, APPEND, CREATE, EXCL, ROUTE, Message, NetlinkError, NetlinkSocket
+from .rtnetlink import (
+    Attributes,
+    address_body,
+    address_query,
+    link_info,
+    link_message,
+    parse_address,
+    parse_link,
+    parse_route,
+    port_info,
+    route_body,
+    route_query,
+)
+from .values import Address, Link, PortVlan, Route, Veth
+
+PORT_BOUND = 5.0  # seconds for a bridge port to come up; it takes milliseconds
+_PORT_POLL = 0.001
+DAD_BOUND = 10.0  # seconds; with the kernel's defaults it takes one to two
+_DAD_POLL = 0.02
+
+_NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19  # RTM_*
+_NEWADDR, _DELADDR, _GETADDR, _NEWROUTE, _GETROUTE = 20, 21, 22, 24, 26
+
+
+class Kernel:
+    """The links, addresses and routes of one network namespace."""
+
+    def __init__(self) -> None:
+        """Speak to the namespace that the process is in."""
+        with asking("netlink cannot be used"):
+            self._socket = NetlinkSocket(ROUTE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._socket.close()
+
+    def find_link(self, name: str) -> Link | None:
+        """The interface of that name, None when there is none."""
+        return self._find_link([("IFLA_IFNAME", name)], 0)
+
+    def find_link_at(self, ifindex: int) -> Link | None:
+        """The interface with that index, None when there is none."""
+        return self._find_link([], ifindex)
+
+    def get_link(self, name: str) -> Link:
+        """The interface of that name. Raises KernelError when there is none."""
+        link = self.find_link(name)
+        if link is None:
+            raise KernelError(
+                errno.ENODEV, f"interface {name}", "it is not there, or has vanished while it was being set up"
+            )
+        return link
+
+    def _find_link(self, attributes: Attributes, ifindex: int) -> Link | None:
+        with asking("interfaces cannot be read"):
+            try:
+                replies = self._socket.send([link_message(_GETLINK, ACK, attributes, ifindex=ifindex)])
+            except NetlinkError as error:
+                if error.errno == errno.ENODEV:
+                    return None
+                raise
+        return parse_link(replies[0])
+
+    def list_ports(self, bridge: Link) -> list[Link]:
+        """The ports of a bridge."""
+        request = link_message(_GETLINK, 0, [("IFLA_MASTER", bridge.ifindex)])
+        with asking(f"ports of bridge {bridge.name} cannot be read"):
+            return [parse_link(reply) for reply in self._socket.dump(request.kind, request.body)]
+
+    def list_links(self) -> list[Link]:
+        """All interfaces."""
+        request = link_message(_GETLINK, 0, [])
+        with asking("interfaces cannot be read"):
+            return [parse_link(reply) for reply in self._socket.dump(request.kind, request.body)]
+
+    def probe_kind(self, kind: str) -> None:
+        """Raise KernelError unless the kernel can make interfaces of a kind. Changes nothing.
+
+        An MTU of one byte is refused, but only after the kind was found (rtnl_newlink in net/core/rtnetlink.c).
+        """
+        request = link_message(_NEWLINK, CREATE | EXCL | ACK, [("IFLA_MTU", 1), link_info(kind)])
+        with asking(f"interfaces of kind {kind} cannot be made"):
+            try:
+                self._socket.send([request])
+            except NetlinkError as error:
+                if error.errno not in (errno.EINVAL, errno.ERANGE):
+                    raise
+
+    def create_bridge(self, name: str, mtu: int) -> bool:
+        """Make a bridge, down, with a MAC of its own that stays when ports come and go.
+
+        mtu in bytes, 0 for the kernel's choice. Returns False when an interface of that name is there already.
+        """
+        attributes = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", _random_mac()), link_info("bridge")]
+        if mtu:
+            attributes.append(("IFLA_MTU", mtu))
+        with asking(f"bridge {name} cannot be created"):
+            try:
+                self._socket.send([link_message(_NEWLINK, CREATE | EXCL | ACK, attributes)])
+            except NetlinkError as error:
+                if error.errno == errno.EEXIST:
+                    return False
+                raise
+        return True
+
+    def filter_vlans(self, bridge: Link) -> None:
+        """Have a bridge keep its ports' VLANs apart. Raises KernelError naming what the kernel lacks."""
+        from .vlans import filter_message
+
+        with asking(f"vlan: bridge {bridge.name} cannot filter VLANs (CONFIG_BRIDGE_VLAN_FILTERING of the kernel)"):
+            self._socket.send([filter_message(_NEWLINK, ACK, bridge)])
+
+    def set_vlans(self, port: Link, vlans: Sequence[PortVlan]) -> None:
+        """Give a bridge port exactly these VLANs."""
+        from .vlans import vlan_message
+
+        there = self.list_vlans(port)
+        gone = [vlan for vlan in there if vlan.vid not in {wanted.vid for wanted in vlans}]
+        messages = [vlan_message(_DELLINK, ACK, port.ifindex, [PortVlan(vlan.vid)]) for vlan in gone]
+        messages += [vlan_message(_SETLINK, ACK, port.ifindex, [vlan]) for vlan in vlans]
+        with asking(
+            f"vlan: port {port.name} cannot be put into its VLANs (CONFIG_BRIDGE_VLAN_FILTERING of the kernel)"
+        ):
+            self._socket.send(messages)
+
+    def list_vlans(self, port: Link) -> list[PortVlan]:
+        """The VLANs of a bridge port."""
+        from .vlans import parse_vlans, vlan_query
+
+        with asking("VLANs of bridge ports cannot be read"):
+            found = [parse_vlans(reply) for reply in self._socket.dump(_GETLINK, vlan_query())]
+        return sorted(vlan for ifindex, vlans in found if ifindex == port.ifindex for vlan in vlans)
+
+    def create_veth(self, veth: Veth) -> None:
+        """Make a veth pair: the host's end up and a port of its bridge, the other end down in its namespace."""
+        common: Attributes = [("IFLA_MTU", veth.mtu)] if veth.mtu else []
+        peer = [("IFLA_IFNAME", veth.name), ("IFLA_NET_NS_FD", veth.namespace), *common]
+        if veth.mac:
+            peer.append(("IFLA_ADDRESS", veth.mac))
+        pair = link_info("veth", [("VETH_INFO_PEER", peer)])
+        name = ("IFLA_IFNAME", veth.host_name)
+        port = port_info([("IFLA_BRPORT_MODE", int(veth.hairpin)), ("IFLA_BRPORT_ISOLATED", int(veth.isolated))])
+        messages = [
+            link_message(_NEWLINK, CREATE | EXCL | ACK, [name, ("IFLA_MASTER", veth.bridge), pair, *common], up=True),
+            link_message(_NEWLINK, ACK, [name, ("IFLA_IFALIAS", veth.owner), port]),
+        ]
+        with asking(f"veth pair {veth.host_name} (host) and {veth.name} (container) cannot be created"):
+            self._socket.send(messages)
+
+    def delete_link(self, name: str) -> bool:
+        """Remove an interface. Returns False when there is none of that name."""
+        with asking(f"interface {name} cannot be removed"):
+            try:
+                self._socket.send([link_message(_DELLINK, ACK, [("IFLA_IFNAME", name)])])
+            except NetlinkError as error:
+                if error.errno == errno.ENODEV:
+                    return False
+                raise
+        return True
+
+    def set_up(self, link: Link) -> None:
+        """Bring an interface up."""
+        with asking(f"interface {link.name} cannot be brought up"):
+            self._socket.send([link_message(_NEWLINK, ACK, [], ifindex=link.ifindex, up=True)])
+
+    def set_flags(self, link: Link, *, up: bool, promisc: bool) -> None:
+        """Bring an interface up or down, and make it promiscuous or not, where it is not so already."""
+        if (link.up, link.promisc) == (up, promisc):
+            return
+        with asking(f"interface {link.name} cannot be set {'up' if up else 'down'}"):
+            self._socket.send([link_message(_NEWLINK, ACK, [], ifindex=link.ifindex, up=up, promisc=promisc)])
+
+    def set_mac(self, link: Link, mac: str) -> None:
+        """Set the MAC of an interface; a bridge that had one by chance keeps this one from then on."""
+        with asking(f"the MAC of {link.name} cannot be set to {mac}"):
+            self._socket.send([link_message(_NEWLINK, ACK, [("IFLA_ADDRESS", mac)], ifindex=link.ifindex)])
+
+    def list_addresses(self, link: Link) -> list[Address]:
+        """The addresses of an interface, those of the link-local scope too."""
+        with asking(f"addresses of {link.name} cannot be read"):
+            replies = self._socket.dump(_GETADDR, address_query(link.ifindex))
+        return [parse_address(reply) for reply in replies]
+
+    def list_all_addresses(self) -> list[Address]:
+        """The addresses of all interfaces."""
+        with asking("addresses cannot be read"):
+            return [parse_address(reply) for reply in self._socket.dump(_GETADDR, address_query(0))]
+
+    def add_address(self, link: Link, address: CIDR, *, detect_duplicates: bool = False) -> bool:
+        """Give an interface an address, usable at once unless duplicates are to be detected. False when it has it."""
+        body = address_body(link.ifindex, address, detect_duplicates=detect_duplicates)
+        with asking(f"address {address} cannot be given to {link.name}"):
+            try:
+                self._socket.send([Message(_NEWADDR, CREATE | EXCL | ACK, body)])
+            except NetlinkError as error:
+                if error.errno == errno.EEXIST:
+                    return False
+                raise
+        return True
+
+    def delete_address(self, link: Link, address: CIDR) -> None:
+        """Take an address away; one that is not there is fine."""
+        with asking(f"address {address} cannot be removed from {link.name}"):
+            try:
+                self._socket.send([Message(_DELADDR, ACK, address_body(link.ifindex, address))])
+            except NetlinkError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.ENODEV):
+                    raise
+
+    def add_routes(self, link: Link, routes: Sequence[Route]) -> None:
+        """Add routes through an interface, in order."""
+        for route in routes:
+            via = f" via {route.gw}" if route.gw else ""
+            with asking(f"route {route.dst}{via} cannot be added"):
+                self._socket.send([Message(_NEWROUTE, CREATE | APPEND | ACK, route_body(link, route))])
+
+    def list_routes(self, link: Link) -> list[Route]:
+        """The unicast routes through an interface, of all tables."""
+        with asking("routes cannot be read"):
+            replies = [reply for version in (4, 6) for reply in self._dump_routes(link, version)]
+        routes = [parse_route(reply, link) for reply in replies]
+        return [route for route in routes if route is not None]
+
+    def _dump_routes(self, link: Link, version: int) -> list[bytes]:
+        return self._socket.dump(_GETROUTE, route_query(link, version))
+
+    def wait_for_addresses(self, link: Link) -> None:
+        """Wait until duplicate address detection has passed all addresses of an interface.
+
+        Raises KernelError for a duplicate, and after DAD_BOUND seconds.
+        """
+        deadline = time.monotonic() + DAD_BOUND
+        while pending := [entry for entry in self.list_addresses(link) if entry.tentative or entry.duplicate]:
+            duplicates = [str(entry.cidr) for entry in pending if entry.duplicate]
+            if duplicates:
+                raise KernelError(
+                    errno.EADDRINUSE,
+                    f"addresses of {link.name}",
+                    f"{', '.join(duplicates)} is in use by another host of the network",
+                )
+            if time.monotonic() > deadline:
+                raise KernelError(
+                    errno.ETIMEDOUT,
+                    f"addresses of {link.name}",
+                    f"duplicate address detection did not end within {DAD_BOUND:.0f} s",
+                )
+            time.sleep(_DAD_POLL)
+
+    def wait_for_port(self, name: str) -> None:
+        """Wait until a bridge port forwards. Raises KernelError after PORT_BOUND seconds."""
+        deadline = time.monotonic() + PORT_BOUND
+        while not (link := self.get_link(name)).forwarding:
+            if time.monotonic() > deadline:
+                state = "up" if link.up else "down"
+                raise KernelError(
+                    errno.ETIMEDOUT, f"bridge port {name}", f"it is {state} and does not forward; is the bridge up?"
+                )
+            time.sleep(_PORT_POLL)
+
+
+def _random_mac() -> str:
+    """A unicast MAC of the locally administered kind (IEEE 802)."""
+    first, *rest = os.urandom(6)
+    return ":".join(f"{byte:02x}" for byte in (first & 0xFC | 0x02, *rest))

@@ -1,0 +1,90 @@
+"""Network namespaces: opening one, and working inside it for a moment.
+
+Source: setns(2), ioctl_ns(2).
+Must not: change anything inside a namespace.
+"""
+
+import errno
+import fcntl
+import os
+
+from cni_protocol.light.standard import Iterator, Self, contextmanager, signal
+
+from .errors import KernelError, asking
+
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+_OWN = "/proc/self/ns/net"
+_NS_GET_NSTYPE = 0xB703
+_CLONE_NEWNET = 0x40000000
+
+
+class Namespace:
+    """A network namespace, kept alive by an open descriptor until the end of its `with` block."""
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        os.close(self.descriptor)
+
+    def is_own(self) -> bool:
+        """Whether it is the namespace that the process is in."""
+        return os.path.samestat(os.fstat(self.descriptor), os.stat(_OWN))
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Run a block, a short one, inside the namespace; the process is back in its own one afterwards.
+
+        Signals that end us wait so long: to undo from inside the container would leave on the host what is there.
+        """
+        home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        try:
+            _setns(self.descriptor)
+            yield
+        finally:
+            try:
+                _setns(home)
+            finally:
+                os.close(home)
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def open_namespace(path: str) -> Namespace:
+    """Open the network namespace at a path. Raises KernelError: EINVAL when something else is there."""
+    what = f"network namespace {path}"
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise KernelError(getattr(error, "errno", errno.EINVAL), what, f"cannot be opened: {reason}") from None
+    if not _is_network_namespace(descriptor):
+        os.close(descriptor)
+        raise KernelError(errno.EINVAL, what, "is not a network namespace")
+    return Namespace(path, descriptor)
+
+
+def open_own_namespace() -> Namespace:
+    """The namespace that the process is in."""
+    return Namespace(_OWN, os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC))
+
+
+def _is_network_namespace(descriptor: int) -> bool:
+    try:
+        return fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == _CLONE_NEWNET
+    except OSError:
+        return False
+
+
+def _setns(descriptor: int) -> None:
+    """setns(2). Raises KernelError."""
+    from cni_protocol.light.libc import setns  # slow to load, and not needed by a DEL without namespace
+
+    number = setns(descriptor, _CLONE_NEWNET)
+    with asking("the network namespace cannot be entered"):
+        if number != 0:
+            raise OSError(number, os.strerror(number))

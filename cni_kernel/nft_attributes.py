@@ -1,0 +1,123 @@
+"""The netlink attributes of nftables that our tables need, by the kernel's names: values to bytes and back. Pure.
+
+Source: include/uapi/linux/netfilter/nf_tables.h; libnftnl for what it keeps as user data (comments). Numbers are in
+network byte order.
+"""
+
+from cni_protocol.light.standard import Any, Sequence
+
+from .attributes import BE32, NESTED, RAW, TEXT, Kind, Table, nested
+
+_SIGNED = Kind(
+    lambda value: value.to_bytes(4, "big", signed=True), lambda data: int.from_bytes(data, "big", signed=True)
+)
+_LIST_ELEM = 1  # NFTA_LIST_ELEM
+
+
+def _list_of(kind: Kind) -> Kind:
+    table = Table(NFTA_LIST_ELEM=(_LIST_ELEM, Kind(kind.pack, kind.unpack, NESTED)))
+    return Kind(
+        lambda values: table.pack([("NFTA_LIST_ELEM", value) for value in values]),
+        lambda data: [value for _, value in table.unpack_all(data)],
+        NESTED,
+    )
+
+
+VERDICT = Table(NFTA_VERDICT_CODE=(1, _SIGNED), NFTA_VERDICT_CHAIN=(2, TEXT))
+DATA = Table(NFTA_DATA_VALUE=(1, RAW), NFTA_DATA_VERDICT=(2, nested(VERDICT)))
+
+GENERATION = Table(NFTA_GEN_ID=(1, BE32))
+TABLE = Table(NFTA_TABLE_NAME=(1, TEXT))
+HOOK = Table(NFTA_HOOK_HOOKNUM=(1, BE32), NFTA_HOOK_PRIORITY=(2, _SIGNED))
+CHAIN = Table(
+    NFTA_CHAIN_TABLE=(1, TEXT),
+    NFTA_CHAIN_NAME=(3, TEXT),
+    NFTA_CHAIN_HOOK=(4, nested(HOOK)),
+    NFTA_CHAIN_TYPE=(7, TEXT),
+)
+SET = Table(
+    NFTA_SET_TABLE=(1, TEXT),
+    NFTA_SET_NAME=(2, TEXT),
+    NFTA_SET_FLAGS=(3, BE32),
+    NFTA_SET_KEY_TYPE=(4, BE32),
+    NFTA_SET_KEY_LEN=(5, BE32),
+    NFTA_SET_DATA_TYPE=(6, BE32),
+    NFTA_SET_DATA_LEN=(7, BE32),
+    NFTA_SET_ID=(10, BE32),
+    NFTA_SET_USERDATA=(13, RAW),
+)
+ELEMENT = Table(
+    NFTA_SET_ELEM_KEY=(1, nested(DATA)),
+    NFTA_SET_ELEM_DATA=(2, nested(DATA)),
+    NFTA_SET_ELEM_USERDATA=(6, RAW),
+)
+ELEMENTS = Table(
+    NFTA_SET_ELEM_LIST_TABLE=(1, TEXT),
+    NFTA_SET_ELEM_LIST_SET=(2, TEXT),
+    NFTA_SET_ELEM_LIST_ELEMENTS=(3, _list_of(nested(ELEMENT))),
+)
+
+_EXPRESSIONS = {
+    "bitwise": Table(
+        NFTA_BITWISE_SREG=(1, BE32),
+        NFTA_BITWISE_DREG=(2, BE32),
+        NFTA_BITWISE_LEN=(3, BE32),
+        NFTA_BITWISE_MASK=(4, nested(DATA)),
+        NFTA_BITWISE_XOR=(5, nested(DATA)),
+    ),
+    "cmp": Table(NFTA_CMP_SREG=(1, BE32), NFTA_CMP_OP=(2, BE32), NFTA_CMP_DATA=(3, nested(DATA))),
+    "ct": Table(NFTA_CT_DREG=(1, BE32), NFTA_CT_KEY=(2, BE32)),
+    "fib": Table(NFTA_FIB_DREG=(1, BE32), NFTA_FIB_RESULT=(2, BE32), NFTA_FIB_FLAGS=(3, BE32)),
+    "immediate": Table(NFTA_IMMEDIATE_DREG=(1, BE32), NFTA_IMMEDIATE_DATA=(2, nested(DATA))),
+    "lookup": Table(
+        NFTA_LOOKUP_SET=(1, TEXT),
+        NFTA_LOOKUP_SREG=(2, BE32),
+        NFTA_LOOKUP_DREG=(3, BE32),
+        NFTA_LOOKUP_FLAGS=(5, BE32),
+    ),
+    "masq": Table(),
+    "meta": Table(NFTA_META_DREG=(1, BE32), NFTA_META_KEY=(2, BE32)),
+    "nat": Table(
+        NFTA_NAT_TYPE=(1, BE32),
+        NFTA_NAT_FAMILY=(2, BE32),
+        NFTA_NAT_REG_ADDR_MIN=(3, BE32),
+        NFTA_NAT_REG_PROTO_MIN=(5, BE32),
+    ),
+    "payload": Table(
+        NFTA_PAYLOAD_DREG=(1, BE32),
+        NFTA_PAYLOAD_BASE=(2, BE32),
+        NFTA_PAYLOAD_OFFSET=(3, BE32),
+        NFTA_PAYLOAD_LEN=(4, BE32),
+    ),
+}
+_EXPRESSION = Table(NFTA_EXPR_NAME=(1, TEXT), NFTA_EXPR_DATA=(2, Kind(bytes, bytes, NESTED)))
+
+
+def _pack_expression(expression: tuple[str, Sequence[tuple[str, Any]]]) -> bytes:
+    name, attributes = expression
+    data = [("NFTA_EXPR_DATA", _EXPRESSIONS[name].pack(attributes))] if attributes else []
+    return _EXPRESSION.pack([("NFTA_EXPR_NAME", name), *data])
+
+
+# What comes back of an expression is its name alone.
+EXPRESSIONS = _list_of(Kind(_pack_expression, lambda data: _EXPRESSION.unpack(data)["NFTA_EXPR_NAME"]))
+RULE = Table(
+    NFTA_RULE_TABLE=(1, TEXT),
+    NFTA_RULE_CHAIN=(2, TEXT),
+    NFTA_RULE_EXPRESSIONS=(4, EXPRESSIONS),
+    NFTA_RULE_USERDATA=(7, RAW),
+)
+
+
+def pack_user_data(number: int, data: bytes) -> bytes:
+    """A piece of user data as libnftnl keeps it: number and length in a byte each."""
+    return bytes([number, len(data)]) + data
+
+
+def unpack_user_data(data: bytes) -> dict[int, bytes]:
+    """The pieces of user data by their number."""
+    found = {}
+    while len(data) >= 2:
+        found[data[0]] = data[2 : 2 + data[1]]
+        data = data[2 + data[1] :]
+    return found

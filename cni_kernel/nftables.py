@@ -1,0 +1,227 @@
+"""nftables through netlink: expressions.py's values as messages, sent in transactions, and read back.
+
+A transaction happens whole or not at all. One that names a generation happens only if nobody else has changed the
+rule set since that generation was read. No `nft` program is started.
+Must not: know what the rules are for, or whose the elements are.
+"""
+
+import errno
+import struct
+import sys
+
+from cni_protocol.light.standard import Any, Iterator, Sequence, sha256
+
+from . import expressions, nft_attributes
+from .attributes import Table
+from .expressions import Chain, Element, Map
+from .netlink import ACK, APPEND, CREATE, EXCL, NETFILTER, Message, NetlinkError, NetlinkSocket
+
+TABLE = "pycni"
+
+_SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
+_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _DELCHAIN = 0, 1, 2, 3, 4, 5  # NFT_MSG_*
+_NEWRULE, _GETRULE, _DELRULE, _NEWSET = 6, 7, 8, 9
+_NEWSETELEM, _GETSETELEM, _DELSETELEM, _GETGEN = 12, 13, 14, 16
+_BATCH_BEGIN, _BATCH_END = 0x10, 0x11  # NFNL_MSG_BATCH_*
+_BATCH_GENID = 1  # NFNL_BATCH_GENID
+_JUMP = -3  # NFT_JUMP
+_SET_MAP = 0x8  # NFT_SET_MAP
+_KEY_BYTE_ORDER, _HOST_ENDIAN = 0, 1  # NFTNL_UDATA_SET_KEYBYTEORDER; BYTEORDER_HOST_ENDIAN of nft(8)
+_COMMENT = 0  # NFTNL_UDATA_SET_ELEM_COMMENT, NFTNL_UDATA_RULE_COMMENT
+_HEAD = struct.Struct("!BBH")  # nfgenmsg: family, version, resource id
+
+
+class Nftables:
+    """Our table of one family, in the namespace in which this was made."""
+
+    def __init__(self, family: int) -> None:
+        """Speak of our table of family INET or BRIDGE. Raises OSError when the kernel has no nfnetlink."""
+        self._family = family
+        self._socket = NetlinkSocket(NETFILTER)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def commit(self, messages: Sequence[Message], generation: int | None = None) -> None:
+        """Do all of this, or nothing of it. Raises NetlinkError (ERESTART: another generation than the one named)."""
+        edge = _HEAD.pack(0, 0, _SUBSYSTEM)
+        condition = b"" if generation is None else struct.pack("=HH", 8, _BATCH_GENID) + struct.pack("!I", generation)
+        begin, end = Message(_BATCH_BEGIN, 0, edge + condition), Message(_BATCH_END, 0, edge)
+        self._socket.send([begin, *messages, end])
+
+    def generation(self) -> int:
+        """The number of the rule set as it stands; every change by anybody makes it another one."""
+        [reply] = self._socket.send([self._message(_GETGEN, 0, nft_attributes.GENERATION, [])])
+        return int(nft_attributes.GENERATION.unpack(reply[_HEAD.size :])["NFTA_GEN_ID"])
+
+    def add_table(self) -> Message:
+        """Our table; one that is there is fine."""
+        return self._message(_NEWTABLE, CREATE, nft_attributes.TABLE, [("NFTA_TABLE_NAME", TABLE)])
+
+    def delete_table(self, name: str = TABLE) -> Message:
+        """A table (ours) with all that is in it; ENOENT when it is not there."""
+        return self._message(_DELTABLE, 0, nft_attributes.TABLE, [("NFTA_TABLE_NAME", name)])
+
+    def has_table(self) -> bool:
+        """Whether our table is there."""
+        return bool(self._get(self._message(_GETTABLE, 0, nft_attributes.TABLE, [("NFTA_TABLE_NAME", TABLE)])))
+
+    def add_map(self, entry: Map, number: int) -> Message:
+        """A set or map; one that is there is fine. `number` tells it from others of the same transaction."""
+        attributes = [
+            ("NFTA_SET_TABLE", TABLE),
+            ("NFTA_SET_NAME", entry.name),
+            ("NFTA_SET_FLAGS", _SET_MAP if entry.data else 0),
+            ("NFTA_SET_KEY_TYPE", entry.key[0]),
+            ("NFTA_SET_KEY_LEN", entry.key[1]),
+            ("NFTA_SET_ID", number),
+        ]
+        if entry.key == expressions.IFNAME:  # a text is kept in host byte order, and nft(8) wants to be told
+            order = _HOST_ENDIAN.to_bytes(4, sys.byteorder)
+            attributes.append(("NFTA_SET_USERDATA", nft_attributes.pack_user_data(_KEY_BYTE_ORDER, order)))
+        if entry.data:
+            attributes += [("NFTA_SET_DATA_TYPE", entry.data[0]), ("NFTA_SET_DATA_LEN", entry.data[1])]
+        return self._message(_NEWSET, CREATE, nft_attributes.SET, attributes)
+
+    def add_chain(self, chain: Chain) -> Message:
+        """A chain, without its rules; one that is there is fine."""
+        attributes = _chain(chain.name)
+        if chain.kind:
+            place = [("NFTA_HOOK_HOOKNUM", chain.hook), ("NFTA_HOOK_PRIORITY", chain.priority)]
+            attributes += [("NFTA_CHAIN_HOOK", place), ("NFTA_CHAIN_TYPE", chain.kind)]
+        return self._message(_NEWCHAIN, CREATE, nft_attributes.CHAIN, attributes)
+
+    def delete_chain(self, name: str) -> Message:
+        """A chain with its rules; EBUSY when a map leads to it."""
+        return self._message(_DELCHAIN, 0, nft_attributes.CHAIN, _chain(name))
+
+    def set_rules(self, chain: Chain) -> Iterator[Message]:
+        """Give a chain exactly its rules."""
+        place = [("NFTA_RULE_TABLE", TABLE), ("NFTA_RULE_CHAIN", chain.name)]
+        yield self._message(_DELRULE, 0, nft_attributes.RULE, place)
+        for rule in chain.rules:
+            mark = nft_attributes.pack_user_data(_COMMENT, digest_of(rule).encode() + b"\0")
+            body = [*place, ("NFTA_RULE_EXPRESSIONS", rule), ("NFTA_RULE_USERDATA", mark)]
+            yield self._message(_NEWRULE, CREATE | APPEND, nft_attributes.RULE, body)
+
+    def add_element(self, element: Element) -> Message:
+        """A new element of a set or map; EEXIST when its key is there already."""
+        attributes = [
+            ("NFTA_SET_ELEM_KEY", expressions.data_value(element.key)),
+            ("NFTA_SET_ELEM_USERDATA", nft_attributes.pack_user_data(_COMMENT, element.comment.encode() + b"\0")),
+        ]
+        if element.chain:
+            attributes.append(("NFTA_SET_ELEM_DATA", expressions.data_verdict(_JUMP, element.chain)))
+        elif element.data:
+            attributes.append(("NFTA_SET_ELEM_DATA", expressions.data_value(element.data)))
+        return self._elements(_NEWSETELEM, CREATE | EXCL, element.map, [attributes])
+
+    def delete_element(self, element: Element) -> Message:
+        """An element of a set or map; ENOENT when it is not there."""
+        return self._elements(_DELSETELEM, 0, element.map, [_key(element)])
+
+    def find_element(self, element: Element) -> Element | None:
+        """The element that is there with the same key."""
+        replies = self._get(self._elements(_GETSETELEM, 0, element.map, [_key(element)]))
+        return next((found for reply in replies for found in _parse_elements(reply)), None)
+
+    def find_elements(self, name: str, mark: str) -> list[Element]:
+        """The elements of a set or map whose comment begins with `mark`; none when there is no such map."""
+        needle = mark.encode()
+        replies = self._dump(self._elements(_GETSETELEM, 0, name, []))
+        # most of a map belongs to others
+        found = [element for reply in replies if needle in reply for element in _parse_elements(reply)]
+        return [element for element in found if element.comment.startswith(mark)]
+
+    def may_lead_to(self, name: str, chain: str) -> bool:
+        """Whether an element of a map may lead to a chain; a look at the bytes, quicker than to find the elements."""
+        needle = chain.encode() + b"\0"
+        return any(needle in reply for reply in self._dump(self._elements(_GETSETELEM, 0, name, [])))
+
+    def is_empty(self, name: str) -> bool:
+        """Whether a set or map has no element, or is not there."""
+        replies = self._dump(self._elements(_GETSETELEM, 0, name, []))
+        return not any(_parse_elements(reply) for reply in replies[:1])
+
+    def list_chains(self) -> dict[str, bool]:
+        """The chains of our table, and whether the kernel runs them at a hook."""
+        replies = self._dump(self._message(_GETCHAIN, 0, nft_attributes.CHAIN, []))
+        chains = [nft_attributes.CHAIN.unpack(reply[_HEAD.size :]) for reply in replies]
+        return {
+            chain["NFTA_CHAIN_NAME"]: "NFTA_CHAIN_HOOK" in chain
+            for chain in chains
+            if chain["NFTA_CHAIN_TABLE"] == TABLE
+        }
+
+    def list_rules(self, chain: str) -> list[tuple[list[str], str]]:
+        """The rules of a chain of our table, each as the names of its expressions and its comment."""
+        place = [("NFTA_RULE_TABLE", TABLE), ("NFTA_RULE_CHAIN", chain)]
+        replies = self._dump(self._message(_GETRULE, 0, nft_attributes.RULE, place))
+        found = [nft_attributes.RULE.unpack(reply[_HEAD.size :]) for reply in replies]
+        return [(rule["NFTA_RULE_EXPRESSIONS"], _comment_of(rule.get("NFTA_RULE_USERDATA", b""))) for rule in found]
+
+    def _elements(self, kind: int, flags: int, name: str, elements: list[Any]) -> Message:
+        attributes: list[tuple[str, Any]] = [("NFTA_SET_ELEM_LIST_TABLE", TABLE), ("NFTA_SET_ELEM_LIST_SET", name)]
+        if elements:
+            attributes.append(("NFTA_SET_ELEM_LIST_ELEMENTS", elements))
+        return self._message(kind, flags, nft_attributes.ELEMENTS, attributes)
+
+    def _message(self, kind: int, flags: int, table: Table, attributes: Sequence[tuple[str, Any]]) -> Message:
+        return Message(_SUBSYSTEM << 8 | kind, flags | ACK, _HEAD.pack(self._family, 0, 0) + table.pack(attributes))
+
+    def _get(self, message: Message) -> list[bytes]:
+        """The answer to a request for one object; empty where it is not there."""
+        return _unless_absent(lambda: self._socket.send([message]))
+
+    def _dump(self, message: Message) -> list[bytes]:
+        """The answers to a request for a list; empty where the table, the chain or the map is not there."""
+        return _unless_absent(lambda: self._socket.dump(message.kind, message.body))
+
+
+def expression_names(rule: expressions.Rule) -> list[str]:
+    """The names of a rule's expressions as list_rules shows them."""
+    return [name for name, _ in rule]
+
+
+def digest_of(rule: expressions.Rule) -> str:
+    """What our rules have as comment: another rule of the same expressions has another one."""
+    return "pycni " + sha256(nft_attributes.EXPRESSIONS.pack(rule)).hexdigest()[:8]
+
+
+def _unless_absent(request: Any) -> list[bytes]:
+    try:
+        return list(request())
+    except NetlinkError as error:
+        if error.errno == errno.ENOENT:
+            return []
+        raise
+
+
+def _chain(name: str) -> list[tuple[str, Any]]:
+    return [("NFTA_CHAIN_TABLE", TABLE), ("NFTA_CHAIN_NAME", name)]
+
+
+def _key(element: Element) -> expressions.Attributes:
+    return [("NFTA_SET_ELEM_KEY", expressions.data_value(element.key))]
+
+
+def _parse_elements(body: bytes) -> list[Element]:
+    found = nft_attributes.ELEMENTS.unpack(body[_HEAD.size :])
+    name = found["NFTA_SET_ELEM_LIST_SET"]
+    return [_parse_element(name, entry) for entry in found.get("NFTA_SET_ELEM_LIST_ELEMENTS", [])]
+
+
+def _parse_element(name: str, entry: Any) -> Element:
+    data = entry.get("NFTA_SET_ELEM_DATA", {})
+    return Element(
+        map=name,
+        key=entry["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"],
+        comment=_comment_of(entry.get("NFTA_SET_ELEM_USERDATA", b"")),
+        data=data.get("NFTA_DATA_VALUE", b""),
+        chain=data.get("NFTA_DATA_VERDICT", {}).get("NFTA_VERDICT_CHAIN", ""),
+    )
+
+
+def _comment_of(user_data: bytes) -> str:
+    return nft_attributes.unpack_user_data(user_data).get(_COMMENT, b"").rstrip(b"\0").decode("utf-8", "replace")

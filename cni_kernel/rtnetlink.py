@@ -1,0 +1,145 @@
+"""Links, addresses and routes to rtnetlink(7) messages and back. Encodes and decodes, sends nothing."""
+
+import struct
+
+from cni_protocol.address import CIDR, IP
+from cni_protocol.light.standard import Any
+
+from .attributes import IFA, LINK, LINK_DATA, RTA
+from .netlink import Message
+from .values import Address, Link, Route
+
+_UP, _PROMISC, _LOWER_UP = 0x1, 0x100, 0x10000  # netdevice(7)
+_NODAD, _DAD_FAILED, _TENTATIVE = 0x02, 0x08, 0x40  # IFA_F_*
+_PORT_DISABLED = 0  # BR_STATE_DISABLED
+_PROTOCOL_BOOT, _UNICAST = 3, 1  # RTPROT_BOOT, RTN_UNICAST
+
+_LINK_HEAD = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
+_ADDRESS_HEAD = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
+_ROUTE_HEAD = struct.Struct(
+    "=BBBBBBBBI"
+)  # rtmsg: family, dst length, src length, tos, table, protocol, scope, type, flags
+
+Attributes = list[tuple[str, Any]]
+
+
+def link_message(
+    kind: int,
+    flags: int,
+    attributes: Attributes,
+    *,
+    ifindex: int = 0,
+    up: bool | None = None,
+    promisc: bool | None = None,
+) -> Message:
+    """A message about a link; `up` and `promisc` switch these on or off, None leaves them as they are."""
+    set_flags = (_UP if up else 0) | (_PROMISC if promisc else 0)
+    change = (_UP if up is not None else 0) | (_PROMISC if promisc is not None else 0)
+    return Message(kind, flags, _LINK_HEAD.pack(0, 0, ifindex, set_flags, change) + LINK.pack(attributes))
+
+
+def link_info(kind: str, data: Attributes | None = None) -> tuple[str, Any]:
+    """The type of a link to create, with the settings of that type."""
+    attributes: Attributes = [("IFLA_INFO_KIND", kind)]
+    if data:
+        attributes.append(("IFLA_INFO_DATA", LINK_DATA[kind].pack(data)))
+    return ("IFLA_LINKINFO", attributes)
+
+
+def port_info(data: Attributes) -> tuple[str, Any]:
+    """Settings of an interface as a port of its bridge."""
+    return ("IFLA_LINKINFO", [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", data)])
+
+
+def parse_link(body: bytes) -> Link:
+    """The link that an RTM_NEWLINK body describes."""
+    _, _, ifindex, flags, _ = _LINK_HEAD.unpack_from(body)
+    found = LINK.unpack(body[_LINK_HEAD.size :])
+    info = found.get("IFLA_LINKINFO", {})
+    kind = info.get("IFLA_INFO_KIND", "")
+    data = LINK_DATA["bridge"].unpack(info.get("IFLA_INFO_DATA", b"")) if kind == "bridge" else {}
+    port = info.get("IFLA_INFO_SLAVE_DATA", {})
+    return Link(
+        ifindex=ifindex,
+        name=found["IFLA_IFNAME"],
+        kind=kind,
+        mac=found.get("IFLA_ADDRESS", ""),
+        mtu=found.get("IFLA_MTU", 0),
+        up=bool(flags & _UP),
+        running=bool(flags & _LOWER_UP),
+        promisc=bool(flags & _PROMISC),
+        master=found.get("IFLA_MASTER", 0),
+        peer=found.get("IFLA_LINK", 0),
+        alias=found.get("IFLA_IFALIAS", ""),
+        hairpin=bool(port.get("IFLA_BRPORT_MODE")),
+        isolated=bool(port.get("IFLA_BRPORT_ISOLATED")),
+        forwarding=port.get("IFLA_BRPORT_STATE", _PORT_DISABLED) != _PORT_DISABLED,
+        vlan_filtering=bool(data.get("IFLA_BR_VLAN_FILTERING")),
+    )
+
+
+def address_query(ifindex: int) -> bytes:
+    """The body of a dump request for the addresses of a link, with 0 for those of all links."""
+    return _ADDRESS_HEAD.pack(0, 0, 0, 0, ifindex)
+
+
+def address_body(ifindex: int, address: CIDR, *, detect_duplicates: bool = False) -> bytes:
+    """The body that adds or deletes an address; without duplicate detection it is usable at once (IFA_F_NODAD)."""
+    attributes: Attributes = [("IFA_LOCAL", address.ip), ("IFA_ADDRESS", address.ip)]
+    if address.version == 6 and not detect_duplicates:
+        attributes.append(("IFA_FLAGS", _NODAD))
+    elif address.version == 4 and address.prefix < 31:
+        attributes.append(("IFA_BROADCAST", address.last))
+    return _ADDRESS_HEAD.pack(address.ip.family, address.prefix, 0, 0, ifindex) + IFA.pack(attributes)
+
+
+def parse_address(body: bytes) -> Address:
+    """The address that an RTM_NEWADDR body describes."""
+    _, prefix, short_flags, _, _ = _ADDRESS_HEAD.unpack_from(body)
+    found = IFA.unpack(body[_ADDRESS_HEAD.size :])
+    flags = found.get("IFA_FLAGS", short_flags)
+    cidr = CIDR(found.get("IFA_LOCAL") or found["IFA_ADDRESS"], prefix)
+    return Address(cidr, bool(flags & _TENTATIVE), bool(flags & _DAD_FAILED))
+
+
+def route_query(link: Link, version: int) -> bytes:
+    """The body of a dump request for the routes of an IP version through a link."""
+    return _ROUTE_HEAD.pack(IP(version, 0).family, 0, 0, 0, 0, 0, 0, 0, 0) + RTA.pack([("RTA_OIF", link.ifindex)])
+
+
+def route_body(link: Link, route: Route) -> bytes:
+    """The body that adds a route through a link."""
+    dst = route.dst
+    attributes: Attributes = [("RTA_OIF", link.ifindex), ("RTA_TABLE", route.table)]
+    if dst.prefix:
+        attributes.append(("RTA_DST", dst.ip))
+    if route.gw is not None:
+        attributes.append(("RTA_GATEWAY", route.gw))
+    if route.priority is not None:
+        attributes.append(("RTA_PRIORITY", route.priority))
+    metrics = [("RTAX_MTU", route.mtu), ("RTAX_ADVMSS", route.advmss)]
+    set_metrics = [(key, value) for key, value in metrics if value is not None]
+    if set_metrics:
+        attributes.append(("RTA_METRICS", set_metrics))
+    scope = route.scope or 0
+    head = _ROUTE_HEAD.pack(dst.ip.family, dst.prefix, 0, 0, 0, _PROTOCOL_BOOT, scope, _UNICAST, 0)
+    return head + RTA.pack(attributes)
+
+
+def parse_route(body: bytes, link: Link) -> Route | None:
+    """A unicast route through the link, as its numbers in the kernel (0 for a priority or metric not set)."""
+    family, prefix, _, _, table, _, scope, kind, _ = _ROUTE_HEAD.unpack_from(body)
+    found = RTA.unpack(body[_ROUTE_HEAD.size :])
+    if found.get("RTA_OIF") != link.ifindex or kind != _UNICAST:
+        return None
+    version = 4 if family == IP(4, 0).family else 6
+    metrics = found.get("RTA_METRICS", {})
+    return Route(
+        dst=CIDR(found.get("RTA_DST") or IP(version, 0), prefix),
+        gw=found.get("RTA_GATEWAY"),
+        mtu=metrics.get("RTAX_MTU"),
+        advmss=metrics.get("RTAX_ADVMSS"),
+        priority=found.get("RTA_PRIORITY"),
+        table=found.get("RTA_TABLE", table),
+        scope=scope,
+    )

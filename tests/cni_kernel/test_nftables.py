@@ -1,0 +1,385 @@
+"""Our tables through netlink, in transactions; judged by `nft -j`."""
+
+import errno
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from cni_kernel import expressions
+from cni_kernel.expressions import Chain, Element, Map, Rule
+from cni_kernel.netlink import Message, NetlinkError
+from cni_kernel.nftables import Nftables, digest_of, expression_names
+from cni_protocol.address import parse_cidr
+from tests.host import Host
+
+pytestmark = pytest.mark.kernel
+
+OWNER = "mynet/c1/eth0"
+ELEMENT = Element("map4", bytes([10, 1, 0, 5]), OWNER, chain="target")
+ELEMENT6 = Element("map6", bytes.fromhex("fd000001000000000000000000000005"), OWNER, chain="target")
+MAPS = {version: Map(f"map{version}", expressions.ADDRESS[version], expressions.VERDICT) for version in (4, 6)}
+TARGET = Chain("target", ())
+SERVICE = expressions.concatenated(expressions.INET_PROTO, expressions.INET_SERVICE)
+
+
+@pytest.fixture
+def nft(host: Host) -> Iterator[Nftables]:
+    """Our inet table on the host."""
+    with host.entered():
+        opened = Nftables(expressions.INET)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def bridge_nft(host: Host) -> Iterator[Nftables]:
+    """Our bridge table on the host."""
+    with host.entered():
+        opened = Nftables(expressions.BRIDGE)
+    yield opened
+    opened.close()
+
+
+def table_with_maps(nft: Nftables) -> list[Message]:
+    maps = [nft.add_map(entry, version) for version, entry in MAPS.items()]
+    return [nft.add_table(), nft.add_chain(TARGET), *maps]
+
+
+def objects(host: Host, kind: str) -> list[dict[str, Any]]:
+    return [entry[kind] for entry in host.nft() if kind in entry]
+
+
+def names(host: Host, kind: str) -> list[str]:
+    return [entry["name"] for entry in objects(host, kind)]
+
+
+def with_element(nft: Nftables, entry: Map, element: Element) -> list[Message]:
+    return [nft.add_table(), nft.add_chain(TARGET), nft.add_map(entry, 1), nft.add_element(element)]
+
+
+def test_a_table_is_made_once_and_deleted(host: Host, nft: Nftables) -> None:
+    assert not nft.has_table()
+    for _ in range(2):
+        nft.commit([nft.add_table()])
+    assert [(entry["family"], entry["name"]) for entry in objects(host, "table")] == [("inet", "pycni")]
+    assert nft.has_table()
+    nft.commit([nft.delete_table()])
+    assert host.nft() == []
+    with pytest.raises(NetlinkError) as caught:
+        nft.commit([nft.delete_table()])
+    assert caught.value.errno == errno.ENOENT
+
+
+def test_the_tables_of_two_families_are_two(host: Host, nft: Nftables, bridge_nft: Nftables) -> None:
+    nft.commit([nft.add_table(), nft.add_chain(Chain("own", ()))])
+    assert not bridge_nft.has_table()
+    bridge_nft.commit([bridge_nft.add_table(), bridge_nft.add_chain(Chain("other", ()))])
+    assert sorted((entry["family"], entry["name"]) for entry in objects(host, "table")) == [
+        ("bridge", "pycni"),
+        ("inet", "pycni"),
+    ]
+    assert (nft.list_chains(), bridge_nft.list_chains()) == ({"own": False}, {"other": False})
+    nft.commit([nft.delete_table()])
+    assert [entry["family"] for entry in objects(host, "table")] == ["bridge"]
+
+
+@pytest.mark.parametrize(
+    ("chain", "expected"),
+    [
+        (Chain("c", (), "nat", expressions.POSTROUTING, expressions.SOURCE_NAT), ("nat", "postrouting", 100)),
+        (Chain("c", (), "nat", expressions.PREROUTING, expressions.DESTINATION_NAT), ("nat", "prerouting", -100)),
+        (Chain("c", (), "nat", expressions.OUTPUT, expressions.DESTINATION_NAT), ("nat", "output", -100)),
+        (Chain("c", (), "filter", expressions.PREROUTING, expressions.RAW), ("filter", "prerouting", -300)),
+    ],
+    ids=["source NAT", "destination NAT", "output", "filter"],
+)
+def test_a_base_chain_stands_at_its_hook(
+    host: Host, nft: Nftables, chain: Chain, expected: tuple[str, str, int]
+) -> None:
+    for _ in range(2):
+        nft.commit([nft.add_table(), nft.add_chain(chain)])
+    [seen] = objects(host, "chain")
+    assert (seen["type"], seen["hook"], seen["prio"]) == expected
+    assert seen["policy"] == "accept"
+    assert nft.list_chains() == {"c": True}
+
+
+def test_chains_of_other_tables_are_not_listed(host: Host, nft: Nftables) -> None:
+    host.run(
+        "nft", "add table inet other; add chain inet other foreign; add table ip pycni; add chain ip pycni foreign"
+    )
+    nft.commit([nft.add_table(), nft.add_chain(Chain("own", ()))])
+    assert nft.list_chains() == {"own": False}
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        ("10.1.0.0/16", {"addr": "10.1.0.0", "len": 16}),
+        ("10.1.0.8/30", {"addr": "10.1.0.8", "len": 30}),
+        ("fd00:1::/64", {"addr": "fd00:1::", "len": 64}),
+        ("fd00:1::8000/113", {"addr": "fd00:1::8000", "len": 113}),
+    ],
+    ids=["IPv4", "small", "IPv6", "IPv6 inside a byte"],
+)
+def test_rules_are_what_nft_reads_there(host: Host, nft: Nftables, network: str, expected: dict[str, Any]) -> None:
+    cidr = parse_cidr(network)
+    rule = [
+        *expressions.load_address(cidr.version, expressions.DESTINATION),
+        *expressions.match_network(cidr),
+        expressions.leave_chain(),
+    ]
+    own = Chain("own", (rule,))
+    nft.commit([nft.add_table(), nft.add_chain(own), *nft.set_rules(own)])
+    [seen] = objects(host, "rule")
+    protocol = "ip" if cidr.version == 4 else "ip6"
+    match = {
+        "op": "==",
+        "left": {"payload": {"protocol": protocol, "field": "daddr"}},
+        "right": {"prefix": expected},
+    }
+    assert seen["expr"] == [{"match": match}, {"return": None}]
+    names = ["meta", "cmp", "payload", "bitwise", "cmp", "immediate"]
+    assert nft.list_rules("own") == [(names, digest_of(rule))] == [(expression_names(rule), digest_of(rule))]
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (
+            [*expressions.match_local_destination(), expressions.drop()],
+            [
+                {"match": {"op": "==", "left": {"fib": {"result": "type", "flags": ["daddr"]}}, "right": "local"}},
+                {"drop": None},
+            ],
+        ),
+        (
+            [*expressions.match_destination_nat(), expressions.masquerade()],
+            [{"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}}, {"masquerade": None}],
+        ),
+        (
+            [*expressions.match_other_interface("lo"), expressions.drop()],
+            [{"match": {"op": "!=", "left": {"meta": {"key": "iifname"}}, "right": "lo"}}, {"drop": None}],
+        ),
+    ],
+    ids=["to the host", "redirected", "from elsewhere"],
+)
+def test_conditions_are_what_nft_reads_there(host: Host, nft: Nftables, rule: Rule, expected: list[Any]) -> None:
+    own = Chain("own", (rule,), "nat", expressions.POSTROUTING, expressions.SOURCE_NAT)
+    if rule[-1] != expressions.masquerade():
+        own = Chain("own", (rule,), "filter", expressions.PREROUTING, expressions.RAW)
+    nft.commit([nft.add_table(), nft.add_chain(own), *nft.set_rules(own)])
+    [seen] = objects(host, "rule")
+    assert seen["expr"] == expected
+
+
+def test_rules_are_set_not_added(host: Host, nft: Nftables) -> None:
+    nft.commit([nft.add_table(), nft.add_chain(Chain("own", ()))])
+    load: Rule = [*expressions.load_address(4, expressions.SOURCE), expressions.leave_chain()]
+    for wanted in ((load,), (load, [expressions.leave_chain()]), ([expressions.leave_chain()],)):
+        nft.commit(list(nft.set_rules(Chain("own", wanted))))
+        assert len(objects(host, "rule")) == len(nft.list_rules("own")) == len(wanted)
+
+
+def test_a_verdict_map_is_looked_up_by_source(host: Host, nft: Nftables) -> None:
+    looking_up = tuple(
+        [*expressions.load_address(version, expressions.SOURCE), expressions.look_up(entry.name, verdict=True)]
+        for version, entry in MAPS.items()
+    )
+    chain = Chain("nat", looking_up, "nat", expressions.POSTROUTING, expressions.SOURCE_NAT)
+    nft.commit([*table_with_maps(nft), nft.add_chain(chain), *nft.set_rules(chain)])
+    keys = [entry["expr"][0]["vmap"] for entry in objects(host, "rule")]
+    assert keys == [
+        {"key": {"payload": {"protocol": protocol, "field": "saddr"}}, "data": f"@map{version}"}
+        for protocol, version in (("ip", 4), ("ip6", 6))
+    ]
+
+
+def test_an_address_and_a_port_are_looked_up_to_translate(host: Host, nft: Nftables) -> None:
+    entry = Map("ports", SERVICE, expressions.concatenated(expressions.IPV4_ADDR, expressions.INET_SERVICE))
+    rule: Rule = [
+        *expressions.match_version(4),
+        *expressions.load_service(0),
+        expressions.look_up("ports", data=True),
+        expressions.translate_destination(4),
+    ]
+    chain = Chain("nat", (rule,), "nat", expressions.PREROUTING, expressions.DESTINATION_NAT)
+    nft.commit([nft.add_table(), nft.add_map(entry, 1), nft.add_chain(chain), *nft.set_rules(chain)])
+    key = {"concat": [{"meta": {"key": "l4proto"}}, {"payload": {"protocol": "th", "field": "dport"}}]}
+    [seen] = objects(host, "rule")
+    assert seen["expr"][-1] == {"dnat": {"family": "ip", "addr": {"map": {"key": key, "data": "@ports"}}}}
+
+
+@pytest.mark.parametrize(
+    ("entry", "types"),
+    [
+        (Map("m", expressions.IPV4_ADDR, expressions.VERDICT), ("map", "ipv4_addr", "verdict")),
+        (
+            Map("m", SERVICE, expressions.concatenated(expressions.IPV6_ADDR, expressions.INET_SERVICE)),
+            ("map", ["inet_proto", "inet_service"], ["ipv6_addr", "inet_service"]),
+        ),
+        (Map("m", expressions.IFNAME), ("set", "ifname", None)),
+        (
+            Map("m", expressions.concatenated(expressions.IFNAME, expressions.ETHER_ADDR)),
+            ("set", ["ifname", "ether_addr"], None),
+        ),
+    ],
+    ids=["verdicts", "services", "names", "names with MACs"],
+)
+def test_nft_reads_the_types_of_a_map(host: Host, nft: Nftables, entry: Map, types: tuple[str, Any, Any]) -> None:
+    for _ in range(2):
+        nft.commit([nft.add_table(), nft.add_map(entry, 1)])
+    kind, key, data = types
+    [seen] = objects(host, kind)
+    assert seen["type"] == key
+    data_read = seen.get("map")
+    assert (data_read.split(" . ") if isinstance(data, list) and isinstance(data_read, str) else data_read) == data
+
+
+@pytest.mark.parametrize(
+    ("name", "element", "text"), [("map4", ELEMENT, "10.1.0.5"), ("map6", ELEMENT6, "fd00:1::5")], ids=["IPv4", "IPv6"]
+)
+def test_an_element_carries_its_verdict_and_its_comment(
+    host: Host, nft: Nftables, name: str, element: Element, text: str
+) -> None:
+    nft.commit([*table_with_maps(nft), nft.add_element(element)])
+    [seen] = [entry for entry in objects(host, "map") if entry["name"] == name]
+    assert seen["elem"] == [[{"elem": {"val": text, "comment": OWNER}}, {"jump": {"target": "target"}}]]
+    assert nft.find_elements(name, OWNER) == [element]
+    assert nft.find_element(element) == nft.find_element(element._replace(comment="", chain="")) == element
+    assert not nft.is_empty(name)
+    nft.commit([nft.delete_element(element)])
+    assert nft.find_elements(name, OWNER) == []
+    assert nft.find_element(element) is None
+    assert nft.is_empty(name)
+
+
+@pytest.mark.parametrize(
+    ("entry", "element", "key", "data"),
+    [
+        (
+            Map("ports", SERVICE, expressions.concatenated(expressions.IPV4_ADDR, expressions.INET_SERVICE)),
+            Element("ports", bytes.fromhex("060000001f900000"), OWNER, bytes.fromhex("0a01000500500000")),
+            ["tcp", 8080],
+            ["10.1.0.5", 80],
+        ),
+        (
+            Map("ports", SERVICE, expressions.concatenated(expressions.IPV6_ADDR, expressions.INET_SERVICE)),
+            Element("ports", bytes.fromhex("1100000000350000"), OWNER, ELEMENT6.key + bytes.fromhex("00350000")),
+            ["udp", 53],
+            ["fd00:1::5", 53],
+        ),
+    ],
+    ids=["IPv4", "IPv6"],
+)
+def test_an_element_leads_to_an_address_and_a_port(
+    host: Host, nft: Nftables, entry: Map, element: Element, key: list[Any], data: list[Any]
+) -> None:
+    nft.commit(with_element(nft, entry, element))
+    [seen] = objects(host, "map")
+    assert seen["elem"] == [[{"elem": {"val": {"concat": key}, "comment": OWNER}}, {"concat": data}]]
+    assert nft.find_element(element) == element
+    assert nft.find_elements("ports", OWNER) == [element]
+
+
+@pytest.mark.parametrize(
+    ("entry", "key", "text"),
+    [
+        (Map("m", expressions.IFNAME), b"veth12345678".ljust(16, b"\0"), "veth12345678"),
+        (
+            Map("m", expressions.concatenated(expressions.IFNAME, expressions.ETHER_ADDR)),
+            b"veth12345678".ljust(16, b"\0") + bytes.fromhex("0a580af400020000"),
+            {"concat": ["veth12345678", "0a:58:0a:f4:00:02"]},
+        ),
+    ],
+    ids=["name", "name and MAC"],
+)
+def test_an_element_of_a_set_is_its_key(host: Host, bridge_nft: Nftables, entry: Map, key: bytes, text: Any) -> None:
+    element = Element("m", key, OWNER)
+    bridge_nft.commit(with_element(bridge_nft, entry, element))
+    [seen] = objects(host, "set")
+    assert seen["elem"] == [{"elem": {"val": text, "comment": OWNER}}]
+    assert bridge_nft.find_element(element) == element
+
+
+def test_elements_are_told_apart_by_their_comments(nft: Nftables) -> None:
+    comments = ("mynet/c1/eth0", "mynet/c1/eth01", "mynet/c1/eth", "othermynet/c1/eth0", "a" * 217)
+    elements = [
+        Element("map4", bytes([10, 1, 0, number]), comment, chain="target") for number, comment in enumerate(comments)
+    ]
+    nft.commit([*table_with_maps(nft), *(nft.add_element(element) for element in elements)])
+    for mark in (*comments, "mynet/", "m", "", "eth0"):
+        expected = [element for element in elements if element.comment.startswith(mark)]
+        assert sorted(nft.find_elements("map4", mark)) == sorted(expected)
+
+
+def test_elements_of_others_without_a_comment_do_no_harm(host: Host, nft: Nftables) -> None:
+    nft.commit([*table_with_maps(nft), nft.add_element(ELEMENT)])
+    host.run("nft", "add element inet pycni map4 { 10.1.0.6 : accept, 10.1.0.7 : jump target }")
+    assert nft.find_elements("map4", ELEMENT.comment) == [ELEMENT]
+    assert nft.find_element(ELEMENT._replace(key=bytes([10, 1, 0, 6]))) == Element("map4", bytes([10, 1, 0, 6]), "")
+
+
+def test_one_container_s_elements_are_found_among_many(nft: Nftables) -> None:
+    nft.commit(table_with_maps(nft))
+    for block in range(10):
+        keys = [bytes([10, 2, block, number]) for number in range(100)]
+        many = [Element("map4", key, f"mynet/{key.hex()}/eth0", chain="target") for key in keys]
+        nft.commit([nft.add_element(element) for element in many])
+    assert nft.find_elements("map4", "mynet/0a020963/eth0") == [
+        Element("map4", bytes([10, 2, 9, 99]), "mynet/0a020963/eth0", chain="target")
+    ]
+    assert len(nft.find_elements("map4", "mynet/")) == 1000
+
+
+REFUSED: dict[str, tuple[Callable[[Nftables], Message], int]] = {
+    "there already": (lambda nft: nft.add_element(ELEMENT), errno.EEXIST),
+    "not there": (lambda nft: nft.delete_element(ELEMENT._replace(key=bytes([10, 9, 9, 9]))), errno.ENOENT),
+    "no map": (lambda nft: nft.add_element(ELEMENT._replace(map="none")), errno.ENOENT),
+    "no target chain": (lambda nft: nft.add_element(ELEMENT._replace(key=bytes(4), chain="none")), errno.ENOENT),
+    "no chain": (lambda nft: nft.delete_chain("none"), errno.ENOENT),
+    "chain in use": (lambda nft: nft.delete_chain("target"), errno.EBUSY),
+    "no table": (lambda nft: nft.delete_table("none"), errno.ENOENT),
+}
+
+
+@pytest.mark.parametrize(("make", "number"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_refused_message_undoes_the_whole_transaction(
+    host: Host, nft: Nftables, make: Callable[[Nftables], Message], number: int
+) -> None:
+    nft.commit([*table_with_maps(nft), nft.add_element(ELEMENT)])
+    before = host.nft()
+    with pytest.raises(NetlinkError) as caught:
+        nft.commit([nft.add_chain(Chain("new", ())), make(nft), nft.add_chain(Chain("newer", ()))])
+    assert (caught.value.errno, caught.value.index) == (number, 2)  # the batch begins with one message more
+    assert host.nft() == before
+    nft.commit([nft.add_chain(Chain("afterwards", ()))])
+    assert "afterwards" in names(host, "chain")
+
+
+def test_a_transaction_of_a_past_generation_is_not_done(host: Host, nft: Nftables) -> None:
+    generation = nft.generation()
+    host.run("nft", "add table inet other")
+    assert nft.generation() != generation
+    with pytest.raises(NetlinkError) as caught:
+        nft.commit([nft.add_table()], generation)
+    assert caught.value.errno == errno.ERESTART
+    assert names(host, "table") == ["other"]
+    nft.commit([nft.add_table()], nft.generation())
+    assert names(host, "table") == ["other", "pycni"]
+
+
+def test_nothing_is_found_where_there_is_no_table(nft: Nftables) -> None:
+    assert nft.list_chains() == {}
+    assert nft.list_rules("own") == []
+    assert nft.find_elements("map4", "a") == []
+    assert nft.find_element(ELEMENT) is None
+    assert nft.is_empty("map4")
+    assert not nft.has_table()
+
+
+def test_a_rule_set_of_another_host_is_not_seen(host: Host, nft: Nftables) -> None:
+    host.add_container("c1")
+    host.run("nft", "add table inet pycni; add chain inet pycni own", container="c1")
+    assert nft.list_chains() == {}

@@ -59,7 +59,7 @@ def add(request: Request) -> dict[str, Any]:
             link = wiring.configure_container(inside, namespace, config, plan, request.ifname)
             interfaces = wiring.list_interfaces(host, link, config, attachment, request.netns)
             addresses = [entry.address for entry in plan.ips]
-            undo.on_failure(sync.delete_own_rules, attachment.owner)
+            undo.on_failure(sync.delete_own_rules, attachment)
             for rules in list_rules(config, attachment, addresses, interfaces[2].mac):
                 sync.ensure_rules(rules)
             wiring.go_live(host, inside, config, plan, attachment.host_name, link)
@@ -81,10 +81,10 @@ def delete(request: Request) -> None:
 
     with attachment_lock(attachment.host_name):
         do_all(
-            lambda: remove_packet_rules(config, attachment.owner, attachment.owner.__eq__),
+            lambda: remove_packet_rules(config, attachment, attachment.owner.__eq__),
             lambda: remove_pair(request, config, attachment),
             # what holds the container to its MAC goes after its interface
-            lambda: remove_frame_rules(config, attachment.owner, attachment.owner.__eq__),
+            lambda: remove_frame_rules(config, attachment, attachment.owner.__eq__),
             # last: an address must not be given out while it is still in use here
             lambda: run_plugin(config.ipam_type, "DEL", request) if config.ipam_type else None,
         )
@@ -149,10 +149,14 @@ def collect(request: Request) -> None:
             print("cni-bridge: GC without a list of valid attachments: nothing was removed", file=sys.stderr)
         else:
             owners = {Attachment(request.name, container_id, ifname).owner for container_id, ifname in valid.pairs}
+
+            def is_stale(owner: str) -> bool:
+                return owner.startswith(network.owner_prefix) and owner not in owners
+
             steps = [
-                lambda: remove_stale_pairs(network, lambda owner: owner not in owners),
-                lambda: remove_packet_rules(config, network.owner_prefix, lambda owner: owner not in owners),
-                lambda: remove_frame_rules(config, network.owner_prefix, lambda owner: owner not in owners),
+                lambda: remove_stale_pairs(is_stale),
+                lambda: remove_packet_rules(config, network, is_stale),
+                lambda: remove_frame_rules(config, network, is_stale),
             ]
         do_all(*steps, lambda: run_plugin(config.ipam_type, "GC", request) if config.ipam_type else None)
 

@@ -1,7 +1,7 @@
 """Source NAT for what leaves the containers' subnets, as rules in the inet table `pycni`. Pure.
 
     map masquerade4 { type ipv4_addr : verdict
-        elements = { 10.244.0.7 comment "mynet/CONTAINERID/eth0" : jump masquerade-mynet-10.244.0.0/16, ... } }
+        elements = { 10.244.0.7 comment "mynet,CONTAINERID,eth0" : jump masquerade-mynet-10.244.0.0/16, ... } }
     chain postrouting { type nat hook postrouting priority srcnat
         ip saddr vmap @masquerade4
         ip6 saddr vmap @masquerade6 }
@@ -17,7 +17,7 @@ A container is one element of a hash map, so a new connection costs the same wit
 from cni_kernel import expressions
 from cni_kernel.expressions import Chain, Element, Map, Rules
 from cni_protocol.address import CIDR, parse_cidr
-from cni_protocol.attachment import Attachment, shortened
+from cni_protocol.attachment import Attachment
 from cni_protocol.light.standard import Sequence
 
 MAPS = {version: Map(f"masquerade{version}", expressions.ADDRESS[version], expressions.VERDICT) for version in (4, 6)}
@@ -47,7 +47,7 @@ def _base_chain() -> Chain:
 
 def _chain_of(attachment: Attachment, address: CIDR, inside: Sequence[CIDR]) -> Chain:
     """The chain for the addresses of one subnet of a network; nft(8) takes no colon in a name."""
-    name = f"masquerade-{shortened(attachment.network)}-{address.network}".replace(":", "_")
+    name = f"masquerade-{attachment.owner_prefix[:-1]}-{address.network}".replace(":", "_")
     stay = tuple(
         [
             *expressions.load_address(network.version, expressions.DESTINATION),

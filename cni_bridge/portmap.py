@@ -1,7 +1,7 @@
 """Host ports that lead to a container, as rules in the inet table `pycni`. Pure.
 
     map portmap4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
-        elements = { 192.168.1.11 . tcp . 8080 comment "mynet/CONTAINERID/eth0" : 10.244.0.7 . 80, ... } }
+        elements = { 192.168.1.11 . tcp . 8080 comment "mynet,CONTAINERID,eth0" : 10.244.0.7 . 80, ... } }
     map portmap_any4 { type inet_proto . inet_service : ipv4_addr . inet_service ... }      # without hostIP
     map portmapped4 { type ipv4_addr : verdict ... }                    # containers that are reached so
     chain portmap_prerouting { type nat hook prerouting priority dstnat        # from outside and from containers
@@ -25,7 +25,7 @@ container in turn could reach what listens on the host's 127.0.0.1.
 from cni_kernel import expressions
 from cni_kernel.expressions import Chain, Element, Map, Rules
 from cni_protocol.address import CIDR, IP, parse_cidr
-from cni_protocol.attachment import Attachment, shortened
+from cni_protocol.attachment import Attachment
 from cni_protocol.light.standard import Iterable, Iterator, NamedTuple, Sequence
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
@@ -169,7 +169,7 @@ def _forward_rules(version: int) -> list[expressions.Rule]:
 
 def _return_chain(attachment: Attachment, address: CIDR) -> Chain:
     """What comes from the container's own subnet, or the host's loopback, is answered through the host."""
-    name = f"portmap-{shortened(attachment.network)}-{address.network}".replace(":", "_")
+    name = f"portmap-{attachment.owner_prefix[:-1]}-{address.network}".replace(":", "_")
     sources = [address.network] + ([LOOPBACK4] if address.version == 4 else [])
     back = tuple(
         [

@@ -7,7 +7,7 @@ from cni_kernel.errors import KernelError
 from cni_kernel.expressions import BRIDGE, INET
 from cni_kernel.kernel import Kernel
 from cni_kernel.namespace import Namespace
-from cni_protocol.attachment import Attachment
+from cni_protocol.attachment import Attachment, spelt_anew
 from cni_protocol.errors import INCOMPLETE_DELETE, KERNEL_REFUSED, CNIError
 from cni_protocol.light.standard import Callable
 from cni_protocol.request import Request
@@ -67,20 +67,20 @@ def disconnect(host: Kernel, namespace: Namespace | None, config: BridgeConfig, 
             host.delete_link(port.name)
 
 
-def remove_stale_pairs(network: Attachment, is_stale: IsStale) -> None:
-    """Remove the veth pairs of a network whose owner is stale. Raises CNIError (code 100) as disconnect_stale."""
+def remove_stale_pairs(is_stale: IsStale) -> None:
+    """Remove the veth pairs whose owner is stale. Raises CNIError (code 100) as disconnect_stale."""
     with Kernel() as host:
-        disconnect_stale(host, network, is_stale)
+        disconnect_stale(host, is_stale)
 
 
-def disconnect_stale(host: Kernel, network: Attachment, is_stale: IsStale) -> None:
-    """Remove the host's ends of all attachments of a network whose owner is stale. Goes on past errors.
+def disconnect_stale(host: Kernel, is_stale: IsStale) -> None:
+    """Remove the host's ends of all attachments whose owner is stale. Goes on past errors.
 
     Raises CNIError (code 100) naming those that could not be removed.
     """
     failures = []
     for link in host.list_links():
-        if link.kind == "veth" and link.alias.startswith(network.owner_prefix) and is_stale(link.alias):
+        if link.kind == "veth" and is_stale(spelt_anew(link.alias)):
             try:
                 host.delete_link(link.name)
             except KernelError as error:
@@ -89,28 +89,28 @@ def disconnect_stale(host: Kernel, network: Attachment, is_stale: IsStale) -> No
         raise CNIError(KERNEL_REFUSED, "; ".join(failures))
 
 
-def remove_packet_rules(config: BridgeConfig, mark: str, is_stale: IsStale) -> None:
-    """Remove NAT and port mappings of the stale owners that begin with `mark`. Raises KernelError."""
+def remove_packet_rules(config: BridgeConfig, whose: Attachment, is_stale: IsStale) -> None:
+    """Remove NAT and port mappings of the stale owners; `whose` has their hint. Raises KernelError."""
     from .sync import has_loopback_targets, list_loopback_targets
     from .wiring import close_loopback
 
     network = Attachment(config.network, "", "")
-    if _remove_rules(config, INET, mark, is_stale) and not has_loopback_targets(network.owner_prefix):
+    if _remove_rules(config, INET, whose.hint, is_stale) and not has_loopback_targets(network):
         with Kernel() as host:
             close_loopback(host, config, list_loopback_targets)
 
 
-def remove_frame_rules(config: BridgeConfig, mark: str, is_stale: IsStale) -> None:
-    """Remove the checks of MACs of the stale owners that begin with `mark`. Raises KernelError."""
-    _remove_rules(config, BRIDGE, mark, is_stale)
+def remove_frame_rules(config: BridgeConfig, whose: Attachment, is_stale: IsStale) -> None:
+    """Remove the checks of MACs of the stale owners; `whose` has their hint. Raises KernelError."""
+    _remove_rules(config, BRIDGE, whose.hint, is_stale)
 
 
-def _remove_rules(config: BridgeConfig, family: int, mark: str, is_stale: IsStale) -> bool:
+def _remove_rules(config: BridgeConfig, family: int, hint: str, is_stale: IsStale) -> bool:
     """Without ipMasq and the like too: it may have been on at ADD. Then a kernel without nftables is fine."""
     from .sync import delete_rules
 
     try:
-        return delete_rules(family, mark, is_stale, at_end=True)
+        return delete_rules(family, hint, is_stale, at_end=True)
     except KernelError:
         if sample_rules(config):
             raise

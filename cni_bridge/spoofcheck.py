@@ -1,6 +1,6 @@
 """Frames from a container whose source MAC is not its own are dropped, as rules in the bridge table `pycni`. Pure.
 
-set guarded { type ifname; elements = { "veth8c1..." comment "mynet/CONTAINERID/eth0", ... } }
+set guarded { type ifname; elements = { "veth8c1..." comment "mynet,CONTAINERID,eth0", ... } }
 set genuine { type ifname . ether_addr; elements = { "veth8c1..." . 0a:58:0a:f4:00:02 comment "...", ... } }
 chain prerouting { type filter hook prerouting priority -300
     iifname @guarded iifname . ether saddr != @genuine drop }

@@ -12,6 +12,7 @@ from cni_kernel.expressions import INET, Element, Map, Rules
 from cni_kernel.netlink import Message, NetlinkError
 from cni_kernel.nftables import TABLE, Nftables, digest_of, expression_names
 from cni_protocol.address import IP
+from cni_protocol.attachment import Attachment, describe_owner, spelt_anew
 from cni_protocol.errors import ALREADY_EXISTS, CNIError
 from cni_protocol.light.standard import Callable, Iterator, Sequence, contextmanager
 
@@ -44,25 +45,25 @@ def ensure_rules(wanted: Rules) -> None:
         raise KernelError(errno.EAGAIN, "packet filter rules cannot be set", f"table {TABLE} keeps changing; try again")
 
 
-def delete_own_rules(owner: str) -> None:
-    """Take away all rules of one owner. Raises KernelError."""
+def delete_own_rules(attachment: Attachment) -> None:
+    """Take away all rules of one attachment. Raises KernelError."""
     for family in ALL_MAPS:
-        delete_rules(family, owner, owner.__eq__)
+        delete_rules(family, attachment.hint, attachment.owner.__eq__)
 
 
-def delete_rules(family: int, mark: str, is_stale: Callable[[str], bool], *, at_end: bool = False) -> bool:
-    """Take away the elements whose owner begins with `mark` and is stale, and what only they needed; none is fine.
+def delete_rules(family: int, hint: str, is_stale: Callable[[str], bool], *, at_end: bool = False) -> bool:
+    """Take away the elements whose owner is stale, and what only they needed; none is fine.
 
-    UDP flows that port mappings among them directed are forgotten. Returns whether 127.0.0.1 of the host led to one
-    of these owners. Raises KernelError. `at_end` says that the process ends after this command: it leaves the
-    socket open until then.
+    `hint` is a text that each of these owners contains. UDP flows that port mappings among them directed are forgotten.
+    `at_end` says that the process ends after this command: it leaves the socket open until then. Returns whether
+    127.0.0.1 of the host led to one of these owners. Raises KernelError.
     """
     if at_end and len(_left_open) == len(ALL_MAPS):  # the process went on, and this is another command
         close_sockets()
     with _table(family, "packet filter rules cannot be removed", leave_open=at_end) as nft:
         if not nft.has_table():
             return False
-        deleted = _delete_elements(nft, ALL_MAPS[family], mark, is_stale)
+        deleted = _delete_elements(nft, ALL_MAPS[family], hint, is_stale)
         _forget_flows(set(), udp_targets(deleted))
         return bool(loopback_targets(deleted))
 
@@ -73,10 +74,11 @@ def close_sockets() -> None:
         _left_open.pop().close()
 
 
-def has_loopback_targets(mark: str) -> bool:
-    """Whether 127.0.0.1 of the host may lead to an owner that begins with `mark`. Raises KernelError."""
+def has_loopback_targets(network: Attachment) -> bool:
+    """Whether 127.0.0.1 of the host may lead to a container of a network. Raises KernelError."""
     with _table(INET, "packet filter rules cannot be read") as nft:
-        return bool(nft.find_elements(LOOPBACK_TARGETS.name, mark))
+        found = nft.find_elements(LOOPBACK_TARGETS.name, network.hint)
+        return any(spelt_anew(element.comment).startswith(network.owner_prefix) for element in found)
 
 
 def list_loopback_targets() -> set[IP]:
@@ -93,7 +95,8 @@ def find_missing(wanted: Rules) -> list[str]:
             if [names for names, _ in nft.list_rules(chain.name)] != [expression_names(rule) for rule in chain.rules]:
                 problems.append(f"chain {chain.name} of nftables table {TABLE} lacks its rules")
         for element in wanted.elements:
-            if nft.find_element(element) != element._replace(claim=""):
+            there = nft.find_element(element)
+            if there is None or there._replace(comment=spelt_anew(there.comment)) != element._replace(claim=""):
                 problems.append(f"map {element.map} of nftables table {TABLE} lacks the element of this container")
     return problems
 
@@ -148,22 +151,22 @@ def _take_over(nft: Nftables, elements: Sequence[Element]) -> Iterator[Message]:
     """The elements; one that is there under the same key gives way, unless it is another owner's claim."""
     for element in elements:
         there = nft.find_element(element)
-        if there is not None and element.claim and there.comment != element.comment:
-            network, container_id, ifname = [*there.comment.split("/"), "?", "?", "?"][:3]
+        if there is not None and element.claim and spelt_anew(there.comment) != element.comment:
+            holder = describe_owner(spelt_anew(there.comment))
             raise CNIError(
                 ALREADY_EXISTS,
-                f"{element.claim} is taken by container {container_id} interface {ifname} of network {network}; "
-                "choose another port, or delete that container",
+                f"{element.claim} is taken by {holder}; choose another port, or delete that container",
             )
         if there is not None:
             yield nft.delete_element(there)
         yield nft.add_element(element)
 
 
-def _delete_elements(nft: Nftables, maps: Sequence[Map], mark: str, is_stale: Callable[[str], bool]) -> list[Element]:
+def _delete_elements(nft: Nftables, maps: Sequence[Map], hint: str, is_stale: Callable[[str], bool]) -> list[Element]:
     deleted: list[Element] = []
     for _ in range(_TRIES):
-        stale = [e for entry in maps for e in nft.find_elements(entry.name, mark) if is_stale(e.comment)]
+        found = [element for entry in maps for element in nft.find_elements(entry.name, hint)]
+        stale = [element for element in found if is_stale(spelt_anew(element.comment))]
         if not stale:
             break
         deleted += stale if _tolerate(nft, [nft.delete_element(element) for element in stale]) else []

@@ -126,13 +126,13 @@ class Nftables:
         replies = self._get(self._elements(_GETSETELEM, 0, element.map, [_key(element)]))
         return next((found for reply in replies for found in _parse_elements(reply)), None)
 
-    def find_elements(self, name: str, mark: str) -> list[Element]:
-        """The elements of a set or map whose comment begins with `mark`; none when there is no such map."""
-        needle = mark.encode()
+    def find_elements(self, name: str, hint: str) -> list[Element]:
+        """The elements of a set or map whose comment contains `hint`; none when there is no such map."""
+        needle = hint.encode()
         replies = self._dump(self._elements(_GETSETELEM, 0, name, []))
         # most of a map belongs to others
         found = [element for reply in replies if needle in reply for element in _parse_elements(reply)]
-        return [element for element in found if element.comment.startswith(mark)]
+        return [element for element in found if hint in element.comment]
 
     def may_lead_to(self, name: str, chain: str) -> bool:
         """Whether an element of a map may lead to a chain; a look at the bytes, quicker than to find the elements."""

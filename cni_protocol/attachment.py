@@ -1,12 +1,18 @@
-"""Whom things on the host belong to: names and marks that every command derives anew. Pure."""
+"""The identity of an attachment: whose an interface, a rule or a reservation is, spelt the same everywhere. Pure.
 
-from cni_protocol.light.standard import NamedTuple, sha256
+Every command derives it anew from what the runtime says, so nothing has to be remembered between two calls.
+"""
 
-_OWNER_PART = 100  # characters; an alias holds 255 (IFALIASZ), a comment of nftables 128 or more
+from .light.standard import NamedTuple, sha256
+
+# Bytes of a network's name and of a container id in an owner; a whole owner has at most 125. A comment of nft(8) holds
+# 128, an alias 255 (IFALIASZ), a file name 255 (NAME_MAX).
+_NETWORK_BYTES, _CONTAINER_BYTES = 40, 68
+_KEPT, _DIGEST_DIGITS = 23, 16  # of a name that is shortened
 
 
 class Attachment(NamedTuple):
-    """The pair that the specification counts: a container and an interface in it, on a network."""
+    """What the specification counts: a container and an interface in it, on a network."""
 
     network: str
     container_id: str
@@ -19,15 +25,46 @@ class Attachment(NamedTuple):
 
     @property
     def owner(self) -> str:
-        """NETWORK/CONTAINERID/IFNAME, by which host interfaces and rules tell whose they are."""
-        return "/".join(shortened(part) for part in self)
+        """NETWORK,CONTAINERID,IFNAME: in interface aliases, nftables comments and names of records."""
+        return f"{self.owner_prefix}{shortened(self.container_id, _CONTAINER_BYTES)},{self.ifname}"
 
     @property
     def owner_prefix(self) -> str:
         """What the owners of all attachments of the same network begin with."""
-        return shortened(self.network) + "/"
+        return shortened(self.network, _NETWORK_BYTES) + ","
+
+    @property
+    def hint(self) -> str:
+        """A text that every owner of this container (of this network, without a container id) contains."""
+        return (self.container_id or self.network)[:_KEPT]
 
 
-def shortened(part: str) -> str:
-    """A name that fits beside two others: a long one ends in a digest of the whole."""
-    return part if len(part) <= _OWNER_PART else f"{part[:35]}:{sha256(part.encode()).hexdigest()}"
+def shortened(name: str, size: int) -> str:
+    """A network's name or a container id in at most `size` bytes: a longer one ends in a digest of the whole.
+
+    The mark before the digest occurs in no identifier, so nothing shortened is the name of anything else.
+    """
+    return name if len(name) <= size else _cut(name, sha256(name.encode()).hexdigest())
+
+
+def _cut(name: str, digest: str) -> str:
+    return f"{name[:_KEPT]}~{digest[:_DIGEST_DIGITS]}"
+
+
+def describe_owner(owner: str) -> str:
+    """An owner in words, for messages; what is no owner is given back as it is."""
+    network, _, rest = owner.partition(",")
+    container_id, _, ifname = rest.partition(",")
+    return f"container {container_id} interface {ifname} of network {network}" if ifname else repr(owner)
+
+
+def spelt_anew(mark: str) -> str:
+    """An owner from an alias or a comment: NETWORK/CONTAINERID/IFNAME, as it was once written, becomes what it is now.
+
+    No name contains a slash, so nothing else is changed. A long name was once cut as START:DIGEST.
+    """
+    parts = mark.split("/")
+    if len(parts) != 3:
+        return mark
+    network, container_id = (_cut(*part.split(":", 1)) if ":" in part else part for part in parts[:2])
+    return Attachment(network, container_id, parts[2]).owner

@@ -58,7 +58,7 @@ def test_the_rules_are_those_of_the_attachment() -> None:
         portmap.make_rules(ATTACHMENT, config.port_mappings, ADDRESSES),
         spoofcheck.make_rules(ATTACHMENT, MAC),
     ]
-    assert {element.comment for made in filters(ALL) for element in made.elements} == {"mynet/c1/eth0"}
+    assert {element.comment for made in filters(ALL) for element in made.elements} == {"mynet,c1,eth0"}
 
 
 @pytest.mark.parametrize("keys", [{}, {"ipMasq": True}, {"macspoofchk": True}, ALL], ids=lambda keys: ",".join(keys))

@@ -18,7 +18,7 @@ def chains_of(made: Rules) -> dict[str, Chain]:
 
 
 def element(address: CIDR, chain: str) -> Element:
-    return Element(f"masquerade{address.version}", address.ip.packed, "mynet/c1/eth0", chain=chain)
+    return Element(f"masquerade{address.version}", address.ip.packed, "mynet,c1,eth0", chain=chain)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from cni_protocol.address import CIDR, parse_cidr, parse_ip
 from cni_protocol.attachment import Attachment
 
 ATTACHMENT = Attachment("mynet", "c1", "eth0")
-OWNER = "mynet/c1/eth0"
+OWNER = "mynet,c1,eth0"
 V4, V6 = parse_cidr("10.1.0.5/16"), parse_cidr("fd00:1::5/64")
 CHAIN4, CHAIN6 = "portmap-mynet-10.1.0.0/16", "portmap-mynet-fd00_1__/64"
 TO4, TO6 = bytes.fromhex("0a01000500500000"), V6.ip.packed + bytes.fromhex("00500000")

@@ -14,8 +14,8 @@ def test_a_port_is_guarded_and_bound_to_its_mac() -> None:
     port = ATTACHMENT.host_name.encode() + b"\0"
     assert (len(port), made.family) == (16, expressions.BRIDGE)
     assert made.elements == (
-        Element("genuine", port + bytes.fromhex("0a580af400020000"), "mynet/c1/eth0"),
-        Element("guarded", port, "mynet/c1/eth0"),
+        Element("genuine", port + bytes.fromhex("0a580af400020000"), "mynet,c1,eth0"),
+        Element("guarded", port, "mynet,c1,eth0"),
     )
 
 

@@ -299,7 +299,7 @@ def test_a_pair_that_the_reference_made_is_removed(rooms: Rooms, bridged: bool) 
     [
         ["ip -n c1 link add eth0 type bridge"],
         ["ip link add other type bridge", "ip link add v0 master other type veth peer name eth0 netns c1"],
-        ["ip link add v0 type veth peer name eth0 netns c1", "ip link set v0 master cni0 alias mynet/other/eth0"],
+        ["ip link add v0 type veth peer name eth0 netns c1", "ip link set v0 master cni0 alias mynet,other,eth0"],
         ["ip -n c1 link add eth0 type veth peer name eth1"],
         ["ip link add v0 type veth peer name eth0 netns c1"],
         [
@@ -310,7 +310,7 @@ def test_a_pair_that_the_reference_made_is_removed(rooms: Rooms, bridged: bool) 
         [
             "ip link delete cni0",
             "ip link add v0 type veth peer name eth0 netns c1",
-            "ip link set v0 alias mynet/other/eth0",
+            "ip link set v0 alias mynet,other,eth0",
         ],
     ],
     ids=[
@@ -568,23 +568,24 @@ def add_veth(host: Host, name: str, alias: str) -> None:
 
 def test_exactly_the_stale_ends_of_a_network_are_removed(rooms: Rooms) -> None:
     for name, alias in (
-        ("stale0", "mynet/gone/eth0"),
-        ("stale1", "mynet/c1/eth1"),
-        ("valid0", "mynet/c1/eth0"),
-        ("other0", "mynet2/gone/eth0"),
-        ("other1", "xmynet/gone/eth0"),
+        ("stale0", "mynet,gone,eth0"),
+        ("stale1", "mynet,c1,eth1"),
+        ("valid0", "mynet,c1,eth0"),
+        ("other0", "mynet2,gone,eth0"),
+        ("other1", "xmynet,gone,eth0"),
         ("noalias", ""),
+        ("former", "mynet/gone/eth2"),
     ):
         add_veth(rooms.host, name, alias)
     rooms.host.run("ip", "link", "add", "br0", "type", "bridge")
-    rooms.host.run("ip", "link", "set", "br0", "alias", "mynet/gone/eth0")
-    removal.disconnect_stale(rooms.outside, Attachment("mynet", "", ""), lambda owner: owner != "mynet/c1/eth0")
+    rooms.host.run("ip", "link", "set", "br0", "alias", "mynet,gone,eth0")
+    removal.disconnect_stale(rooms.outside, lambda owner: owner.startswith("mynet,") and owner != "mynet,c1,eth0")
     assert sorted(rooms.host.link_names()) == ["br0", "noalias", "other0", "other1", "valid0"]
 
 
 def test_removing_stale_ends_goes_on_past_errors_and_names_them_all(rooms: Rooms, mocker: MockerFixture) -> None:
     for name in ("a0", "b0", "d0"):
-        add_veth(rooms.host, name, f"mynet/{name}/eth0")
+        add_veth(rooms.host, name, f"mynet,{name},eth0")
     genuine = Kernel.delete_link
 
     def delete_link(kernel: Kernel, name: str) -> bool:
@@ -594,7 +595,7 @@ def test_removing_stale_ends_goes_on_past_errors_and_names_them_all(rooms: Rooms
 
     mocker.patch.object(Kernel, "delete_link", delete_link)
     with pytest.raises(CNIError) as caught:
-        removal.disconnect_stale(rooms.outside, Attachment("mynet", "", ""), lambda _: True)
+        removal.disconnect_stale(rooms.outside, lambda owner: owner.startswith("mynet,"))
     assert caught.value.code == 100
     assert {"a0: is stubborn", "d0: is stubborn"} == set(caught.value.msg.split("; "))
     assert sorted(rooms.host.link_names()) == ["a0", "d0"]

@@ -57,7 +57,7 @@ def make_pair(host: Host, kernel: Kernel, **changes: Any) -> None:
     with open_container(host, "c1") as namespace:
         veth = Veth(
             host_name="veth1",
-            owner="mynet/c1/eth0",
+            owner="mynet,c1,eth0",
             bridge=kernel.get_link("br0").ifindex,
             name="eth0",
             namespace=namespace.descriptor,
@@ -124,7 +124,7 @@ def test_a_name_that_is_taken_makes_no_bridge(host: Host, kernel: Kernel) -> Non
 def test_a_pair_is_born_as_it_is_to_be(host: Host, kernel: Kernel) -> None:
     make_pair(host, kernel)
     outer, inner = link(host, "veth1"), link(host, "eth0", "c1")
-    assert (outer["master"], outer["ifalias"]) == ("br0", "mynet/c1/eth0")
+    assert (outer["master"], outer["ifalias"]) == ("br0", "mynet,c1,eth0")
     assert "UP" in outer["flags"]
     assert "UP" not in inner["flags"]
     assert outer["linkinfo"]["info_kind"] == inner["linkinfo"]["info_kind"] == "veth"
@@ -132,7 +132,7 @@ def test_a_pair_is_born_as_it_is_to_be(host: Host, kernel: Kernel) -> None:
     assert outer["linkinfo"]["info_slave_data"]["hairpin"] is False
     assert host.link_names() == ["br0", "veth1"]
     found = kernel.get_link("veth1")
-    assert (found.peer, found.alias, found.kind) == (inner["ifindex"], "mynet/c1/eth0", "veth")
+    assert (found.peer, found.alias, found.kind) == (inner["ifindex"], "mynet,c1,eth0", "veth")
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_bringing_up_leaves_the_other_flags_alone(host: Host, kernel: Kernel) ->
 def test_all_links_are_listed(host: Host, kernel: Kernel) -> None:
     host.run("ip", "link", "add", "br0", "type", "bridge")
     host.run("ip", "link", "add", "p0", "master", "br0", "type", "veth", "peer", "name", "p1")
-    host.run("ip", "link", "set", "p0", "alias", "mynet/c1/eth0")
+    host.run("ip", "link", "set", "p0", "alias", "mynet,c1,eth0")
     assert sorted(entry.name for entry in kernel.list_links()) == ["br0", "lo", "p0", "p1"]
     assert [entry for entry in kernel.list_links() if entry.alias] == [kernel.get_link("p0")]
 

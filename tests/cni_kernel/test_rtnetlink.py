@@ -228,7 +228,7 @@ BARE = Link(7, "eth0", "", "", 0, False, False, False, 0, 0, "", False, False, F
         ({"flags": 0x1}, {"up": True}),
         ({"flags": 0x10101}, {"up": True, "running": True, "promisc": True}),
         ({"MTU": 1400, "ADDRESS": "0a:58:0a:f4:00:02"}, {"mtu": 1400, "mac": "0a:58:0a:f4:00:02"}),
-        ({"MASTER": 5, "LINK": 6, "IFALIAS": "mynet/c1/eth0"}, {"master": 5, "peer": 6, "alias": "mynet/c1/eth0"}),
+        ({"MASTER": 5, "LINK": 6, "IFALIAS": "mynet,c1,eth0"}, {"master": 5, "peer": 6, "alias": "mynet,c1,eth0"}),
         ({"LINKINFO": {"attrs": [("IFLA_INFO_KIND", "bridge")]}}, {"kind": "bridge"}),
         ({"LINKINFO": port_reply(0, 0)}, {"kind": "veth"}),
         ({"LINKINFO": port_reply(3, 0)}, {"kind": "veth", "forwarding": True}),

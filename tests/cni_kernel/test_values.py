@@ -12,7 +12,7 @@ def test_links_and_pairs_are_frozen_and_compare_by_value() -> None:
     link = Link(2, "eth0", "veth", "", 1500, True, True, False, 0, 6, "", False, False, False, False)
     assert link == link._replace(mtu=1500)
     assert link != link._replace(mtu=1400)
-    veth = Veth("veth1", "mynet/c1/eth0", 5, "eth0", 7, "", 0, False, False)
+    veth = Veth("veth1", "mynet,c1,eth0", 5, "eth0", 7, "", 0, False, False)
     assert len({veth, veth._replace()}) == 1
 
 

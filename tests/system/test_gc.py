@@ -44,7 +44,7 @@ def owned(host: Host, name: str) -> list[Any]:
         for entry in [item[0] if isinstance(item, list) else item for item in objects[kind].get("elem", [])]
         if isinstance(entry, dict) and "elem" in entry
     ]
-    return [entry for entry in elements if f"/{name}/" in entry.get("comment", "")]
+    return [entry for entry in elements if f",{name}," in entry.get("comment", "")]
 
 
 def populate(runtime: Runtime) -> None:
@@ -221,7 +221,7 @@ def test_interfaces_of_others_stay(bridge: Runtime) -> None:
     bridge.add("c1", NETWORK)
     host.run("ip", "link", "add", "veth-theirs", "type", "veth", "peer", "name", "their-end")
     host.run("ip", "link", "set", "veth-theirs", "master", "br1")
-    host.run("ip", "link", "set", "their-end", "alias", "net10/c1/eth0")  # begins like ours, and is not
+    host.run("ip", "link", "set", "their-end", "alias", "net10,c1,eth0")  # begins like ours, and is not
     assert collect(bridge, {**NETWORK, KEY: []}).status == 0
     assert sorted(host.link_names()) == ["br1", "their-end", "veth-theirs"]
 

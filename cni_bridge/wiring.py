@@ -83,7 +83,9 @@ def _ensure_bridge(host: Kernel, config: BridgeConfig, undo: Undo) -> Link:
     bridge = find_bridge(host, config.bridge)
     if bridge is None:
         undo.on_failure(_delete_unused_bridge, host, config)
-        host.create_bridge(config.bridge, config.mtu)
+        if host.create_bridge(config.bridge, config.mtu):
+            with suppress(KernelError):  # without it the containers are reached over IPv6 a little later
+                sysctl.detect_no_duplicates(config.bridge)
         bridge = get_bridge(host, config.bridge)
     undo.on_failure(_restore_bridge, host, bridge)
     if config.wants_vlans and not bridge.vlan_filtering:

@@ -4,7 +4,7 @@ Source: SPEC.md, section "CHECK": what prevResult lists must exist; what a later
 added (further addresses and routes, another MAC in the container) is no difference.
 """
 
-from cni_kernel.values import Link, PortVlan
+from cni_kernel.values import Link, PortVlan, group_vlans
 from cni_kernel.values import Route as KernelRoute
 from cni_protocol.address import CIDR
 from cni_protocol.attachment import Attachment
@@ -26,7 +26,8 @@ class Expected(NamedTuple):
 class Observed(NamedTuple):
     """What the kernel holds: links (None where there is none), what the container's and the gateway's one have.
 
-    `vlans` are those of the port, `missing_rules` the differences that sync.find_missing saw,
+    `gateway_port` is where a VLAN's gateway interface leads to, `vlans` are those of all ports by index (none where the
+    network has no VLANs), `missing_rules` the differences that sync.find_missing saw,
     `missing_ways` those that nodewiring.find_missing saw.
     """
 
@@ -36,7 +37,9 @@ class Observed(NamedTuple):
     addresses: list[CIDR]
     routes: list[KernelRoute]
     gateways: list[CIDR]
-    vlans: tuple[PortVlan, ...]
+    gateway: Link | None
+    gateway_port: Link | None
+    vlans: dict[int, list[PortVlan]]
     missing_rules: list[str]
     missing_ways: list[str]
 
@@ -100,6 +103,10 @@ def _bridge_differences(config: BridgeConfig, bridge: Link | None) -> list[str]:
         differences.append(f"bridge {config.bridge} is down (`ip link set {config.bridge} up`)")
     if config.promisc and not bridge.promisc:
         differences.append(f"bridge {config.bridge} is not promiscuous, and promiscMode is on")
+    if config.wants_vlans and not bridge.vlan_filtering:
+        differences.append(
+            f"bridge {config.bridge} does not filter VLANs (`ip link set {config.bridge} type bridge vlan_filtering 1`)"
+        )
     return differences
 
 
@@ -132,9 +139,14 @@ def _port_differences(config: BridgeConfig, attachment: Attachment, observed: Ob
         differences.append(f"port {host.name}: hairpin is {_on(host.hairpin)}, not {_on(config.wants_hairpin)}")
     if host.isolated != config.isolated:
         differences.append(f"port {host.name}: isolation is {_on(host.isolated)}, portIsolation {_on(config.isolated)}")
-    if config.wants_vlans and observed.vlans != list_vlans(config):
-        differences.append(f"VLANs of port {host.name} are {_text(observed.vlans)}, not {_text(list_vlans(config))}")
+    if config.wants_vlans:
+        differences += _vlan_differences(host, observed, list_vlans(config))
     return differences
+
+
+def _vlan_differences(port: Link, observed: Observed, wanted: tuple[PortVlan, ...]) -> list[str]:
+    there = tuple(observed.vlans.get(port.ifindex, ()))
+    return [] if there == wanted else [f"VLANs of port {port.name} are {_text(there)}, not {_text(wanted)}"]
 
 
 def _gateway_differences(config: BridgeConfig, expected: Expected, observed: Observed) -> list[str]:
@@ -142,9 +154,22 @@ def _gateway_differences(config: BridgeConfig, expected: Expected, observed: Obs
         return []
     gateways = [CIDR(entry.gateway, entry.address.prefix) for entry in expected.ips if entry.gateway is not None]
     missing = [gateway for gateway in gateways if gateway not in observed.gateways]
-    return [
+    return _gateway_vlan_differences(config, observed) + [
         f"gateway address {gateway} is missing on {gateway_interface(config)}" for gateway in dict.fromkeys(missing)
     ]
+
+
+def _gateway_vlan_differences(config: BridgeConfig, observed: Observed) -> list[str]:
+    """What is wrong with the interface that leads into the gateway's VLAN; that it is missing, its addresses tell."""
+    gateway, port, bridge = observed.gateway, observed.gateway_port, observed.bridge
+    if not config.vlan or gateway is None or bridge is None:
+        return []
+    differences = [] if gateway.up else [f"{gateway.name} is down (`ip link set {gateway.name} up`)"]
+    if gateway.kind == "veth" and (port is None or port.master != bridge.ifindex):
+        differences.append(f"{gateway.name} does not lead to a port of bridge {config.bridge}")
+    elif port is not None and PortVlan(config.vlan, True, True) not in observed.vlans.get(port.ifindex, ()):
+        differences += _vlan_differences(port, observed, (PortVlan(config.vlan, pvid=True, untagged=True),))
+    return differences
 
 
 def _is_same_route(wanted: KernelRoute, there: KernelRoute) -> bool:
@@ -162,4 +187,10 @@ def _on(flag: bool) -> str:
 
 
 def _text(vlans: tuple[PortVlan, ...]) -> str:
-    return ", ".join(f"{vlan.vid}{' untagged' if vlan.untagged else ''}" for vlan in vlans) or "none"
+    """Ranges as in `bridge -compressvlans vlan`, with the words that `bridge vlan add` takes."""
+    ranges = [
+        f"{first.vid}{f'-{last.vid}' if last != first else ''}"
+        f"{' pvid' if first.pvid else ''}{' untagged' if first.untagged else ''}"
+        for first, last in group_vlans(vlans)
+    ]
+    return ", ".join(ranges) or "none"

@@ -7,7 +7,7 @@ from cni_kernel import sysctl
 from cni_kernel.errors import KernelError
 from cni_kernel.kernel import Kernel
 from cni_kernel.namespace import Namespace, open_own_namespace
-from cni_kernel.values import Link, PortVlan, Veth
+from cni_kernel.values import DEFAULT_VLAN, Link, PortVlan, Veth
 from cni_protocol.address import CIDR, IP
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import ALREADY_EXISTS, INVALID_CONFIG, CNIError
@@ -83,7 +83,9 @@ def _ensure_bridge(host: Kernel, config: BridgeConfig, undo: Undo) -> Link:
     bridge = find_bridge(host, config.bridge)
     if bridge is None:
         undo.on_failure(_delete_unused_bridge, host, config)
-        host.create_bridge(config.bridge, config.mtu)
+        if host.create_bridge(config.bridge, config.mtu):
+            with suppress(KernelError):  # without it the containers are reached over IPv6 a little later
+                sysctl.detect_no_duplicates(config.bridge)
         bridge = get_bridge(host, config.bridge)
     undo.on_failure(_restore_bridge, host, bridge)
     if config.wants_vlans and not bridge.vlan_filtering:
@@ -153,6 +155,8 @@ def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Und
         undo.on_failure(host.delete_address, link, gateway)
         host.add_address(link, gateway)
         host.set_mac(link, link.mac)  # keeps it: a bridge without a MAC of its own has that of its lowest port
+    if config.vlan:
+        _complete_gateway(host, config, link)
     for version in {gateway.version for gateway in plan.gateways}:
         sysctl.ensure_forwarding(version)
     if config.port_mappings:  # the host's 127.0.0.1 may lead here; portmap.py guards the other way
@@ -185,9 +189,25 @@ def _ensure_gateway_interface(host: Kernel, config: BridgeConfig, undo: Undo) ->
         undo.on_failure(host.delete_link, name)
         with open_own_namespace() as own:
             host.create_veth(Veth(port, "", bridge.ifindex, name, own.descriptor, "", bridge.mtu, False, False))
-        host.set_vlans(host.get_link(port), [PortVlan(config.vlan, pvid=True, untagged=True)])
-        host.set_up(host.get_link(name))
+        with suppress(KernelError):
+            sysctl.detect_no_duplicates(name)
     return host.get_link(name)
+
+
+def _complete_gateway(host: Kernel, config: BridgeConfig, link: Link) -> None:
+    """Have a VLAN's gateway up, and the port that it leads to in the VLAN, also where an ADD died on the way."""
+    port, wanted = find_port(host, link), PortVlan(config.vlan, pvid=True, untagged=True)
+    if port is not None and wanted not in host.list_vlans(port):
+        host.set_vlans(port, [wanted])
+    host.set_flags(link, up=True, promisc=link.promisc)
+    if port is not None:
+        host.wait_for_port(port.name)
+
+
+def find_port(host: Kernel, link: Link) -> Link | None:
+    """The other end of a veth pair within the host, where that is a bridge port."""
+    port = host.find_link_at(link.peer) if link.kind == "veth" and link.peer else None
+    return port if port is not None and port.master else None
 
 
 def go_live(host: Kernel, inside: Kernel, config: BridgeConfig, plan: Plan, port: str, link: Link) -> None:
@@ -228,7 +248,9 @@ def observe(
         addresses=_cidrs(inside, container),
         routes=inside.list_routes(container) if container is not None else [],
         gateways=_cidrs(host, gateway),
-        vlans=tuple(host.list_vlans(port)) if port is not None and config.wants_vlans else (),
+        gateway=gateway,
+        gateway_port=find_port(host, gateway) if gateway is not None and config.vlan else None,
+        vlans=host.list_all_vlans() if config.wants_vlans else {},
         missing_rules=missing_rules,
         missing_ways=find_missing_ways(host, config),
     )
@@ -254,10 +276,17 @@ def _in_the_way(gateway: CIDR, present: list[CIDR], plan: Plan) -> list[CIDR]:
 
 
 def _restore_bridge(host: Kernel, before: Link) -> None:
-    """Give a bridge its flags and its MAC back, unless somebody has come to use it meanwhile."""
+    """Give a bridge its flags, its MAC and its VLAN filtering back, unless somebody has come to use it meanwhile."""
     with host_lock():
         bridge = host.find_link_at(before.ifindex)
-        if bridge is not None and not host.list_ports(bridge):
+        if bridge is None:
+            return
+        ports = host.list_ports(bridge)
+        if bridge.vlan_filtering and not before.vlan_filtering:
+            vlans = host.list_all_vlans()
+            if all(vlans.get(port.ifindex, []) in ([], [DEFAULT_VLAN]) for port in ports):
+                host.filter_vlans(bridge, on=False)
+        if not ports:
             host.set_flags(bridge, up=before.up, promisc=before.promisc)
             if bridge.mac != before.mac:
                 host.set_mac(bridge, before.mac)

@@ -120,21 +120,24 @@ class Kernel:
                 raise
         return True
 
-    def filter_vlans(self, bridge: Link) -> None:
-        """Have a bridge keep its ports' VLANs apart. Raises KernelError naming what the kernel lacks."""
-        from .vlans import filter_message
-
+    def filter_vlans(self, bridge: Link, *, on: bool = True) -> None:
+        """Have a bridge keep its ports' VLANs apart, or not. Raises KernelError naming what the kernel lacks."""
+        info = link_info("bridge", [("IFLA_BR_VLAN_FILTERING", int(on))])
         with asking(f"vlan: bridge {bridge.name} cannot filter VLANs (CONFIG_BRIDGE_VLAN_FILTERING of the kernel)"):
-            self._socket.send([filter_message(_NEWLINK, ACK, bridge)])
+            self._socket.send([link_message(_NEWLINK, ACK, [info], ifindex=bridge.ifindex)])
 
     def set_vlans(self, port: Link, vlans: Sequence[PortVlan]) -> None:
-        """Give a bridge port exactly these VLANs."""
+        """Give a bridge port exactly these VLANs, which are in order."""
         from .vlans import vlan_message
 
         there = self.list_vlans(port)
-        gone = [vlan for vlan in there if vlan.vid not in {wanted.vid for wanted in vlans}]
-        messages = [vlan_message(_DELLINK, ACK, port.ifindex, [PortVlan(vlan.vid)]) for vlan in gone]
-        messages += [vlan_message(_SETLINK, ACK, port.ifindex, [vlan]) for vlan in vlans]
+        kept = {vlan.vid for vlan in vlans}
+        gone = [vlan._replace(pvid=False, untagged=False) for vlan in there if vlan.vid not in kept]
+        new = sorted(set(vlans) - set(there))
+        changes = [(_DELLINK, gone), (_SETLINK, new)]
+        messages = [vlan_message(kind, ACK, port.ifindex, which) for kind, which in changes if which]
+        if not messages:
+            return
         with asking(
             f"vlan: port {port.name} cannot be put into its VLANs (CONFIG_BRIDGE_VLAN_FILTERING of the kernel)"
         ):
@@ -142,11 +145,18 @@ class Kernel:
 
     def list_vlans(self, port: Link) -> list[PortVlan]:
         """The VLANs of a bridge port."""
+        return self.list_all_vlans().get(port.ifindex, [])
+
+    def list_all_vlans(self) -> dict[int, list[PortVlan]]:
+        """The VLANs of all bridge ports, by the index of the port; a port in no VLAN may be left out."""
         from .vlans import parse_vlans, vlan_query
 
         with asking("VLANs of bridge ports cannot be read"):
-            found = [parse_vlans(reply) for reply in self._socket.dump(_GETLINK, vlan_query())]
-        return sorted(vlan for ifindex, vlans in found if ifindex == port.ifindex for vlan in vlans)
+            replies = self._socket.dump(_GETLINK, vlan_query())
+        found: dict[int, list[PortVlan]] = {}
+        for ifindex, vlans in map(parse_vlans, replies):
+            found[ifindex] = sorted(found.get(ifindex, []) + vlans)
+        return found
 
     def create_veth(self, veth: Veth) -> None:
         """Make a veth pair: the host's end up and a port of its bridge, the other end down in its namespace."""

@@ -76,6 +76,16 @@ def ignore_router_advertisements(name: str, *, ipv6: bool) -> None:
             _write(f"ipv6/conf/{name}/keep_addr_on_down", "1")
 
 
+def detect_no_duplicates(name: str) -> None:
+    """Have all IPv6 addresses of an interface that is still down usable as soon as it is up. Raises KernelError.
+
+    While its link-local address is tentative, one to two seconds, the kernel looks for no neighbour on behalf of what
+    it forwards (ndisc_send_ns in net/ipv6/ndisc.c): nobody reaches the containers from outside.
+    """
+    if has_ipv6():
+        _write(f"ipv6/conf/{name}/accept_dad", "0")
+
+
 def loosen_reverse_path(name: str) -> None:
     """Take packets from an interface that the way back to their source does not lead to.
 

@@ -53,10 +53,21 @@ HEALTHY = Observed(
     addresses=[parse_cidr("10.1.0.5/16"), parse_cidr("fd00:1::5/64")],
     routes=[ON_LINK, DEFAULT, DEFAULT6],
     gateways=[parse_cidr("10.1.0.1/16"), parse_cidr("fd00:1::1/64")],
-    vlans=(),
+    gateway=BRIDGE,
+    gateway_port=None,
+    vlans={},
     missing_rules=[],
     missing_ways=[],
 )
+IN_5 = PortVlan(5, True, True)
+FILTERING = BRIDGE._replace(vlan_filtering=True)
+GATEWAY, GATEWAY_PORT = link(20, "cni0.5", "veth", peer=21), link(21, "veth2", "veth", peer=20, master=5)
+IN_VLAN: dict[str, Any] = {
+    "bridge": FILTERING,
+    "gateway": GATEWAY,
+    "gateway_port": GATEWAY_PORT,
+    "vlans": {6: (IN_5,), 21: (IN_5,)},
+}
 PREVIOUS = Result(
     interfaces=(Interface("cni0"), Interface("veth1"), Interface("eth0", "0a:58:0a:f4:00:02", 1400, NETNS)),
     ips=(
@@ -94,9 +105,11 @@ def differences(
             {"runtimeConfig": PORTS, "promiscMode": True},
             {"bridge": BRIDGE._replace(promisc=True), "host": HOST._replace(hairpin=True)},
         ),
-        ({"vlan": 5}, {"vlans": (PortVlan(5, True, True),)}),
-        ({"vlanTrunk": [{"id": 7}]}, {"vlans": (PortVlan(1, True, True), PortVlan(7))}),
-        ({}, {"vlans": (PortVlan(1, True, True),)}),
+        ({"vlan": 5}, IN_VLAN),
+        ({"vlan": 5}, {**IN_VLAN, "vlans": {6: (IN_5,), 21: (PortVlan(1, untagged=True), IN_5)}}),
+        ({"vlan": 5}, {**IN_VLAN, "gateway": link(20, "cni0.5", "vlan"), "gateway_port": None}),
+        ({"vlanTrunk": [{"id": 7}]}, {"bridge": FILTERING, "vlans": {6: (PortVlan(1, True, True), PortVlan(7))}}),
+        ({}, {"vlans": {6: (PortVlan(1, True, True),)}}),
     ],
     ids=[
         "as ADD left it",
@@ -114,6 +127,8 @@ def differences(
         "port mappings",
         "port mappings on a promiscuous bridge",
         "vlan",
+        "vlan, and its gateway in another one too",
+        "vlan, and its gateway an 802.1Q interface of somebody's",
         "vlanTrunk",
         "VLANs of a bridge that filters for others",
     ],
@@ -145,21 +160,50 @@ def test_a_healthy_attachment_has_no_difference(keys: dict[str, Any], changes: d
         ({"runtimeConfig": PORTS}, {}, "port veth1: hairpin is off, not on"),
         ({"portIsolation": True}, {}, "port veth1: isolation is off, portIsolation on"),
         ({}, {"host": HOST._replace(isolated=True)}, "port veth1: isolation is on, portIsolation off"),
-        ({"vlan": 5}, {}, "VLANs of port veth1 are none, not 5 untagged"),
+        ({"vlan": 5}, {**IN_VLAN, "vlans": {21: (IN_5,)}}, "VLANs of port veth1 are none, not 5 pvid untagged"),
         (
             {"vlan": 5},
-            {"vlans": (PortVlan(1, untagged=True), PortVlan(5, True, True))},
-            "VLANs of port veth1 are 1 untagged, 5 untagged, not 5 untagged",
+            {**IN_VLAN, "vlans": {6: (PortVlan(1, untagged=True), IN_5), 21: (IN_5,)}},
+            "VLANs of port veth1 are 1 untagged, 5 pvid untagged, not 5 pvid untagged",
         ),
         (
-            {"vlan": 5, "vlanTrunk": [{"id": 7}]},
-            {"vlans": (PortVlan(5, True, True),)},
-            "VLANs of port veth1 are 5 untagged, not 5 untagged, 7",
+            {"vlan": 5, "vlanTrunk": [{"minID": 7, "maxID": 9}]},
+            IN_VLAN,
+            "VLANs of port veth1 are 5 pvid untagged, not 5 pvid untagged, 7-9",
         ),
-        ({"vlan": 5}, {"vlans": (PortVlan(5, False, True),)}, "VLANs of port veth1 are 5 untagged, not 5 untagged"),
         (
             {"vlan": 5},
-            {"vlans": (PortVlan(5, True, True),), "gateways": [parse_cidr("fd00:1::1/64")]},
+            {**IN_VLAN, "vlans": {6: (PortVlan(5, False, True),), 21: (IN_5,)}},
+            "VLANs of port veth1 are 5 untagged, not 5 pvid untagged",
+        ),
+        (
+            {"vlan": 5},
+            {**IN_VLAN, "bridge": BRIDGE},
+            "bridge cni0 does not filter VLANs (`ip link set cni0 type bridge vlan_filtering 1`)",
+        ),
+        (
+            {"vlan": 5},
+            {**IN_VLAN, "vlans": {6: (IN_5,), 21: (PortVlan(1, True, True),)}},
+            "VLANs of port veth2 are 1 pvid untagged, not 5 pvid untagged",
+        ),
+        (
+            {"vlan": 5},
+            {**IN_VLAN, "gateway": GATEWAY._replace(up=False)},
+            "cni0.5 is down (`ip link set cni0.5 up`)",
+        ),
+        (
+            {"vlan": 5},
+            {**IN_VLAN, "gateway_port": None},
+            "cni0.5 does not lead to a port of bridge cni0",
+        ),
+        (
+            {"vlan": 5},
+            {**IN_VLAN, "gateway_port": GATEWAY_PORT._replace(master=77)},
+            "cni0.5 does not lead to a port of bridge cni0",
+        ),
+        (
+            {"vlan": 5},
+            {**IN_VLAN, "gateways": [parse_cidr("fd00:1::1/64")]},
             "gateway address 10.1.0.1/16 is missing on cni0.5",
         ),
         (

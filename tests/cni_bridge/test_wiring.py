@@ -350,7 +350,7 @@ def test_what_is_observed_is_what_stands_there(rooms: Rooms) -> None:
 
 def test_what_is_not_there_is_observed_as_nothing(rooms: Rooms) -> None:
     seen = wiring.observe(rooms.outside, rooms.inside, config_of(), ATTACHMENT, [])
-    assert seen == (None, None, None, [], [], [], (), [], [])
+    assert seen == (None, None, None, [], [], [], None, None, {}, [], [])
 
 
 @pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
@@ -412,7 +412,10 @@ class Vlans:
         self.ports: dict[str, tuple[PortVlan, ...]] = {}
         mocker.patch.object(Kernel, "filter_vlans", lambda _, link: self.filtering.append(link.name))
         mocker.patch.object(Kernel, "set_vlans", lambda _, port, vlans: self.ports.update({port.name: tuple(vlans)}))
-        mocker.patch.object(Kernel, "list_vlans", lambda _, port: list(self.ports.get(port.name, ())))
+        mocker.patch.object(Kernel, "list_all_vlans", lambda kernel: self.by_index(kernel))
+
+    def by_index(self, kernel: Kernel) -> dict[int, list[PortVlan]]:
+        return {kernel.get_link(name).ifindex: list(vlans) for name, vlans in self.ports.items()}
 
 
 @pytest.fixture
@@ -469,7 +472,10 @@ def test_the_gateway_of_a_vlan_is_an_interface_that_leads_into_it(rooms: Rooms, 
     assert port["master"] == "cni0"
     assert vlans.ports == {PORT: (PortVlan(5, True, True),), port["ifname"]: (PortVlan(5, True, True),)}
     seen = wiring.observe(rooms.outside, rooms.inside, config, ATTACHMENT, [])
-    assert seen.vlans == (PortVlan(5, True, True),)
+    assert seen.host is not None
+    assert seen.gateway_port is not None
+    assert seen.gateway_port.name == port["ifname"]
+    assert seen.vlans == {key: [PortVlan(5, True, True)] for key in (seen.host.ifindex, port["ifindex"])}
     assert parse_cidr("10.1.0.1/16") in seen.gateways
 
 

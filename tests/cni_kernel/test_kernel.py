@@ -305,9 +305,16 @@ def test_a_port_gets_exactly_its_vlans(
     kernel.set_vlans(LO._replace(ifindex=9), wanted)
     [[messages]] = [call.args for call in sent.call_args_list]
     assert [(message.kind, parse_vlans(message.body)) for message in messages] == [
-        *((RTM_DELLINK, (9, [vlan])) for vlan in deleted),
-        *((RTM_SETLINK, (9, [vlan])) for vlan in added),
+        *([(RTM_DELLINK, (9, deleted))] if deleted else []),
+        *([(RTM_SETLINK, (9, added))] if added else []),
     ]
+
+
+def test_a_port_that_has_its_vlans_is_left_alone(kernel: Kernel, mocker: MockerFixture) -> None:
+    mocker.patch.object(Kernel, "list_vlans", return_value=[PortVlan(5, True, True), PortVlan(7)])
+    sent = mocker.patch.object(NetlinkSocket, "send", return_value=[])
+    kernel.set_vlans(LO._replace(ifindex=9), [PortVlan(5, True, True), PortVlan(7)])
+    assert sent.call_args_list == []
 
 
 def test_only_the_vlans_of_the_port_are_listed_in_order(kernel: Kernel, mocker: MockerFixture) -> None:

@@ -20,7 +20,7 @@ from cni_kernel.rtnetlink import (
     route_body,
 )
 from cni_kernel.values import Address, Link, PortVlan, Route
-from cni_kernel.vlans import filter_message, parse_vlans, vlan_message, vlan_query
+from cni_kernel.vlans import parse_vlans, vlan_message, vlan_query
 from cni_protocol.address import parse_cidr, parse_ip
 
 AF_BRIDGE = 7
@@ -70,7 +70,7 @@ def test_the_kind_of_a_link_is_nested() -> None:
 
 
 def test_the_settings_of_a_bridge_are_nested_beside_its_kind() -> None:
-    message = filter_message(16, 0, LINK)
+    message = link_message(16, 0, [link_info("bridge", [("IFLA_BR_VLAN_FILTERING", 1)])])
     data = attributes(attributes(attributes(message.body[16:])[18])[2])
     assert data == {7: b"\1"}
 
@@ -108,7 +108,7 @@ def test_a_port_without_vlans_has_none() -> None:
 def test_vlans_are_asked_for_with_their_filter() -> None:
     body = vlan_query()
     assert body[0] == AF_BRIDGE
-    assert attributes(body[16:]) == {29: struct.pack("=I", 2)}
+    assert attributes(body[16:]) == {29: struct.pack("=I", 4)}
 
 
 @pytest.mark.parametrize(("detect", "expected"), [(False, struct.pack("=I", 2)), (True, None)])

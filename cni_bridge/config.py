@@ -202,10 +202,10 @@ def _parse_trunk(fields: Fields) -> tuple[int, ...]:
 
 
 def _parse_port_mappings(runtime: Fields) -> tuple[PortMapping, ...]:
-    """The host ports asked for, each once (CONVENTIONS.md, "portMappings")."""
+    """The host ports asked for, each once (CONVENTIONS.md, "portMappings"); host port 0 is the CRI's for none."""
     mappings = []
     for entry in runtime.objects("portMappings"):
-        host, container = (entry.number(key, 1, _MAX_PORT) for key in ("hostPort", "containerPort"))
+        host, container = entry.number("hostPort", 0, _MAX_PORT), entry.number("containerPort", 1, _MAX_PORT)
         protocol = (entry.text("protocol") or "tcp").lower()
         if protocol not in PROTOCOLS:
             entry.problem("protocol", f"{protocol!r} is none of {', '.join(PROTOCOLS)}")
@@ -213,15 +213,14 @@ def _parse_port_mappings(runtime: Fields) -> tuple[PortMapping, ...]:
             if not entry.has(key):
                 entry.problem(key, "is missing")
         host_ip = entry.ip("hostIP")
-        if host_ip is not None and host_ip.value == 0:
-            host_ip = None  # 0.0.0.0 and ::, as podman and containerd send for "every address"
-        if host is not None and container is not None:
+        if host and container is not None:
             mappings.append(PortMapping(host, container, protocol, host_ip))
     claims: dict[tuple[object, ...], int] = {}
     for mapping in mappings:
-        claim = (mapping.host_port, mapping.protocol, mapping.host_ip)
-        if claims.setdefault(claim, mapping.container_port) != mapping.container_port:
-            runtime.problem("portMappings", f"host port {mapping.host_port}/{mapping.protocol} leads to two ports")
+        for claim in mapping.claims:
+            if claims.setdefault(claim, mapping.container_port) != mapping.container_port:
+                runtime.problem("portMappings", f"host port {mapping.host_port}/{mapping.protocol} leads to two ports")
+                break
     return tuple(dict.fromkeys(mappings))
 
 

@@ -57,24 +57,34 @@ LOOPBACK_TARGETS = _TARGETS[4]
 
 
 class PortMapping(NamedTuple):
-    """One host port that leads to a port of the container; `host_ip` None stands for every address of the host."""
+    """One host port that leads to a port of the container.
+
+    `host_ip` 0.0.0.0 stands for every IPv4 address of the host, :: for every IPv6 address, None for both.
+    """
 
     host_port: int
     container_port: int
     protocol: str
     host_ip: IP | None
 
+    @property
+    def claims(self) -> list[tuple[int, str, IP]]:
+        """Port, protocol and address of the host that it takes, an address without a bit for all of its version."""
+        addresses = [IP(4, 0), IP(6, 0)] if self.host_ip is None else [self.host_ip]
+        return [(self.host_port, self.protocol, address) for address in addresses]
+
 
 def make_rules(attachment: Attachment, mappings: Sequence[PortMapping], addresses: Sequence[CIDR]) -> Rules:
     """The rules that forward host ports to the first address of each family that the container has."""
     targets = {address.version: address for address in reversed(addresses)}
     chains = {version: _return_chain(attachment, address) for version, address in targets.items()}
-    elements = [
-        _port_element(attachment, mapping, address.ip)
+    ports = {
+        claim: _port_element(attachment, mapping, claim[-1], targets[claim[-1].version].ip)
         for mapping in mappings
-        for version, address in targets.items()
-        if mapping.host_ip is None or mapping.host_ip.version == version
-    ]
+        for claim in mapping.claims
+        if claim[-1].version in targets
+    }
+    elements = list(ports.values())
     used = {element.map[-1] for element in elements}
     elements += [
         Element(_TARGETS[version].name, address.ip.packed, attachment.owner, chain=chains[version].name)
@@ -108,14 +118,14 @@ def _udp_elements(elements: Iterable[Element]) -> Iterator[tuple[int, Element, b
                 yield version, element, element.key[-8:]
 
 
-def _port_element(attachment: Attachment, mapping: PortMapping, target: IP) -> Element:
+def _port_element(attachment: Attachment, mapping: PortMapping, host_ip: IP, target: IP) -> Element:
     service = (bytes([PROTOCOLS[mapping.protocol]]), mapping.host_port.to_bytes(2, "big"))
     data = expressions.pad(target.packed, mapping.container_port.to_bytes(2, "big"))
-    where = f"{mapping.host_ip} " if mapping.host_ip is not None else ""
+    where = f"{host_ip} " if host_ip.value else ""
     claim = f"host port {where}{mapping.host_port}/{mapping.protocol}"
-    if mapping.host_ip is None:
+    if not host_ip.value:
         return Element(_ANY[target.version].name, expressions.pad(*service), attachment.owner, data, claim=claim)
-    key = expressions.pad(mapping.host_ip.packed, *service)
+    key = expressions.pad(host_ip.packed, *service)
     return Element(_EXACT[target.version].name, key, attachment.owner, data, claim=claim)
 
 

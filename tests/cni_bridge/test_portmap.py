@@ -82,8 +82,15 @@ TARGET6 = Element("portmapped6", V6.ip.packed, OWNER, chain=CHAIN6)
             ],
         ),
         ([mapping("fd00::7")], [V4], []),
+        ([mapping("0.0.0.0")], [V4, V6], [ANY4, TARGET4]),
+        ([mapping("::")], [V4, V6], [ANY6, TARGET6]),
+        ([mapping("0.0.0.0")], [V6], []),
+        ([mapping(), mapping("0.0.0.0"), mapping("::")], [V4, V6], [ANY4, ANY6, TARGET4, TARGET6]),
     ],
-    ids=["IPv4", "IPv6", "both", "first of a family", "hostIP", "IPv6 hostIP", "SCTP", "hostIP of another family"],
+    ids=[
+        *("IPv4", "IPv6", "both", "first of a family", "hostIP", "IPv6 hostIP", "SCTP", "hostIP of another family"),
+        *("every IPv4 address", "every IPv6 address", "every one of another family", "every one said twice"),
+    ],
 )
 def test_the_elements_of_a_mapping(mappings: list[PortMapping], addresses: list[CIDR], elements: list[Element]) -> None:
     assert sorted(make_rules(ATTACHMENT, mappings, addresses).elements) == sorted(elements)

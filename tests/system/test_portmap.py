@@ -110,12 +110,25 @@ def test_host_ip_leads_there_from_that_address_only(bridge: Runtime, version: in
     assert find_source(bridge.host, None, "c1", listening, (HOST_ADDRESSES[version], HOST_PORT))
 
 
-@pytest.mark.parametrize("every", ["", "0.0.0.0", "::"])
-def test_empty_host_ip_stands_for_every_address(bridge: Runtime, every: str) -> None:
-    result = bridge.add("c1", mapped(NETWORK, {**TCP, "hostIP": every}))
+@pytest.mark.parametrize(("every", "versions"), [("", (4, 6)), ("0.0.0.0", (4,)), ("::", (6,))])
+def test_host_ip_without_a_bit_stands_for_every_address_of_its_family(
+    bridge: Runtime, every: str, versions: tuple[int, ...]
+) -> None:
+    config = mapped(NETWORK, {**TCP, "hostIP": every})
+    result = bridge.add("c1", config)
+    bridge.check("c1", config)
     for version in (4, 6):
         listening = (address(result, version), PORT)
-        assert find_source(bridge.host, None, "c1", listening, (GATEWAYS[version], HOST_PORT))
+        if version in versions:
+            assert find_source(bridge.host, None, "c1", listening, (GATEWAYS[version], HOST_PORT))
+        else:
+            with pytest.raises(ConnectionRefusedError):
+                find_source(bridge.host, None, "c1", listening, (GATEWAYS[version], HOST_PORT))
+
+
+def test_host_port_0_is_not_published(bridge: Runtime) -> None:
+    bridge.add("c1", mapped(NETWORK, {**TCP, "hostPort": 0}))
+    assert bridge.host.nft() == []
 
 
 def test_connection_through_the_host_to_somebody_else_is_left_alone(bridge: Runtime) -> None:
@@ -316,7 +329,7 @@ def test_keys_and_protocols_in_any_case(bridge: Runtime, mapping: dict[str, Any]
     [
         ([{"containerPort": 80}], "portMappings[0].hostPort"),
         ([{"hostPort": 80}], "portMappings[0].containerPort"),
-        ([TCP, {**TCP, "hostPort": 0}], "portMappings[1].hostPort"),
+        ([TCP, {**TCP, "hostPort": -2}], "portMappings[1].hostPort"),
         ([{**TCP, "hostPort": 65536}], "65536"),
         ([{**TCP, "hostPort": -1}], "-1"),
         ([{**TCP, "hostPort": "8080"}], '"8080"'),

@@ -56,7 +56,7 @@ def add(request: Request) -> dict[str, Any]:
             plan = _ask_ipam(config, request, undo) if is_own(config.ipam_type, request) else None
             wiring.connect(host, namespace, config, attachment, undo)
             plan = plan or _ask_ipam(config, request, undo)
-            link = wiring.configure_container(inside, namespace, config, plan, request.ifname)
+            link = wiring.configure_container(inside, namespace, config, plan, request.ifname, undo)
             interfaces = wiring.list_interfaces(host, link, config, attachment, request.netns)
             addresses = [entry.address for entry in plan.ips]
             undo.on_failure(sync.delete_own_rules, attachment)

@@ -4,16 +4,16 @@ Must not: run another plugin, or read a configuration that is not parsed.
 """
 
 from cni_kernel import sysctl
-from cni_kernel.errors import KernelError
 from cni_kernel.kernel import Kernel
 from cni_kernel.namespace import Namespace, open_own_namespace
-from cni_kernel.values import DEFAULT_VLAN, Link, PortVlan, Veth
+from cni_kernel.values import Link, PortVlan, Veth
 from cni_protocol.address import CIDR, IP
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import ALREADY_EXISTS, INVALID_CONFIG, CNIError
-from cni_protocol.light.standard import Callable, suppress
+from cni_protocol.light.standard import Callable
 from cni_protocol.result import Interface
 
+from .bridge import add_port, ensure_bridge, get_bridge, list_advertised, warn
 from .config import BridgeConfig
 from .locks import host_lock
 from .plan import Plan, gateway_interface, list_vlans
@@ -43,69 +43,38 @@ def connect(host: Kernel, namespace: Namespace, config: BridgeConfig, attachment
             from .nodewiring import ensure_overlay
 
             config = ensure_overlay(host, config, undo)
-        bridge = _ensure_bridge(host, config, undo)
+        bridge = ensure_bridge(host, config, undo)
         undo.on_failure(host.delete_link, attachment.host_name)
-        host.create_veth(
-            Veth(
-                host_name=attachment.host_name,
-                owner=attachment.owner,
-                bridge=bridge.ifindex,
-                name=attachment.ifname,
-                namespace=namespace.descriptor,
-                mac=config.mac,
-                mtu=config.mtu,
-                hairpin=config.wants_hairpin,
-                isolated=config.isolated,
-            )
+        pair = Veth(
+            host_name=attachment.host_name,
+            owner=attachment.owner,
+            bridge=bridge.ifindex,
+            name=attachment.ifname,
+            namespace=namespace.descriptor,
+            mac=config.mac,
+            mtu=config.mtu or bridge.mtu,
+            hairpin=config.wants_hairpin,
+            isolated=config.isolated,
         )
+        add_port(host, bridge, pair)
         if config.wants_vlans:
             host.set_vlans(host.get_link(attachment.host_name), list_vlans(config))
 
 
-def find_bridge(host: Kernel, name: str) -> Link | None:
-    """The bridge of that name, None for none. Raises CNIError (code 7) when the interface is of another kind."""
-    link = host.find_link(name)
-    if link is not None and link.kind != "bridge":
-        raise CNIError(
-            INVALID_CONFIG,
-            f"bridge: interface {name} is there and is of kind {link.kind or 'physical'}, not a bridge; "
-            "choose another name",
-        )
-    return link
-
-
-def get_bridge(host: Kernel, name: str) -> Link:
-    """The bridge of that name. Raises CNIError (code 7) as find_bridge, and KernelError when there is none."""
-    return find_bridge(host, name) or host.get_link(name)
-
-
-def _ensure_bridge(host: Kernel, config: BridgeConfig, undo: Undo) -> Link:
-    bridge = find_bridge(host, config.bridge)
-    if bridge is None:
-        undo.on_failure(_delete_unused_bridge, host, config)
-        if host.create_bridge(config.bridge, config.mtu):
-            with suppress(KernelError):  # without it the containers are reached over IPv6 a little later
-                sysctl.detect_no_duplicates(config.bridge)
-        bridge = get_bridge(host, config.bridge)
-    undo.on_failure(_restore_bridge, host, bridge)
-    if config.wants_vlans and not bridge.vlan_filtering:
-        host.filter_vlans(bridge)
-    sysctl.ignore_router_advertisements(bridge.name, ipv6=False)
-    host.set_flags(bridge, up=True, promisc=config.promisc or bridge.promisc)
-    return bridge
-
-
-def configure_container(inside: Kernel, namespace: Namespace, config: BridgeConfig, plan: Plan, ifname: str) -> Link:
-    """Addresses, link up, routes, in the container. The veth pair takes all of it along when it is undone.
+def configure_container(
+    inside: Kernel, namespace: Namespace, config: BridgeConfig, plan: Plan, ifname: str, undo: Undo
+) -> Link:
+    """Addresses, link up, routes, in the container. The veth pair takes all of it along, but for the loopback's IPv6.
 
     Returns the interface as it was before that.
     """
     detect = config.detect_duplicates
     with namespace.entered():
         ipv6 = any(entry.address.version == 6 for entry in plan.ips)
-        sysctl.own_interface(ifname, ipv6=ipv6, detect_duplicates=detect)
-        with suppress(KernelError):  # without it the neighbours learn a little later
-            sysctl.announce_changes(ifname)
+        if ipv6 and not sysctl.may_have_ipv6("lo"):
+            undo.on_failure(_restore_inside, namespace, sysctl.list_ipv6_settings("lo"))
+        warn(sysctl.own_interface(ifname, ipv6=ipv6, detect_duplicates=detect))
+        warn(sysctl.announce_changes(ifname))
     link = inside.get_link(ifname)
     for entry in plan.ips:
         if not inside.add_address(link, entry.address, detect_duplicates=detect):
@@ -116,6 +85,11 @@ def configure_container(inside: Kernel, namespace: Namespace, config: BridgeConf
         inside.set_up(link)
     inside.add_routes(link, plan.programmed)
     return link
+
+
+def _restore_inside(namespace: Namespace, settings: list[tuple[str, str]]) -> None:
+    with namespace.entered():
+        sysctl.restore_settings(settings)
 
 
 def configure_host(host: Kernel, config: BridgeConfig, plan: Plan) -> tuple[Interface, ...]:
@@ -151,17 +125,40 @@ def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Und
                 )
             undo.on_failure(host.add_address, link, other)
             host.delete_address(link, other)
-        sysctl.ignore_router_advertisements(link.name, ipv6=gateway.version == 6)
+        _warn_of_overlaps(host, config, link, gateway)
+        if gateway.version == 6:
+            undo.on_failure(sysctl.restore_settings, sysctl.list_ipv6_settings(link.name))
+            warn(sysctl.allow_ipv6(link.name))
         undo.on_failure(host.delete_address, link, gateway)
         host.add_address(link, gateway)
         host.set_mac(link, link.mac)  # keeps it: a bridge without a MAC of its own has that of its lowest port
     if config.vlan:
         _complete_gateway(host, config, link)
     for version in {gateway.version for gateway in plan.gateways}:
-        sysctl.ensure_forwarding(version)
+        _ensure_forwarding(host, version, undo)
     if config.port_mappings:  # the host's 127.0.0.1 may lead here; portmap.py guards the other way
         sysctl.route_loopback(link.name, on=True)
     return (Interface(link.name, link.mac, link.mtu),) if config.vlan else ()
+
+
+def _warn_of_overlaps(host: Kernel, config: BridgeConfig, link: Link, gateway: CIDR) -> None:
+    from .overlap import find_overlaps  # only the first ADD on a bridge comes here
+
+    warn(find_overlaps(host, [link, get_bridge(host, config.bridge)], [gateway]))
+
+
+def _ensure_forwarding(host: Kernel, version: int, undo: Undo) -> None:
+    """Switch forwarding on; the host's interfaces that live by router advertisements go on listening to them."""
+    if sysctl.is_forwarding(version):
+        return
+    if version == 6:
+        for ifindex in list_advertised(host):
+            link = host.find_link_at(ifindex)
+            if link is not None and sysctl.listens_to_routers(link.name):
+                undo.on_failure(sysctl.listen_to_routers, link.name, while_forwarding=False)
+                sysctl.listen_to_routers(link.name, while_forwarding=True)
+    undo.on_failure(sysctl.stop_forwarding, version)
+    sysctl.ensure_forwarding(version)
 
 
 def close_loopback(host: Kernel, config: BridgeConfig, list_targets: Callable[[], set[IP]]) -> None:
@@ -188,9 +185,9 @@ def _ensure_gateway_interface(host: Kernel, config: BridgeConfig, undo: Undo) ->
         port = Attachment(config.bridge, "gateway", name).host_name
         undo.on_failure(host.delete_link, name)
         with open_own_namespace() as own:
-            host.create_veth(Veth(port, "", bridge.ifindex, name, own.descriptor, "", bridge.mtu, False, False))
-        with suppress(KernelError):
-            sysctl.detect_no_duplicates(name)
+            add_port(host, bridge, Veth(port, "", bridge.ifindex, name, own.descriptor, "", bridge.mtu, False, False))
+        warn(sysctl.ignore_router_advertisements(name))
+        warn(sysctl.detect_no_duplicates(name))
     return host.get_link(name)
 
 
@@ -273,28 +270,3 @@ def _in_the_way(gateway: CIDR, present: list[CIDR], plan: Plan) -> list[CIDR]:
     """The addresses that forceAddress replaces: of IPv4 any other, of IPv6 those whose subnets overlap."""
     others = [other for other in present if other.version == gateway.version and other not in plan.gateways]
     return [other for other in others if gateway.version == 4 or other.ip in gateway or gateway.ip in other]
-
-
-def _restore_bridge(host: Kernel, before: Link) -> None:
-    """Give a bridge its flags, its MAC and its VLAN filtering back, unless somebody has come to use it meanwhile."""
-    with host_lock():
-        bridge = host.find_link_at(before.ifindex)
-        if bridge is None:
-            return
-        ports = host.list_ports(bridge)
-        if bridge.vlan_filtering and not before.vlan_filtering:
-            vlans = host.list_all_vlans()
-            if all(vlans.get(port.ifindex, []) in ([], [DEFAULT_VLAN]) for port in ports):
-                host.filter_vlans(bridge, on=False)
-        if not ports:
-            host.set_flags(bridge, up=before.up, promisc=before.promisc)
-            if bridge.mac != before.mac:
-                host.set_mac(bridge, before.mac)
-
-
-def _delete_unused_bridge(host: Kernel, config: BridgeConfig) -> None:
-    """Remove a bridge that we made, unless somebody has come to use it meanwhile."""
-    with host_lock():
-        bridge = host.find_link(config.bridge)
-        if bridge is not None and not host.list_ports(bridge):
-            host.delete_link(config.bridge)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from cni_bridge import locks, sandbox, sync, wiring
+from cni_bridge import bridge, locks, sandbox, sync, wiring
 from cni_kernel import conntrack, sysctl
 from cni_kernel.kernel import Kernel
 from cni_kernel.netlink import NetlinkError, NetlinkSocket
@@ -101,7 +101,7 @@ STEPS = [
     (wiring, "require_absent", "before", 1),
     (wiring, "connect", "before", 1),
     (Kernel, "create_bridge", "before", 1),
-    (wiring, "get_bridge", "before", 1),
+    (bridge, "get_bridge", "before", 1),
     (sysctl, "ignore_router_advertisements", "before", 1),
     (Kernel, "set_flags", "before", 1),
     (Kernel, "set_flags", "after", 1),
@@ -382,6 +382,8 @@ def test_force_address_replaces_and_a_failure_restores(runtime: Runtime, mocker:
         runtime.call("DEL", old, "c0")
     assert runtime.host.addresses("cni0") == ["10.1.0.1/16"]
     before = runtime.state("c0", "c1")
+    with runtime.host.entered():
+        sysctl.stop_forwarding(4)
     fail_at(mocker, sysctl, "ensure_forwarding", "after")
     assert_refused(runtime.call("ADD", config), 100, "ensure_forwarding was made to fail")
     assert runtime.state("c0", "c1") == before

@@ -280,18 +280,21 @@ def _parse_mac(request: Request, fields: Fields) -> str:
         (args.path("mac"), args.text("mac")),
         ("CNI_ARGS MAC", request.args.get("MAC", "")),
     ):
-        mac = text.lower().replace("-", ":")
-        if not mac:
+        mac = normal_mac(text)
+        if not text:
             continue
-        if not _is_mac(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
+        if not mac or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
             fields.problems.append(f"{where}: {text!r} is no unicast MAC address such as 0a:58:0a:f4:00:02")
         return mac
     return ""
 
 
-def _is_mac(text: str) -> bool:
-    parts = text.split(":")
-    return len(parts) == 6 and all(len(part) == 2 and _HEX_DIGITS.issuperset(part) for part in parts)
+def normal_mac(text: str) -> str:
+    """A MAC address as the kernel writes it, empty for what is none."""
+    mac = text.lower().replace("-", ":")
+    parts = mac.split(":")
+    sound = len(parts) == 6 and all(len(part) == 2 and _HEX_DIGITS.issuperset(part) for part in parts)
+    return mac if sound else ""
 
 
 def _parse_dns(fields: Fields) -> DNS | None:

@@ -219,3 +219,14 @@ def test_a_failure_leaves_the_container_s_loopback_as_it_was(rooms: Rooms) -> No
     assert rooms.host.run("cat", path, container="c1").stdout == "0\n"
     rooms.fail()
     assert rooms.host.run("cat", path, container="c1").stdout == "1\n"
+
+
+def test_a_gateway_keeps_its_mac_when_ports_come_and_go(rooms: Rooms) -> None:
+    # containers have it in their neighbour tables
+    add_bridge(rooms)
+    add_foreign_port(rooms, mac="02:00:00:00:00:01")
+    config = rooms.connect(isGateway=True)
+    wiring.configure_host(rooms.outside, config, plan_of(config, "10.1.0.5/16"))
+    assert link(rooms)["address"] == "02:00:00:00:00:01"
+    rooms.host.run("ip", "link", "delete", "p0")
+    assert link(rooms)["address"] == "02:00:00:00:00:01"

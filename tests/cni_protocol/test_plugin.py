@@ -1,11 +1,13 @@
 """The main() of both plugins: whatever comes in, one JSON document goes out and the exit status is right."""
 
+import fcntl
 import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from cni_protocol.plugin import Plugin, answer
 from cni_protocol.request import Request
 from cni_protocol.version import SUPPORTED
 from tests.cni_protocol import ENV
+from tests.host import wait_until
 
 ROOT = str(Path(__file__).resolve().parents[2])
 ADD = {**ENV, "CNI_COMMAND": "ADD"}
@@ -230,6 +233,7 @@ def test_version_does_without_a_stdin_that_cannot_be_read() -> None:
 
 MAIN = f"""
 import sys
+import termios
 sys.path.insert(0, {ROOT!r})
 from cni_protocol import plugin
 from tests.cni_protocol.test_plugin import echo, fail, talk, wait_and_undo
@@ -272,6 +276,29 @@ def test_version_on_a_terminal_waits_for_nothing() -> None:
         os.close(terminal)
         os.close(stdin)
     assert (result.returncode, json.loads(result.stdout)["cniVersion"]) == (0, "1.1.0")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_does_not_cut_an_answer_short(number: int) -> None:
+    # an answer that is larger than a pipe is being written for as long as nobody reads it
+    with subprocess.Popen(
+        [sys.executable, "-c", MAIN], env=ADD, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+        process.stdin.write(config(x="y" * 90_000))
+        process.stdin.close()
+        assert wait_until(lambda: waiting_bytes(process.stdout) == 4096)
+        process.send_signal(number)
+        output = process.stdout.read()
+        assert process.wait(timeout=20) == 0
+    assert json.loads(output)["config"]["x"] == "y" * 90_000
+
+
+def waiting_bytes(pipe: Any) -> int:
+    """How many bytes wait in a pipe to be read."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def test_main_without_an_answer_prints_nothing() -> None:

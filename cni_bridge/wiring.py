@@ -8,10 +8,10 @@ from cni_kernel.errors import KernelError
 from cni_kernel.kernel import Kernel
 from cni_kernel.namespace import Namespace, open_own_namespace
 from cni_kernel.values import Link, PortVlan, Veth
-from cni_protocol.address import CIDR, IP
+from cni_protocol.address import CIDR
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import ALREADY_EXISTS, INVALID_CONFIG, CNIError
-from cni_protocol.light.standard import Callable, suppress
+from cni_protocol.light.standard import suppress
 from cni_protocol.result import Interface
 
 from .config import BridgeConfig
@@ -155,23 +155,7 @@ def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Und
         host.set_mac(link, link.mac)  # keeps it: a bridge without a MAC of its own has that of its lowest port
     for version in {gateway.version for gateway in plan.gateways}:
         sysctl.ensure_forwarding(version)
-    if config.port_mappings:  # the host's 127.0.0.1 may lead here; portmap.py guards the other way
-        sysctl.route_loopback(link.name, on=True)
     return (Interface(link.name, link.mac, link.mtu),) if config.vlan else ()
-
-
-def close_loopback(host: Kernel, config: BridgeConfig, list_targets: Callable[[], set[IP]]) -> None:
-    """No longer let 127.0.0.0/8 be routed to the bridge, unless a container on it has port mappings still.
-
-    Without mappings there is no guard either (portmap.py), and containers would reach what listens on 127.0.0.1.
-    """
-    with host_lock():
-        link = host.find_link(gateway_interface(config))
-        if link is None:
-            return
-        subnets = [entry.cidr for entry in host.list_addresses(link)]
-        if not any(target in subnet for target in list_targets() for subnet in subnets):
-            sysctl.route_loopback(link.name, on=False)
 
 
 def _ensure_gateway_interface(host: Kernel, config: BridgeConfig, undo: Undo) -> Link:

@@ -16,7 +16,7 @@ from cni_protocol.attachment import Attachment, describe_owner, spelt_anew
 from cni_protocol.errors import ALREADY_EXISTS, CNIError
 from cni_protocol.light.standard import Callable, Iterator, Sequence, contextmanager
 
-from .attachment_rules import ALL_MAPS
+from .attachment_rules import ALL_MAPS, SHARED_MAPS
 from .portmap import udp_ports, udp_targets
 
 # The kernel takes some milliseconds to destroy what was deleted, and whoever closes a socket in that time waits until
@@ -61,7 +61,7 @@ def delete_rules(family: int, hint: str, is_stale: Callable[[str], bool], *, at_
         close_sockets()
     with _table(family, "packet filter rules cannot be removed", leave_open=at_end) as nft:
         if nft.has_table():
-            deleted = _delete_elements(nft, ALL_MAPS[family], hint, is_stale)
+            deleted = _delete_elements(nft, family, hint, is_stale)
             _forget_flows(set(), udp_targets(deleted))
 
 
@@ -146,8 +146,8 @@ def _take_over(nft: Nftables, elements: Sequence[Element]) -> Iterator[Message]:
         yield nft.add_element(element)
 
 
-def _delete_elements(nft: Nftables, maps: Sequence[Map], hint: str, is_stale: Callable[[str], bool]) -> list[Element]:
-    deleted: list[Element] = []
+def _delete_elements(nft: Nftables, family: int, hint: str, is_stale: Callable[[str], bool]) -> list[Element]:
+    maps, deleted = ALL_MAPS[family], list[Element]()
     for _ in range(_TRIES):
         found = [element for entry in maps for element in nft.find_elements(entry.name, hint)]
         stale = [element for element in found if is_stale(spelt_anew(element.comment))]
@@ -161,7 +161,7 @@ def _delete_elements(nft: Nftables, maps: Sequence[Map], hint: str, is_stale: Ca
     unused = [chain for chain in chains if not any(nft.may_lead_to(entry.name, chain) for entry in maps)]
     freed = [_tolerate(nft, [nft.delete_chain(chain)]) for chain in unused]
     if any(freed) or not chains:
-        _delete_empty_table(nft, maps)
+        _delete_empty_table(nft, (*maps, *SHARED_MAPS[family]))
     return deleted
 
 

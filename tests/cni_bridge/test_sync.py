@@ -124,6 +124,11 @@ def stay(protocol: str, network: str, prefix: int) -> list[Any]:
     ]
 
 
+def exempt(protocol: str, name: str) -> list[Any]:
+    left = {"payload": {"protocol": protocol, "field": "daddr"}}
+    return [{"match": {"op": "==", "left": left, "right": f"@{name}"}}, {"return": None}]
+
+
 def look_up(protocol: str, name: str) -> list[Any]:
     return [{"vmap": {"key": {"payload": {"protocol": protocol, "field": "saddr"}}, "data": f"@{name}"}}]
 
@@ -148,8 +153,15 @@ def test_what_leaves_the_subnet_is_masqueraded_but_multicast(host: Host) -> None
         "fd00:1::5": (CHAIN6, "mynet,c1,eth0"),
     }
     assert rules_of(host, "postrouting") == [look_up("ip", "masquerade4"), look_up("ip6", "masquerade6")]
-    assert rules_of(host, CHAIN4) == [stay("ip", "10.1.0.0", 16), stay("ip", "224.0.0.0", 4), [{"masquerade": None}]]
-    assert rules_of(host, CHAIN6) == [stay("ip6", "fd00:1::", 64), stay("ip6", "ff00::", 8), [{"masquerade": None}]]
+    subnet4, subnet6 = stay("ip", "10.1.0.0", 16), stay("ip6", "fd00:1::", 64)
+    last = [{"masquerade": None}]
+    assert rules_of(host, CHAIN4) == [subnet4, stay("ip", "224.0.0.0", 4), exempt("ip", "exempt4"), last]
+    assert rules_of(host, CHAIN6) == [subnet6, stay("ip6", "ff00::", 8), exempt("ip6", "exempt6"), last]
+    sets = {entry["set"]["name"]: entry["set"] for entry in host.nft() if "set" in entry}
+    assert {name: (entry["type"], entry["flags"]) for name, entry in sets.items()} == {
+        "exempt4": ("ipv4_addr", ["interval"]),
+        "exempt6": ("ipv6_addr", ["interval"]),
+    }
     [base] = [entry["chain"] for entry in host.nft() if entry.get("chain", {}).get("name") == "postrouting"]
     assert (base["type"], base["hook"], base["prio"]) == ("nat", "postrouting", 100)
 
@@ -321,6 +333,24 @@ def test_deleting_takes_the_subnet_s_chains_with_their_last_container(host: Host
     ensure_rules(masquerading(attachment("c2"), address(6)))
     delete_own_rules(attachment("c1"))
     assert chains(host) == sorted([CHAIN4, "postrouting"])
+
+
+@pytest.mark.parametrize(
+    "element", ["exempt4 { 10.2.0.0/16", "exempt6 { fd00:2::/64"], ids=["networks", "networks of IPv6"]
+)
+def test_exempt_networks_are_nobody_s_and_keep_the_table(host: Host, element: str) -> None:
+    ensure_all()
+    host.run("nft", f'add element inet pycni {element} comment "mynet,node2" }}')
+    delete_rules(expressions.INET, "mynet", lambda owner: owner.startswith("mynet,"))
+    delete_own_rules(attachment("c2"))
+    name, _, network = element.partition(" { ")
+    kept = [entry["set"] for entry in host.nft() if entry.get("set", {}).get("name") == name]
+    assert [entry["elem"][0]["elem"]["comment"] for entry in kept] == ["mynet,node2"]
+    assert [chain for chain in chains(host) if chain.startswith(("masquerade-", "portmap-"))] == []
+    assert find_missing(ensure_all()[0]) == []
+    host.run("nft", f"delete element inet pycni {name} {{ {network} }}")
+    delete_own_rules(attachment())
+    assert host.nft() == []
 
 
 def test_what_is_stale_by_a_condition_goes_and_nothing_else(host: Host) -> None:

@@ -7,10 +7,9 @@ from cni_kernel import sysctl
 from cni_kernel.kernel import Kernel
 from cni_kernel.namespace import Namespace, open_own_namespace
 from cni_kernel.values import Link, PortVlan, Veth
-from cni_protocol.address import CIDR, IP
+from cni_protocol.address import CIDR
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import ALREADY_EXISTS, INVALID_CONFIG, CNIError
-from cni_protocol.light.standard import Callable
 from cni_protocol.result import Interface
 
 from .bridge import add_port, ensure_bridge, get_bridge, list_advertised, warn
@@ -136,8 +135,6 @@ def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Und
         _complete_gateway(host, config, link)
     for version in {gateway.version for gateway in plan.gateways}:
         _ensure_forwarding(host, version, undo)
-    if config.port_mappings:  # the host's 127.0.0.1 may lead here; portmap.py guards the other way
-        sysctl.route_loopback(link.name, on=True)
     return (Interface(link.name, link.mac, link.mtu),) if config.vlan else ()
 
 
@@ -159,20 +156,6 @@ def _ensure_forwarding(host: Kernel, version: int, undo: Undo) -> None:
                 sysctl.listen_to_routers(link.name, while_forwarding=True)
     undo.on_failure(sysctl.stop_forwarding, version)
     sysctl.ensure_forwarding(version)
-
-
-def close_loopback(host: Kernel, config: BridgeConfig, list_targets: Callable[[], set[IP]]) -> None:
-    """No longer let 127.0.0.0/8 be routed to the bridge, unless a container on it has port mappings still.
-
-    Without mappings there is no guard either (portmap.py), and containers would reach what listens on 127.0.0.1.
-    """
-    with host_lock():
-        link = host.find_link(gateway_interface(config))
-        if link is None:
-            return
-        subnets = [entry.cidr for entry in host.list_addresses(link)]
-        if not any(target in subnet for target in list_targets() for subnet in subnets):
-            sysctl.route_loopback(link.name, on=False)
 
 
 def _ensure_gateway_interface(host: Kernel, config: BridgeConfig, undo: Undo) -> Link:

@@ -40,11 +40,6 @@ def forwarding_key(version: int) -> str:
     return f"net/{_FORWARDING[version]}".replace("/", ".")
 
 
-def route_loopback(name: str, *, on: bool) -> None:
-    """Let 127.0.0.0/8 be routed over an interface, or no longer."""
-    _write(f"ipv4/conf/{name}/route_localnet", "1" if on else "0")
-
-
 def has_ipv6() -> bool:
     """Whether the kernel speaks IPv6 at all."""
     return os.path.isdir(f"{_ROOT}/ipv6")

@@ -146,8 +146,6 @@ STEPS_WITH_FILTERS = [
     (conntrack, "forget_flows_from_port", "after", 1),
     (wiring, "go_live", "before", 1),
     (wiring, "configure_host", "before", 1),
-    (sysctl, "route_loopback", "before", 1),
-    (sysctl, "route_loopback", "after", 1),
     (wiring, "configure_host", "after", 1),
 ]
 
@@ -722,15 +720,6 @@ def test_delete_removes_filters_without_their_configuration(runtime: Runtime) ->
     assert runtime.state("c1", "c2") == before
     assert runtime.call("DEL", network(runtime, V4, V6), "c2").status == 0
     assert runtime.host.nft() == []
-
-
-def test_the_host_s_loopback_is_closed_with_the_last_port_mapping(runtime: Runtime) -> None:
-    path = "/proc/sys/net/ipv4/conf/cni0/route_localnet"
-    for number, container in enumerate(("c1", "c2")):
-        runtime.add(filtered(runtime, port=8080 + number), container)
-    for container, expected in (("c1", "1"), ("c2", "0")):
-        assert runtime.call("DEL", network(runtime, V4, V6), container).status == 0
-        assert runtime.host.run("cat", path).stdout.strip() == expected
 
 
 def gc(config: dict[str, Any], *containers: str) -> dict[str, Any]:

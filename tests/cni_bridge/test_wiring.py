@@ -440,36 +440,6 @@ def test_the_interface_into_a_vlan_goes_when_it_was_made_in_vain(
     assert not there or rooms.host.addresses("cni0.5") == []
 
 
-def route_localnet(rooms: Rooms) -> bool:
-    return rooms.host.run("cat", "/proc/sys/net/ipv4/conf/cni0/route_localnet").stdout == "1\n"
-
-
-@pytest.mark.parametrize("on", [True, False], ids=["port mappings", "none"])
-def test_the_host_s_loopback_leads_to_the_bridge_with_port_mappings_only(rooms: Rooms, on: bool) -> None:
-    config = rooms.connect(isGateway=True, runtimeConfig=PORTS if on else {})
-    wiring.configure_host(rooms.outside, config, plan_of(config, "10.1.0.5/16"))
-    assert route_localnet(rooms) is on
-
-
-@pytest.mark.parametrize(
-    ("targets", "closed"),
-    [([], True), (["10.1.0.9"], False), (["10.2.0.9"], True), (["10.2.0.9", "10.1.0.9"], False)],
-    ids=["none left", "one left", "of another bridge", "one of them left"],
-)
-def test_the_loopback_is_closed_when_no_mapping_leads_to_the_bridge(
-    rooms: Rooms, targets: list[str], closed: bool
-) -> None:
-    config = rooms.connect(isGateway=True, runtimeConfig=PORTS)
-    wiring.configure_host(rooms.outside, config, plan_of(config, "10.1.0.5/16"))
-    wiring.close_loopback(rooms.outside, config, lambda: {parse_ip(text) for text in targets})
-    assert route_localnet(rooms) is not closed
-
-
-def test_closing_the_loopback_of_a_bridge_that_is_gone_is_fine(rooms: Rooms) -> None:
-    wiring.close_loopback(rooms.outside, config_of(), set)
-    assert rooms.host.link_names() == []
-
-
 def test_an_interface_that_is_to_stay_down_stays_down(rooms: Rooms) -> None:
     config = parse_config(make_request(disableContainerInterface=True))
     wiring.connect(rooms.outside, rooms.namespace, config, ATTACHMENT, rooms.undo)

@@ -129,14 +129,6 @@ def test_forwarding_is_switched_off_again(host: Host, version: int) -> None:
         assert not sysctl.is_forwarding(version)
 
 
-def test_the_loopback_may_be_routed_over_an_interface_or_no_longer(host: Host) -> None:
-    host.run("ip", "link", "add", "br0.7", "type", "bridge")
-    for on in (True, True, False, False):
-        with host.entered():
-            sysctl.route_loopback("br0.7", on=on)
-        assert value(host, "ipv4/conf/br0.7/route_localnet") == str(int(on))
-
-
 @pytest.mark.parametrize(
     ("version", "key"), [(4, "net.ipv4.ip_forward"), (6, "net.ipv6.conf.all.forwarding")], ids=["IPv4", "IPv6"]
 )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("cni_protocol", "cni_bridge", "cni_ipam", "cni_warm")
+PACKAGES = ("cni_protocol", "cni_bridge", "cni_ipam", "cni_warm", "cni_node")
 FILES = sorted(str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 FILE_LINES = 400
@@ -23,9 +23,11 @@ ALLOWED = {
     "cni_bridge": {"cni_protocol"},
     "cni_ipam": {"cni_protocol"},
     "cni_warm": {"cni_protocol", "cni_bridge", "cni_ipam"},
+    "cni_node": {"cni_protocol"},
 }
 
-# The one importer of pyroute2: everything else goes through it, and it is imported late.
+# The one importer of pyroute2 among the plugins: everything else goes through it, and it is imported late. What runs
+# for days, cni_node, may use it in full.
 MESSAGES = "cni_bridge/messages.py"
 
 # Modules that compute and touch nothing, and what they must not import: the host and the rooms that reach for it.
@@ -44,6 +46,9 @@ PURE = (
     "cni_bridge/nodes.py",
     "cni_bridge/attributes.py",
     "cni_bridge/nfattributes.py",
+    "cni_node/snapshot.py",
+    "cni_node/yaml_subset.py",
+    "cni_node/sources/members.py",
 )
 IMPURE_STDLIB = {
     *("asyncio", "ctypes", "fcntl", "glob", "io", "multiprocessing", "os", "pathlib", "select", "shutil"),
@@ -51,7 +56,7 @@ IMPURE_STDLIB = {
 }
 PURE_OF_OURS = {
     *(f"cni_protocol.{name}" for name in ("address", "errors", "lean", "result", "version")),
-    *("cni_bridge.config", "cni_bridge.links", "cni_bridge.plan", "cni_ipam.ranges"),
+    *("cni_bridge.config", "cni_bridge.links", "cni_bridge.plan", "cni_ipam.ranges", "cni_node.snapshot"),
     *(
         f"cni_bridge.{name}"
         for name in ("attachment", "attributes", "rules", "masquerade", "nodes", "portmap", "spoofcheck")
@@ -135,7 +140,7 @@ def test_imports_are_found_wherever_they_stand(source: str, imports: set[str]) -
 @pytest.mark.parametrize("file", FILES)
 def test_imports_are_the_standard_library_pyroute2_and_our_own(file: str) -> None:
     allowed = (sys.stdlib_module_names - {"ipaddress"}) | set(PACKAGES) | {"_sha2"}  # of a later Python
-    if file == MESSAGES:
+    if file == MESSAGES or file.startswith("cni_node/"):
         allowed |= {"pyroute2"}
     assert top_level(imported_by(tree_of(file), file)) <= allowed
 
@@ -161,6 +166,11 @@ def test_foreign_functions_are_called_where_the_standard_library_has_none() -> N
     """setns(2) is there from Python 3.12 on; prctl(2) never."""
     users = {file for file in FILES if {"ctypes", "_ctypes"} & imported_by(tree_of(file), file)}
     assert users == {"cni_protocol/libc.py"}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("cni_node/")])
+def test_what_runs_for_days_uses_the_real_standard_library(file: str) -> None:
+    assert not {"cni_protocol.lean", "cni_protocol.document"} & imported_by(tree_of(file), file)
 
 
 @pytest.mark.parametrize("file", PURE)

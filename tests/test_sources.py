@@ -163,9 +163,9 @@ def test_imports_point_one_way(file: str) -> None:
 
 
 def test_foreign_functions_are_called_where_the_standard_library_has_none() -> None:
-    """setns(2) is there from Python 3.12 on; prctl(2) never."""
+    """setns(2) is there from Python 3.12 on; prctl(2) and inotify(7) never."""
     users = {file for file in FILES if {"ctypes", "_ctypes"} & imported_by(tree_of(file), file)}
-    assert users == {"cni_protocol/libc.py"}
+    assert users == {"cni_protocol/libc.py", "cni_node/inotify.py"}
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file.startswith("cni_node/")])

@@ -115,7 +115,7 @@ class Members:
                 cidr = _cidr_of(span)
                 lost.setdefault(span.key, set()).add(cidr)
                 loser, holder = self._members[span.key].node.name, self._members[winner].node.name
-                problems.append(f"pod range {cidr} of node {loser} is part of what node {holder} has, which is older")
+                problems.append(f"pod range {cidr} of node {loser} overlaps with what node {holder} has already")
         return lost
 
 

@@ -86,7 +86,7 @@ def test_the_older_node_has_a_range_that_two_have(
         found.put(name, member(name, pods.replace(",", " "), f"1.1.1.{index}", int(age)))
     snapshot = found.snapshot("")
     assert shown(snapshot) == kept
-    wanted = ["pod range {} is part of what {} has, which is older".format(*loser.split("|")) for loser in losers]
+    wanted = ["pod range {} overlaps with what {} has already".format(*loser.split("|")) for loser in losers]
     assert list(snapshot.problems) == wanted
 
 

@@ -49,6 +49,7 @@ PURE = (
     "cni_node/snapshot.py",
     "cni_node/yaml_subset.py",
     "cni_node/sources/members.py",
+    "cni_node/sources/etcd_keys.py",
 )
 IMPURE_STDLIB = {
     *("asyncio", "ctypes", "fcntl", "glob", "io", "multiprocessing", "os", "pathlib", "select", "shutil"),
@@ -56,7 +57,8 @@ IMPURE_STDLIB = {
 }
 PURE_OF_OURS = {
     *(f"cni_protocol.{name}" for name in ("address", "errors", "lean", "result", "version")),
-    *("cni_bridge.config", "cni_bridge.links", "cni_bridge.plan", "cni_ipam.ranges", "cni_node.snapshot"),
+    *("cni_bridge.config", "cni_bridge.links", "cni_bridge.plan", "cni_ipam.ranges"),
+    *("cni_node.snapshot", "cni_node.sources.members"),
     *(
         f"cni_bridge.{name}"
         for name in ("attachment", "attributes", "rules", "masquerade", "nodes", "portmap", "spoofcheck")

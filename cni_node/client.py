@@ -187,6 +187,8 @@ class Client:
         try:
             data = response.read(LARGEST + 1)
             if len(data) <= LARGEST:
+                if response.length:  # http.client does not mind when it asked for less than all
+                    raise http.client.IncompleteRead(data, response.length)
                 return data
         except (OSError, http.client.HTTPException) as error:
             self._drop()

@@ -4,6 +4,7 @@ Must not: overwrite an entry of anybody else's, or give a node that has a range 
 transaction that succeeds only if each of its keys is absent or ours, and unchanged since we have read it.
 """
 
+from contextlib import suppress
 from typing import NamedTuple
 
 from cni_node.snapshot import Node
@@ -80,10 +81,10 @@ class Registration:
         cluster = self._agree()
         for _ in range(ATTEMPTS):
             node_key = settings.nodes + settings.name
-            mine = self._etcd.get(node_key)
-            before = self._pods or self._had(mine)
+            nodes, _ = self._etcd.entries(settings.nodes)
             subnets, _ = self._etcd.entries(f"{settings.prefix}/subnets/")
-            pods = self._choose(cluster, before, subnets)
+            mine = next((entry for entry in nodes if entry.key == node_key), None)
+            pods = self._choose(cluster, self._pods or self._had(mine), self._taken(nodes, subnets))
             keys = {entry.key: entry for entry in subnets}
             read = {node_key: mine, **{(key := subnet_key(settings.prefix, each)): keys.get(key) for each in pods}}
             if self._lease and all(entry and entry.lease == self._lease for entry in read.values()):
@@ -133,13 +134,20 @@ class Registration:
             )
         return node.pods
 
-    def _choose(self, cluster: Cluster, before: tuple[CIDR, ...], subnets: list[Entry]) -> tuple[CIDR, ...]:
-        name, wanted = self._settings.name, self._settings.wanted
+    def _taken(self, nodes: list[Entry], subnets: list[Entry]) -> dict[CIDR, str]:
+        """The ranges of others, and whose they are: also of a node whose key of a range somebody has deleted."""
         taken: dict[CIDR, str] = {}
+        for entry in nodes:
+            name = entry.key.removeprefix(self._settings.nodes)
+            with suppress(ValueError):  # what makes no sense is told by whoever follows the nodes
+                taken.update(dict.fromkeys(parse_node(name, entry.value).pods, name))
         for entry in subnets:
-            cidr, owner = find_subnet(entry.key), find_owner(entry.value)
-            if cidr is not None and owner != name:
-                taken[cidr] = owner
+            if cidr := find_subnet(entry.key):
+                taken[cidr] = find_owner(entry.value)
+        return {cidr: owner for cidr, owner in taken.items() if owner != self._settings.name}
+
+    def _choose(self, cluster: Cluster, before: tuple[CIDR, ...], taken: dict[CIDR, str]) -> tuple[CIDR, ...]:
+        name, wanted = self._settings.name, self._settings.wanted
         for other, owner in taken.items():
             if any(overlap(cidr, other) for cidr in before):
                 raise CNIError(

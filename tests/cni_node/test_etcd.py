@@ -120,6 +120,19 @@ def test_wanted_ranges_are_taken_if_they_are_free(etcd: EtcdCluster) -> None:
     assert own.pods != wanted
 
 
+def test_a_range_is_taken_while_its_node_says_so(etcd: EtcdCluster) -> None:
+    """Also where somebody has deleted the range's own key."""
+    client = Etcd(EtcdAccess(etcd.urls))
+    Registration(client, settings_of(etcd, "node1", lease=30)).keep()
+    (subnet,) = etcd.keys("/pycni/subnets/")
+    etcd.ctl("del", subnet)
+    wanted = (parse_cidr(subnet.rpartition("/")[2].replace("-", "/")),)
+    Registration(client, settings_of(etcd, "node2", lease=30, wanted=wanted)).keep()
+    nodes = etcd.keys("/pycni/nodes/")
+    assert nodes["/pycni/nodes/node1"]["pods"] == [str(wanted[0])]
+    assert nodes["/pycni/nodes/node2"]["pods"] != [str(wanted[0])]
+
+
 def test_both_families_have_one_number(etcd: EtcdCluster) -> None:
     cluster = Cluster((parse_cidr("10.32.0.0/12"), parse_cidr("fd00:32::/48")), (24, 64))
     with following(EtcdSource(settings_of(etcd, "node1", cluster=cluster))) as one:

@@ -145,6 +145,7 @@ def test_an_expired_history_leads_to_a_list_and_nothing_is_removed_in_between(ap
         api.cut()
         followed.until(lambda snapshot: peer_names(snapshot) == ["node3"])
         assert all(len(snapshot.peers) == 1 for snapshot in followed.snapshots)
+        assert not any("410" in problem for snapshot in followed.snapshots for problem in snapshot.problems)
     assert len(api.queries("limit")) == 2
 
 
@@ -187,7 +188,7 @@ def test_a_nonsensical_list_removes_nothing(api: ApiServer, account: Path, answe
     with following(source_for(api, account)) as followed:
         followed.until(anything)
         assert watched(api)
-        api.refusals = [Refusal(410), Refusal(200, answer)]
+        api.refusals = [Refusal(410), *[Refusal(200, answer)] * 100]
         api.cut()
         followed.until(lambda snapshot: any(sentence in problem for problem in snapshot.problems))
         assert all(peer_names(snapshot) == ["node2"] for snapshot in followed.snapshots)

@@ -175,6 +175,13 @@ def test_what_runs_for_days_uses_the_real_standard_library(file: str) -> None:
     assert not {"cni_protocol.lean", "cni_protocol.document"} & imported_by(tree_of(file), file)
 
 
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("cni_node/")])
+def test_no_decision_depends_on_the_time_of_day(file: str) -> None:
+    """Which jumps; time.monotonic() does not."""
+    used = {ast.unparse(node) for node in ast.walk(tree_of(file)) if isinstance(node, ast.Attribute)}
+    assert not used & {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow"}
+
+
 @pytest.mark.parametrize("file", PURE)
 def test_pure_modules_import_nothing_that_touches_the_host(file: str) -> None:
     imported = imported_by(tree_of(file), file)

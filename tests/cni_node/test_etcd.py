@@ -22,11 +22,14 @@ from tests.host import Host, wait_until
 from tests.kit.certificates import make_ca, sign
 from tests.kit.etcd import PASSWORD, EtcdCluster, Tls
 from tests.kit.following import Followed, anything, following, peer_names
+from tests.kit.proxy import Proxy
 
 pytestmark = pytest.mark.kernel
 
 LEASE = 3  # seconds
 SMALL = Cluster((parse_cidr("10.32.0.0/24"),), (28,))  # 16 nodes
+
+NINE = '{"pods": ["10.33.0.0/24"], "addresses": ["192.168.1.9"]}'  # a node that is written by hand
 
 
 @pytest.fixture
@@ -90,8 +93,7 @@ def test_nodes_take_ranges_and_find_each_other(etcd: EtcdCluster, follow: Callab
 def test_a_node_that_is_deleted_is_gone_at_once(etcd: EtcdCluster, follow: Callable[[EtcdSettings], Followed]) -> None:
     one = follow(settings_of(etcd, "node1"))
     one.until(registered)
-    value = '{"pods": ["10.33.0.0/24"], "addresses": ["192.168.1.9"]}'
-    etcd.ctl("put", "/pycni/nodes/node9", value)
+    etcd.ctl("put", "/pycni/nodes/node9", NINE)
     assert one.until(sees("node9"), 1.0).peers[0].pods == (parse_cidr("10.33.0.0/24"),)
     etcd.ctl("del", "/pycni/nodes/node9")
     one.until(sees(), 1.0)
@@ -267,6 +269,41 @@ def test_an_etcd_that_is_set_up_anew_is_filled_again(
     assert known == one.snapshots[-len(known) :]  # once known, never gone
 
 
+def test_who_went_during_an_outage_is_kept_as_long_as_a_lease_lives(
+    etcd: EtcdCluster, follow: Callable[[EtcdSettings], Followed]
+) -> None:
+    """As where all nodes were cut off from etcd, and it ended all leases: each comes back when it can."""
+    etcd.ctl("put", "/pycni/nodes/node9", NINE)
+    proxy = Proxy(etcd.urls[0])
+    one = follow(settings_of(etcd, "node1", access=EtcdAccess((proxy.url,))))
+    before = one.until(sees("node9")).own
+    proxy.cut()
+    one.until(lambda snapshot: bool(snapshot.problems))
+    etcd.ctl("del", "/pycni/nodes/node9")
+    assert wait_until(lambda: not etcd.keys("/pycni/nodes/"), LEASE + 5.0)  # ours has ended, too
+    proxy.mend()
+    told = one.until(lambda snapshot: "kept for a while" in "".join(snapshot.problems))
+    assert (peer_names(told), told.own) == (["node9"], before)
+    begun = time.monotonic()
+    assert one.until(sees()).own == before
+    assert time.monotonic() - begun > LEASE / 2
+    etcd.ctl("put", "/pycni/nodes/node9", NINE)
+    one.until(sees("node9"), 1.0)
+    etcd.ctl("del", "/pycni/nodes/node9")
+    one.until(sees(), 1.0)  # it is believed at once again
+
+
+def test_a_watch_that_is_silent_is_begun_again(etcd: EtcdCluster, follow: Callable[[EtcdSettings], Followed]) -> None:
+    proxy = Proxy(etcd.urls[0])
+    one = follow(settings_of(etcd, "node1", lease=60, access=EtcdAccess((proxy.url,), silence=2.0)))
+    one.until(registered)
+    etcd.ctl("put", "/pycni/nodes/node9", NINE)
+    one.until(sees("node9"))
+    proxy.lose()
+    etcd.ctl("del", "/pycni/nodes/node9")
+    one.until(sees(), 5.0)
+
+
 def test_three_members_may_lose_one_and_then_their_majority(
     entered: Host, follow: Callable[[EtcdSettings], Followed]
 ) -> None:
@@ -404,7 +441,7 @@ def test_an_entry_that_makes_no_sense_stays_as_it_was(
 ) -> None:
     one = follow(settings_of(etcd, "node1"))
     one.until(registered)
-    etcd.ctl("put", "/pycni/nodes/node9", '{"pods": ["10.33.0.0/24"], "addresses": ["192.168.1.9"]}')
+    etcd.ctl("put", "/pycni/nodes/node9", NINE)
     before = one.until(sees("node9"), 1.0).peers
     etcd.ctl("put", "/pycni/nodes/node9", value)
     told = one.until(lambda snapshot: bool(snapshot.problems), 1.0)

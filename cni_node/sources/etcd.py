@@ -113,7 +113,8 @@ class EtcdSource:
             if member is not None:
                 members[key] = member
         with board.together():
-            board.replace(members, keep=self._refused, hold=self._hold)
+            odd = self._own not in members  # as where etcd was set up anew: others are missing for the same reason
+            board.replace(members, keep=self._refused, hold=float(self._settings.lease) if odd else self._hold)
             board.say("nodes", "; ".join(sorted(self._refused.values())[:3]))
         self._revision = revision
 

@@ -97,11 +97,11 @@ class Etcd:
 
         Without a lease (0) they stay for ever. Returns whether they were written.
         """
-        compare = []
-        for key, entry in unchanged.items():
-            target = {"target": "CREATE", "create_revision": "0"} if entry is None else {}
-            target = target or {"target": "MOD", "mod_revision": str(entry.modified if entry else 0)}
-            compare.append({"key": _encode(key), "result": "EQUAL", **target})
+        revisions = {key: str(entry.modified if entry else 0) for key, entry in unchanged.items()}
+        compare = [
+            {"key": _encode(key), "target": "MOD", "result": "EQUAL", "mod_revision": revision}
+            for key, revision in revisions.items()
+        ]
         tied = {"lease": str(lease)} if lease else {}
         puts = [
             {"request_put": {"key": _encode(key), "value": _encode(value), **tied}} for key, value in values.items()

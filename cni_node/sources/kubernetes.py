@@ -102,6 +102,8 @@ class KubernetesSource:
             if not position:
                 break
         version = _get(metadata, "resourceVersion", str)
+        if not members and not self._refused and not board.is_empty():
+            raise CallError("the API lists no node at all: those known before are kept", 200)
         with board.together():
             board.replace(members, keep=self._refused)
             self._say_what_is_odd(board, members.get(self._settings.node_name))

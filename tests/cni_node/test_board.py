@@ -5,6 +5,7 @@ import time
 from cni_node.sources.board import GAP, PROBLEMS, Board
 from cni_node.sources.members import Member
 from tests.cni_node.test_members import member
+from tests.host import wait_until
 from tests.kit.following import Followed, peer_names
 
 
@@ -48,16 +49,6 @@ def test_a_list_keeps_who_is_named() -> None:
     followed.until(lambda snapshot: peer_names(snapshot) == ["b"])
 
 
-def test_an_empty_list_removes_nobody() -> None:
-    followed = Followed()
-    board = board_of(followed, "a", "b")
-    board.replace({})
-    told = followed.until(lambda snapshot: bool(snapshot.problems))
-    assert peer_names(told) == ["b"]
-    board.replace({"a": entry("a"), "c": entry("c")})
-    assert followed.until(lambda snapshot: not snapshot.problems).peers == (entry("c").node,)
-
-
 def test_the_first_change_is_published_at_once_and_more_together() -> None:
     followed = Followed()
     board = board_of(followed, "a")
@@ -69,6 +60,18 @@ def test_the_first_change_is_published_at_once_and_more_together() -> None:
     followed.until(lambda snapshot: len(snapshot.peers) == 7)
     assert time.monotonic() - begun > GAP / 2
     assert len(followed.snapshots) == 3
+
+
+def test_what_is_undone_at_once_is_not_published() -> None:
+    followed = Followed()
+    board = board_of(followed, "a", "b")
+    board.remove("b")
+    board.put("b", entry("b"))
+    board.say("done", "done")
+    followed.until(lambda snapshot: bool(snapshot.problems))
+    board.say("more", "more")
+    board.say("more", "")
+    assert not wait_until(lambda: len(followed.snapshots) > 2, 3 * GAP)
 
 
 def test_who_is_held_stays_for_a_while_and_gives_way_to_others() -> None:

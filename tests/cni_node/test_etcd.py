@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 from typing import Any
 
 import pytest
@@ -67,6 +67,12 @@ def sees(*names: str) -> Callable[[Snapshot], bool]:
     return lambda snapshot: peer_names(snapshot) == list(names) and registered(snapshot)
 
 
+def never_gone(followed: Followed) -> bool:
+    """Whether this node and the other, once known, have stayed known."""
+    known = [bool(snapshot.own and snapshot.own.pods and snapshot.peers) for snapshot in followed.snapshots]
+    return known == sorted(known) and known[-1]
+
+
 def test_nodes_take_ranges_and_find_each_other(etcd: EtcdCluster, follow: Callable[[EtcdSettings], Followed]) -> None:
     one = follow(settings_of(etcd, "node1"))
     own = one.until(registered).own
@@ -74,6 +80,7 @@ def test_nodes_take_ranges_and_find_each_other(etcd: EtcdCluster, follow: Callab
     assert (own.name, own.addresses, own.mtu) == ("node1", (parse_ip("192.168.1.1"),), 1450)
     assert own.pods[0].prefix == 24
     assert own.pods[0].ip in parse_cidr("10.32.0.0/12")
+    assert len(one.snapshots) == 1
     with following(EtcdSource(settings_of(etcd, "node2"))) as two:
         begun = time.monotonic()
         assert one.until(sees("node2")).peers == (two.until(sees("node1")).own,)
@@ -242,14 +249,15 @@ def test_an_etcd_that_is_away_changes_nothing(etcd: EtcdCluster, follow: Callabl
     two.until(sees("node1"))
     (member,) = etcd.members
     member.kill()
-    told = one.until(lambda snapshot: bool(snapshot.problems))
-    assert told.problems == (f"{member.url} does not answer: connection refused",)
+    refused = f"{member.url} does not answer: connection refused"
+    one.until(lambda snapshot: snapshot.problems == (refused,))
     two.until(lambda snapshot: bool(snapshot.problems))
     assert not wait_until(lambda: not one.last.peers or not two.last.peers, LEASE + 1)
     member.start()
     one.until(sees("node2"), 20.0)
     two.until(sees("node1"), 20.0)
-    assert all(snapshot.own and snapshot.peers for snapshot in one.snapshots[2:])
+    assert never_gone(one)
+    assert never_gone(two)
 
 
 def test_an_etcd_that_is_set_up_anew_is_filled_again(
@@ -265,8 +273,8 @@ def test_an_etcd_that_is_set_up_anew_is_filled_again(
     assert wait_until(lambda: bool(one.last.problems) and bool(two.last.problems), 10.0)
     assert one.until(sees("node2"), 20.0) == first
     two.until(sees("node1"), 20.0)
-    known = [snapshot for snapshot in one.snapshots if snapshot.own and snapshot.peers]
-    assert known == one.snapshots[-len(known) :]  # once known, never gone
+    assert never_gone(one)
+    assert never_gone(two)
 
 
 def test_who_went_during_an_outage_is_kept_as_long_as_a_lease_lives(
@@ -299,9 +307,15 @@ def test_a_watch_that_is_silent_is_begun_again(etcd: EtcdCluster, follow: Callab
     one.until(registered)
     etcd.ctl("put", "/pycni/nodes/node9", NINE)
     one.until(sees("node9"))
+    proxy.cut()  # an outage before does not make it hold on to anybody
+    one.until(lambda snapshot: bool(snapshot.problems))
+    proxy.mend()
+    one.until(sees("node9"))
+    etcd.ctl("put", "/pycni/nodes/node8", NINE.replace("33", "34").replace(".9", ".8"))
+    one.until(sees("node8", "node9"))
     proxy.lose()
     etcd.ctl("del", "/pycni/nodes/node9")
-    one.until(sees(), 5.0)
+    one.until(sees("node8"), 5.0)
 
 
 def test_three_members_may_lose_one_and_then_their_majority(
@@ -392,11 +406,9 @@ def test_a_token_that_has_ended_is_renewed(entered: Host, tmp_path: Path) -> Non
     (tmp_path / "password").write_text(PASSWORD)
     client = Etcd(EtcdAccess(etcd.urls, user="pycni", password_file=str(tmp_path / "password")))
     assert client.get("/pycni/x") is None
-    (member,) = etcd.members
-    member.kill()  # simple tokens are in its memory alone
-    member.start()
-    etcd.wait_until_it_serves()
+    client._token = "ended.1"  # one that etcd no longer knows, as after its time, or a restart
     assert client.get("/pycni/x") is None
+    assert client._token != "ended.1"
 
 
 def test_history_that_is_compacted_or_another_is_told(etcd: EtcdCluster) -> None:
@@ -409,6 +421,11 @@ def test_history_that_is_compacted_or_another_is_told(etcd: EtcdCluster) -> None
         list(client.watch("/pycni/nodes/", 2))
     with pytest.raises(CompactedError):
         list(client.watch("/pycni/nodes/", revision + 100))
+    etcd.ctl("put", "/pycni/nodes/x", "7")
+    batches = client.watch("/pycni/nodes/", revision + 1)
+    assert next(batches).revision == revision  # what comes next is from before the watch
+    assert next(batches).replayed
+    revision += 1
     watch = client.watch("/pycni/nodes/", revision + 1)
     assert next(watch).put == ()
     etcd.ctl("put", "/pycni/nodes/x", "9")
@@ -417,6 +434,19 @@ def test_history_that_is_compacted_or_another_is_told(etcd: EtcdCluster) -> None
     client.close()
     with pytest.raises(CallError):
         next(watch)
+
+
+def test_a_watch_without_a_leader_ends(entered: Host) -> None:
+    etcd = EtcdCluster(entered, 2)
+    client = Etcd(EtcdAccess(etcd.urls[:1]))
+    watch = client.watch("/pycni/nodes/", 1)
+    next(watch)
+    etcd.members[1].kill()
+    timer = Timer(20.0, client.close)
+    timer.start()
+    with pytest.raises(CallError, match="no leader"):
+        next(watch)
+    timer.cancel()
 
 
 def test_more_entries_than_a_page_are_listed(etcd: EtcdCluster, mocker: Any) -> None:

@@ -298,6 +298,6 @@ def copy_sources(target: Path) -> Path:
     target.mkdir()
     for name in ("install.sh", "setup.cfg"):
         shutil.copy2(ROOT / name, target / name)
-    for name in (*PACKAGES, "scripts/lib"):
+    for name in (*PACKAGES, "install", "scripts/lib"):
         shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     return target

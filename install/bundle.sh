@@ -9,7 +9,6 @@
 bundle_lib=opt/cni/lib/pycni # below the node's `/`
 
 bundle() {
-    made_dirs=() stage=''
     trap clean_up EXIT
     make_bundle
     mkdir -p "$(dirname "$bundle")"
@@ -26,7 +25,7 @@ make_bundle() { # $stage/archive; the same sources and the same interpreter give
     gather_code
     cp "$here"/scripts/lib/{node,nodeconf,trial}.py "$stage/code/"
     tree=$stage/tree
-    "$python" -ISBXutf8 "$here/scripts/lib/bundle.py" "$stage/code" "$tree" ||
+    "$python" -ISBXutf8 "$here/install/bundle.py" "$stage/code" "$tree" ||
         die "the bundle cannot be made with $python"
     (cd "$tree" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum) >"$stage/sums"
     mv "$stage/sums" "$tree/$mark"
@@ -39,7 +38,7 @@ make_bundle() { # $stage/archive; the same sources and the same interpreter give
         path=$stage/root/opt/cni/bin/$name
         python=/$bundle_lib/$id/bin/python3 executable_text "$name" "/$bundle_lib/$id/code" >"$path"
     done
-    node_text "/$bundle_lib/$id" >"$stage/root/$bundle_lib/node"
+    python=/$bundle_lib/$id/bin/python3 launcher_text node "/$bundle_lib/$id/code" >"$stage/root/$bundle_lib/node"
     chmod 755 "$stage"/root/opt/cni/bin/* "$stage/root/$bundle_lib/node"
     mv "$tree" "$stage/root/$bundle_lib/$id"
     chmod -R u=rwX,go=rX "$stage/root"
@@ -48,17 +47,13 @@ make_bundle() { # $stage/archive; the same sources and the same interpreter give
         "$bundle_lib/$id" "$bundle_lib/node" opt/cni/bin/*) | gzip -9n >"$stage/archive"
 }
 
-node_text() { # DIRECTORY of the bundle on the node
-    cat <<EOF
-#!$1/bin/python3 -ISBXutf8
-# Put here by pycni: sets this node up. See --help.
-import sys
-
-sys.path.insert(0, "$1/code")
-from node import main
-
-sys.exit(main(sys.argv[1:]))
-EOF
+find_bundle() { # set $bundle to an archive: the one that was named, or one made now
+    if [ -n "$bundle" ]; then
+        [ -f "$bundle" ] || die "no $bundle; make it with: install.sh --bundle $bundle"
+    else
+        make_bundle
+        bundle=$stage/archive
+    fi
 }
 
 require_patchelf() {

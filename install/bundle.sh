@@ -4,6 +4,7 @@
 # It is unpacked at a node's `/`:
 #   /opt/cni/bin/cni-bridge, cni-ipam   the executables
 #   /opt/cni/lib/pycni/node             sets the node up, see node.py
+#   /opt/cni/lib/pycni/pycni            the node's program, see cni_node/__main__.py
 #   /opt/cni/lib/pycni/ID/              named after its content: bin/python3, lib/ (standard library), code/
 
 bundle_lib=opt/cni/lib/pycni # below the node's `/`
@@ -38,13 +39,16 @@ make_bundle() { # $stage/archive; the same sources and the same interpreter give
         path=$stage/root/opt/cni/bin/$name
         python=/$bundle_lib/$id/bin/python3 executable_text "$name" "/$bundle_lib/$id/code" >"$path"
     done
-    python=/$bundle_lib/$id/bin/python3 launcher_text node "/$bundle_lib/$id/code" >"$stage/root/$bundle_lib/node"
-    chmod 755 "$stage"/root/opt/cni/bin/* "$stage/root/$bundle_lib/node"
+    for name in node pycni; do
+        path=$stage/root/$bundle_lib/$name
+        python=/$bundle_lib/$id/bin/python3 launcher_text "$name" "/$bundle_lib/$id/code" >"$path"
+    done
+    chmod 755 "$stage"/root/opt/cni/bin/* "$stage/root/$bundle_lib"/{node,pycni}
     mv "$tree" "$stage/root/$bundle_lib/$id"
     chmod -R u=rwX,go=rX "$stage/root"
     # the executables come last, and no directory that a node has is named: its mode would be changed
     (cd "$stage/root" && tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --format=gnu -cf - \
-        "$bundle_lib/$id" "$bundle_lib/node" opt/cni/bin/*) | gzip -9n >"$stage/archive"
+        "$bundle_lib/$id" "$bundle_lib"/{node,pycni} opt/cni/bin/*) | gzip -9n >"$stage/archive"
 }
 
 find_bundle() { # set $bundle to an archive: the one that was named, or one made now

@@ -83,12 +83,15 @@ install() {
         chmod 755 "$stage/$name"
         CNI_COMMAND=VERSION "$stage/$name" </dev/null >/dev/null || die "$name does not run with $python; nothing was changed"
     done
-    launcher_text pycni-warm "$stage/code" >"$stage/pycni-warm"
-    chmod 755 "$stage/pycni-warm"
-    "$stage/pycni-warm" --help >/dev/null || die "pycni-warm does not run with $python; nothing was changed"
+    for name in "${launchers[@]}"; do
+        launcher_text "$name" "$stage/code" >"$stage/$name"
+        chmod 755 "$stage/$name"
+        "$stage/$name" --help >/dev/null || die "$name does not run with $python; nothing was changed"
+    done
     id=$(cd "$stage/code" && find . -name '*.py' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
     code=$lib_dir/$id
     put_code
+    put_file "$lib_dir/pycni" 755 < <(launcher_text pycni "$code")
     for name in "${executables[@]}"; do put_file "$bin_dir/$name" 755 < <(executable_text "$name" "$code"); done
     if [ -n "$conf" ]; then
         make_dir "$conf_dir"

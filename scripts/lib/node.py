@@ -98,7 +98,8 @@ def put_code(root: Path) -> None:
             place.rename(code.with_name("damaged"))
         code.rename(place)
     os.utime(place)
-    for source, target in ((code.parent / "node", library / "node"), *executables(unpacked, root)):
+    launchers = [(code.parent / name, library / name) for name in ("node", "pycni")]
+    for source, target in (*launchers, *executables(unpacked, root)):
         put_file(target, source.read_bytes(), 0o755)
     marks = sorted(library.glob(f"*/{MARK}"), key=lambda mark: mark.parent.stat().st_mtime_ns, reverse=True)
     for mark in marks[KEPT:]:

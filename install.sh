@@ -21,11 +21,12 @@ usage: sudo ./install.sh [options]
 For nodes without Python, and for clusters (README.md, "Nodes of a cluster"):
 
   --bundle FILE    make an archive that brings a node everything, interpreter included; nothing is installed
+  --image FILE     make an image of that bundle, for containers: conf/pycni.yaml runs it; nothing is installed
   --node ...       put the bundle on this machine and set it up as a node of a cluster; --node --help has its options
   --kind NAME ...  do that on every node of a kind cluster; --kind NAME --help has its options
   --root DIR       with --node: the node's root directory            [/]
 
-With --node and --kind, --bundle names an archive that was made before; without it one is made on the spot.
+With --image, --node and --kind, --bundle names an archive that was made before; without it one is made on the spot.
 
 Needs Python 3.11 or later; $PYTHON names another one than /usr/bin/python3.
 EOF
@@ -38,13 +39,13 @@ die() {
 
 here=$(cd "$(dirname "$0")" && pwd)
 bin_dir=/opt/cni/bin lib_dir=/opt/cni/lib/pycni conf_dir=/etc/cni/net.d conf='' wheel_dir='' action=install
-bundle='' root='' kind='' further=() # of --bundle, --node and --kind
+bundle='' image='' root='' kind='' further=() # of --bundle and what follows it in the usage
 unit_dir=/etc/systemd/system warm=''
 python=${PYTHON:-/usr/bin/python3}
 
 while [ $# -gt 0 ]; do
     case $1 in
-    --bin-dir | --lib-dir | --conf | --conf-dir | --unit-dir | --wheel-dir | --bundle | --root | --kind)
+    --bin-dir | --lib-dir | --conf | --conf-dir | --unit-dir | --wheel-dir | --bundle | --image | --root | --kind)
         [ -n "${2:-}" ] || die "$1 needs a value"
         name=${1#--}
         printf -v "${name//-/_}" '%s' "$2"
@@ -67,6 +68,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 [ -z "$kind" ] || action=kind
+[ -z "$image" ] || [ "$action" != install ] || action=image
 [ -z "$bundle" ] || [ "$action" != install ] || action=bundle
 
 absolute() { case $1 in /*) printf '%s' "$1" ;; *) printf '%s/%s' "$PWD" "$1" ;; esac }
@@ -84,6 +86,8 @@ install | uninstall)
     [ "$bin_dir$lib_dir" = /opt/cni/bin/opt/cni/lib/pycni ] || die "a bundle has its place: no --bin-dir or --lib-dir with it"
     # shellcheck source=install/bundle.sh
     source "$here/install/bundle.sh"
+    # shellcheck source=install/image.sh
+    source "$here/install/image.sh"
     # shellcheck source=install/node.sh
     source "$here/install/node.sh"
     # shellcheck source=install/kind.sh

@@ -463,6 +463,8 @@ def test_help_says_every_option_and_does_nothing(place: Place) -> None:
         "--wheel-dir",
         "--warm",
         "--unit-dir",
+        "--bundle",
+        "--image",
         "--uninstall",
         "--help",
     ):

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
-SUMMARY = "put the plugins of this image on the node"
 LIBRARY = Path("opt/cni/lib/pycni")  # below a root directory, as in install/bundle.sh
 BIN = Path("opt/cni/bin")
 MARK = ".put-here-by-pycni"  # as in install/code.sh: in a directory of code, with its checksums

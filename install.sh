@@ -18,7 +18,7 @@ usage: sudo ./install.sh [options]
   --uninstall      remove what an installation with the same directories put there
   --help           this text
 
-For nodes without Python, and for clusters (README.md, "Nodes of a cluster"):
+For nodes without Python, and for clusters (docs/cluster.md):
 
   --bundle FILE    make an archive that brings a node everything, interpreter included; nothing is installed
   --image FILE     make an image of that bundle, for containers: conf/pycni.yaml runs it; nothing is installed

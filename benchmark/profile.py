@@ -9,10 +9,10 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import sandbox
-from bench_attach import PLAIN, SEED
-from bench_calls import Bench, Call, Job, interpreter_of, make_call, run_call, with_result
-from bench_floor import open_floor
+from benchmark.attach import PLAIN, SEED
+from benchmark.calls import Bench, Call, Job, interpreter_of, make_call, run_call, with_result
+from benchmark.floor import open_floor
+from suites import sandbox
 
 _COMMANDS = ("VERSION", "ADD", "DEL")
 _BARE = ("-I", "-S", "-c", "pass")

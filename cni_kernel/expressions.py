@@ -44,18 +44,22 @@ DataType = tuple[int, int]
 
 
 class Map(NamedTuple):
-    """A set, or with `data` a map: type and length (bytes) of its keys and of what they lead to."""
+    """A set, or with `data` a map: type and length (bytes) of its keys and of what they lead to.
+
+    With `interval` its elements are the beginnings and ends of intervals of keys.
+    """
 
     name: str
     key: DataType
     data: DataType | None = None
+    interval: bool = False
 
 
 class Element(NamedTuple):
     """An element of a set or map: key, what it leads to (bytes, or a chain to jump to), and whose it is.
 
     `claim` says in words what a key stands for that no two owners may have; where it is empty, an element that
-    somebody left behind gives way.
+    somebody left behind gives way. With `end` the key is the first one behind an interval that began with another.
     """
 
     map: str
@@ -64,6 +68,7 @@ class Element(NamedTuple):
     data: bytes = b""
     chain: str = ""
     claim: str = ""
+    end: bool = False
 
 
 class Chain(NamedTuple):

@@ -49,6 +49,7 @@ SET = Table(
 ELEMENT = Table(
     NFTA_SET_ELEM_KEY=(1, nested(DATA)),
     NFTA_SET_ELEM_DATA=(2, nested(DATA)),
+    NFTA_SET_ELEM_FLAGS=(3, BE32),
     NFTA_SET_ELEM_USERDATA=(6, RAW),
 )
 ELEMENTS = Table(

@@ -46,6 +46,9 @@ PURE = (
     "cni_bridge/nodes.py",
     "cni_kernel/attributes.py",
     "cni_kernel/nft_attributes.py",
+    "cni_node/snapshot.py",
+    "cni_node/yaml_subset.py",
+    "cni_node/sources/members.py",
 )
 IMPURE_STDLIB = {
     *("asyncio", "ctypes", "fcntl", "glob", "io", "multiprocessing", "os", "pathlib", "select", "shutil"),
@@ -55,7 +58,7 @@ PURE_OF_OURS = {
     *(f"cni_protocol.{name}" for name in ("address", "attachment", "errors", "light.standard", "result", "version")),
     *(f"cni_kernel.{name}" for name in ("attributes", "expressions", "values")),
     *(f"cni_bridge.{name}" for name in ("config", "masquerade", "nodes", "plan", "portmap", "spoofcheck")),
-    "cni_ipam.ranges",
+    *("cni_ipam.ranges", "cni_node.snapshot"),
 }
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -159,9 +162,15 @@ def test_imports_point_one_way(file: str) -> None:
 
 
 def test_foreign_functions_are_called_where_the_standard_library_has_none() -> None:
-    """setns(2) is there from Python 3.12 on; prctl(2) never."""
+    """setns(2) is there from Python 3.12 on; prctl(2) and inotify(7) never."""
     users = {file for file in FILES if {"ctypes", "_ctypes"} & imported_by(tree_of(file), file)}
-    assert users == {"cni_protocol/light/libc.py"}
+    assert users == {"cni_protocol/light/libc.py", "cni_node/inotify.py"}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("cni_node/")])
+def test_what_runs_for_days_uses_the_real_standard_library(file: str) -> None:
+    ours = imported_by(tree_of(file), file)
+    assert not {name for name in ours if name.startswith("cni_protocol.light")}
 
 
 @pytest.mark.parametrize("file", PURE)

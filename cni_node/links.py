@@ -52,6 +52,11 @@ class Links:
         """Close the socket."""
         self._ipr.close()
 
+    @property
+    def port(self) -> int:
+        """The address that the kernel's notifications name for what this has changed."""
+        return int(self._ipr.epid)
+
     def find(self, name: str) -> Device | None:
         """The interface of that name, None when there is none."""
         return self._find(ifname=name)

@@ -59,8 +59,8 @@ def find_underlay(links: Links, overlay: Overlay, addresses: Sequence[Local], kn
         found = _look(links, addresses, ip, named.ifindex if named else 0)
         if found is not None:
             return found
-    where = f"{overlay.device} has no address" if named else "no interface of this node leads there"
-    raise KernelError(errno.ENETUNREACH, f"overlay to {', '.join(map(str, known)) or 'nobody'}", where)
+    where = f"{overlay.device} has no address of its family" if named else "no interface leads there; set --device"
+    raise KernelError(errno.ENETUNREACH, f"the way out of the overlay, to {known[0]}", where)
 
 
 def _look(links: Links, addresses: Sequence[Local], ip: IP, named: int) -> Underlay | None:

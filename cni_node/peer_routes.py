@@ -136,16 +136,7 @@ class Wanted:
 
     def __init__(self) -> None:
         self._counts: Counter[Entry] = Counter()
-
-    def __contains__(self, entry: object) -> bool:
-        return entry in self._counts
-
-    def __len__(self) -> int:
-        return len(self._counts)
-
-    def count_routes(self) -> int:
-        """How many routes are wanted."""
-        return sum(isinstance(entry, PeerRoute) for entry in self._counts)
+        self.routes = 0
 
     def change(self, gone: Iterable[Entry], come: Iterable[Entry]) -> Difference:
         """Take the entries of some peers out and those of others in. Returns what that is for the kernel."""
@@ -161,6 +152,8 @@ class Wanted:
                     surplus.append(entry)
             elif before <= 0:
                 missing.append(entry)
+        for entries, sign in ((missing, 1), (surplus, -1)):
+            self.routes += sign * sum(isinstance(entry, PeerRoute) for entry in entries)
         return _replacing(missing, surplus)
 
     def compare(self, there: Iterable[Entry]) -> Difference:

@@ -45,7 +45,7 @@ class Agent:
         self._queue: SimpleQueue[Any] = SimpleQueue()
         self._keeper = Keeper(settings)
         names = {BRIDGE, *({settings.overlay.name} if settings.overlay else ())}
-        self._view = View(self._keeper.ports, frozenset(names))
+        self._view = View(self._keeper.ports, frozenset(names), lambda: self._keeper.wanted)
         self._watcher = Watcher(self._view, self._queue.put)
         self._admission = Admission(settings, self._queue.put)
         self._notifier = Notifier(os.environ)

@@ -75,6 +75,11 @@ class Keeper:
         """The addresses that the kernel's notifications name for what this has changed."""
         return frozenset({self.links.port, self.entries.port, self.exemptions.port})
 
+    @property
+    def wanted(self) -> Wanted:
+        """What should lead to the peers. May be asked by any thread."""
+        return self._wanted
+
     def close(self) -> None:
         """Close the sockets."""
         for part in (self.links, self.entries, self.exemptions):
@@ -92,7 +97,8 @@ class Keeper:
         if LOCAL in due:
             before = self.place
             done.append(self._run(LOCAL, lambda: self._settle_local(snapshot)))
-            due |= {ROUTES} if self.place != before else set()
+            # what a device loses when it goes down, the kernel does not tell one by one
+            due |= {ROUTES} if self.place != before or done[-1].what else set()
         gone, come = self._take_peers(snapshot.peers)
         if gone or come:
             self.problems["mtu"] = self._compare_mtu(snapshot.peers)
@@ -191,8 +197,10 @@ class Keeper:
         return _in_words(difference)
 
     def _settle_all_routes(self) -> list[str]:
-        self._wanted, self._unreachable = Wanted(), {}
-        self._wanted.change((), self._entries_to(self._peers))
+        self._unreachable = {}
+        wanted = Wanted()
+        wanted.change((), self._entries_to(self._peers))
+        self._wanted = wanted
         observed = self.entries.observe(self.place.overlay)
         difference = self._wanted.compare(observed.entries)
         self._refused = self.entries.apply(difference, self.place.overlay)

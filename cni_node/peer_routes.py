@@ -136,7 +136,15 @@ class Wanted:
 
     def __init__(self) -> None:
         self._counts: Counter[Entry] = Counter()
+        self._macs: dict[IP, str] = {}  # of the neighbours
         self.routes = 0
+
+    def __contains__(self, entry: Entry) -> bool:
+        return entry in self._counts
+
+    def find_mac(self, ip: IP) -> str:
+        """The MAC that an address on the vxlan device should have, empty where none is wanted."""
+        return self._macs.get(ip, "")
 
     def change(self, gone: Iterable[Entry], come: Iterable[Entry]) -> Difference:
         """Take the entries of some peers out and those of others in. Returns what that is for the kernel."""
@@ -152,9 +160,18 @@ class Wanted:
                     surplus.append(entry)
             elif before <= 0:
                 missing.append(entry)
-        for entries, sign in ((missing, 1), (surplus, -1)):
-            self.routes += sign * sum(isinstance(entry, PeerRoute) for entry in entries)
+        self._note(missing, surplus)
         return _replacing(missing, surplus)
+
+    def _note(self, missing: list[Entry], surplus: list[Entry]) -> None:
+        for entry in surplus:
+            self.routes -= isinstance(entry, PeerRoute)
+            if isinstance(entry, Neighbour):
+                del self._macs[entry.ip]
+        for entry in missing:
+            self.routes += isinstance(entry, PeerRoute)
+            if isinstance(entry, Neighbour):
+                self._macs[entry.ip] = entry.mac
 
     def compare(self, there: Iterable[Entry]) -> Difference:
         """What the kernel lacks, and what it has beside."""

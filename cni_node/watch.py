@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from cni_kernel.attributes import LINK
+from cni_kernel.attributes import LINK, NDA
 from cni_kernel.nftables import TABLE
 from cni_node.keeper import EXEMPT, LOCAL, ROUTES, STAGES
-from cni_node.peer_routes import PROTOCOL
+from cni_node.peer_routes import PROTOCOL, Forward, Wanted
 
 _ROUTE, _NETFILTER = 0, 12  # NETLINK_*
 # RTMGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
@@ -28,6 +28,7 @@ _BUFFER = 1 << 22  # bytes of announcements that may wait for us
 _LARGEST = 1 << 17  # bytes of one datagram
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _LINKS, _ADDRESSES, _ROUTES, _NEIGHBOURS = (16, 17), (20, 21), (24, 25), (28, 29)  # RTM_NEW*, RTM_DEL*
+_DELNEIGH, _NEIGH_HEAD_BYTES = 29, 12  # struct ndmsg
 _LINK_HEAD = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
 _IFF_UP, _LOWER_UP, _AF_BRIDGE, _SCOPE_UNIVERSE = 0x1, 0x10000, 7, 0
 _NFT = 10 << 8  # NFNL_SUBSYS_NFTABLES
@@ -46,9 +47,12 @@ class Disturbance(NamedTuple):
 class View:
     """What tells our business from others'; the loop changes it, the watcher reads it."""
 
-    def __init__(self, ports: frozenset[int], names: frozenset[str]) -> None:
-        """`ports` are the addresses of sockets whose changes are our own, `names` the interfaces that we keep."""
-        self.ports, self.names = ports, names
+    def __init__(self, ports: frozenset[int], names: frozenset[str], wanted: Callable[[], Wanted]) -> None:
+        """`ports` are the addresses of sockets whose changes are our own, `names` the interfaces that we keep.
+
+        `wanted` has what should lead to the peers.
+        """
+        self.ports, self.names, self.wanted = ports, names, wanted
         self.overlay = 0  # index of the vxlan device
         self.interfaces: frozenset[int] = frozenset()  # that our routes go out by
         self._flags: dict[int, int] = {}  # of these, as last announced
@@ -117,14 +121,30 @@ def judge_route_messages(data: bytes, view: View) -> Iterator[Disturbance]:
         if kind in _ROUTES:
             stages = (ROUTES,) if body[5] == PROTOCOL else ()
         elif kind in _NEIGHBOURS:
-            mine = view.overlay and int.from_bytes(body[4:8], sys.byteorder) == view.overlay
-            stages = (ROUTES,) if mine and port else ()  # the kernel itself only takes those of a device that goes
+            mine = bool(view.overlay) and int.from_bytes(body[4:8], sys.byteorder) == view.overlay
+            stages = (ROUTES,) if mine and _is_foreign(kind, body, view) else ()
         elif kind in _ADDRESSES:
             stages = (LOCAL, ROUTES) if body[3] == _SCOPE_UNIVERSE else ()
         elif kind in _LINKS:
             stages = _judge_link(body, view)
         for stage in stages:
             yield Disturbance(stage, describe_port(port))
+
+
+def _is_foreign(kind: int, body: bytes, view: View) -> bool:
+    """Whether a neighbour or a forwarding entry of the vxlan device is not as we want it.
+
+    The kernel finds other neighbours by itself; those are none of our business. Of forwarding entries it never tells
+    who changed them, and of a neighbour that goes not which MAC it had.
+    """
+    found = NDA.unpack(body[_NEIGH_HEAD_BYTES:])
+    ip, mac = found.get("NDA_DST"), found.get("NDA_LLADDR", "")
+    if ip is None:
+        return False
+    if body[0] == _AF_BRIDGE:
+        return (Forward(mac, ip) in view.wanted()) == (kind == _DELNEIGH)
+    wanted = view.wanted().find_mac(ip)
+    return wanted != "" and (kind == _DELNEIGH or mac != wanted)
 
 
 def _judge_link(body: bytes, view: View) -> tuple[str, ...]:

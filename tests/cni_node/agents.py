@@ -26,6 +26,8 @@ def link_hosts(first: Host, second: Host) -> None:
         for version, prefix in ((4, 24), (6, 64)):
             nodad = ["nodad"] if version == 6 else []
             host.run("ip", "address", "add", f"{NODES[version][i]}/{prefix}", "dev", "uplink", *nodad)
+        # else an interface that goes down loses them
+        host.run("sysctl", "-qw", "net.ipv6.conf.uplink.keep_addr_on_down=1")
         host.run("ip", "link", "set", "uplink", "up")
 
 

@@ -10,6 +10,7 @@ Must not: touch the kernel itself (the plugin does, on trial), or take the confi
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from cni_node.bridge import gateways_of
@@ -22,6 +23,9 @@ from cni_protocol.address import CIDR
 
 TRIAL_MARK = "trial"  # beside the socket, while a pod is on trial
 _AGAIN, _LONGEST = 5.0, 60.0  # seconds until what failed is tried again, and at most
+
+
+_render = lru_cache(maxsize=1)(render)  # it is compared twice a second
 
 
 class Admitted(NamedTuple):
@@ -50,7 +54,7 @@ class Admission:
 
         `now` counts seconds on the monotonic clock.
         """
-        text = render(pods, mtu)
+        text = _render(tuple(pods), mtu)
         self.serving = has_file(self.path, text.encode())
         if self.serving:
             self._admitted, self.problem = text, ""

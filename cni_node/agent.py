@@ -25,6 +25,7 @@ from cni_node.settings import Settings
 from cni_node.setup import persist
 from cni_node.snapshot import Snapshot
 from cni_node.sources import Source
+from cni_node.sources.members import name_some
 from cni_node.sources.static import StaticSettings
 from cni_node.watch import Disturbance, View, Watcher
 
@@ -111,9 +112,9 @@ class Agent:
             stages, self._resync = set(STAGES), now + RESYNC
         elif self._keeper.unsettled and now >= self._retry:
             stages |= self._keeper.unsettled
-        if self._snapshot is not None:
-            self._settle(self._snapshot, stages, causes, now)
-        self._publish(stages)
+        acted = self._settle(self._snapshot, stages, causes, now) if self._snapshot is not None else False
+        if acted or events or len(stages) > 1:
+            self._publish(stages)
         if self._notifier.interval:
             self._notifier.send(WATCHDOG=1)
 
@@ -134,7 +135,9 @@ class Agent:
         lacking = self._settings.overlay is not None and not self._keeper.place.overlay
         return {LOCAL} if lacking else set()
 
-    def _settle(self, snapshot: Snapshot, stages: set[str], causes: set[str], now: float) -> None:
+    def _settle(self, snapshot: Snapshot, stages: set[str], causes: set[str], now: float) -> bool:
+        """Returns whether there is anything new to tell."""
+        before = self._keeper.problems.get(SYSCTLS), self._admission.serving, self._strangers
         done = self._keeper.settle(snapshot, stages)
         self._view.overlay, self._view.interfaces = self._keeper.place.overlay, self._keeper.interfaces
         if self._keeper.unsettled:
@@ -146,9 +149,11 @@ class Agent:
         pods = snapshot.own.pods if snapshot.own else ()
         settled = bool(pods) and not {LOCAL, EXEMPT} & self._keeper.unsettled
         if settled and self._admission.step(pods, snapshot.peers, self._keeper.mtu, now):
-            logs.info("ready", configuration=self._admission.path, silent=", ".join(self._admission.silent))
+            logs.info("ready", configuration=self._admission.path, silent=name_some(self._admission.silent))
         if self._strangers or any(entry.stage == LOCAL for entry in done):
             self._name_strangers(pods)
+        after = self._keeper.problems.get(SYSCTLS), self._admission.serving, self._strangers
+        return bool(done) or before != after
 
     def _tell(self, done: list[Done], causes: set[str], *, only_polled: bool) -> None:
         """What was done, in the log; what somebody else made necessary counts as a repair."""

@@ -182,6 +182,9 @@ class Keeper:
         before, now = {id(peer) for peer in self._peers}, {id(peer) for peer in peers}
         gone = [peer for peer in self._peers if id(peer) not in now]
         come = [peer for peer in peers if id(peer) not in before]
+        if gone and come:  # other objects may say the same
+            same = set(gone) & set(come)
+            gone, come = ([peer for peer in part if peer not in same] for part in (gone, come))
         self._peers = peers
         return gone, come
 

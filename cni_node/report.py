@@ -89,7 +89,7 @@ def to_metrics(report: Report, cpu: float, memory: int) -> str:
         ("pycni_exempt_networks", "gauge", "Networks that are not masqueraded towards.", report.exempt),
         ("pycni_problems", "gauge", "Sentences under problems in pycni status.", len(report.problems)),
         ("pycni_syncs_total", "counter", "How often the kernel's state was looked at.", report.syncs),
-        ("process_cpu_seconds_total", "counter", "CPU time of the agent.", round(cpu, 3)),
+        ("process_cpu_seconds_total", "counter", "CPU time of the agent.", round(cpu, 4)),
         ("process_resident_memory_bytes", "gauge", "Memory of the agent.", memory),
         ("process_start_time_seconds", "gauge", "When the agent was started.", round(report.started, 3)),
     )

@@ -14,6 +14,8 @@ ALL_MAPS: dict[int, tuple[Map, ...]] = {
     INET: (*masquerade.MAPS.values(), *portmap.MAPS),
     BRIDGE: spoofcheck.MAPS,
 }
+# Those that others fill: their elements are no attachment's, but are lost with the table.
+SHARED_MAPS: dict[int, tuple[Map, ...]] = {INET: tuple(masquerade.EXEMPT.values()), BRIDGE: ()}
 
 
 def list_rules(config: BridgeConfig, attachment: Attachment, addresses: Sequence[CIDR], mac: str) -> list[Rules]:

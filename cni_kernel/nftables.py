@@ -149,9 +149,9 @@ class Nftables:
         return any(needle in reply for reply in self._dump(self._elements(_GETSETELEM, 0, name, [])))
 
     def is_empty(self, name: str) -> bool:
-        """Whether a set or map has no element, or is not there."""
+        """Whether a set or map has no element, or is not there; nft(8) leaves an end behind where it had intervals."""
         replies = self._dump(self._elements(_GETSETELEM, 0, name, []))
-        return not any(_parse_elements(reply) for reply in replies[:1])
+        return all(element.end for reply in replies[:1] for element in _parse_elements(reply))
 
     def list_chains(self) -> dict[str, bool]:
         """The chains of our table, and whether the kernel runs them at a hook."""

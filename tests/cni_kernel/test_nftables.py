@@ -159,11 +159,47 @@ def test_rules_are_what_nft_reads_there(host: Host, nft: Nftables, network: str,
             [{"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}}, {"masquerade": None}],
         ),
         (
-            [*expressions.match_other_interface("lo"), expressions.drop()],
-            [{"match": {"op": "!=", "left": {"meta": {"key": "iifname"}}, "right": "lo"}}, {"drop": None}],
+            [*expressions.match_no_destination_nat(), expressions.leave_chain()],
+            [
+                {
+                    "match": {
+                        "op": "==",
+                        "left": {"&": [{"ct": {"key": "status"}}, ["confirmed", "dnat"]]},
+                        "right": "confirmed",
+                    }
+                },
+                {"return": None},
+            ],
+        ),
+        (
+            [*expressions.match_direction(expressions.ORIGINAL), expressions.drop()],
+            [{"match": {"op": "==", "left": {"ct": {"key": "direction"}}, "right": "original"}}, {"drop": None}],
+        ),
+        (
+            [
+                *expressions.match_version(4),
+                expressions.load_value(parse_cidr("192.0.0.8/32").ip.packed),
+                expressions.set_address(expressions.SOURCE),
+            ],
+            [{"mangle": {"key": {"payload": {"protocol": "ip", "field": "saddr"}}, "value": "192.0.0.8"}}],
+        ),
+        (
+            [
+                *expressions.match_version(4),
+                expressions.load_connection_address(expressions.REPLY, expressions.DESTINATION),
+                expressions.set_address(expressions.DESTINATION),
+            ],
+            [
+                {
+                    "mangle": {
+                        "key": {"payload": {"protocol": "ip", "field": "daddr"}},
+                        "value": {"ct": {"key": "ip daddr", "dir": "reply"}},
+                    }
+                }
+            ],
         ),
     ],
-    ids=["to the host", "redirected", "from elsewhere"],
+    ids=["to the host", "redirected", "not redirected", "direction", "source", "destination"],
 )
 def test_conditions_are_what_nft_reads_there(host: Host, nft: Nftables, rule: Rule, expected: list[Any]) -> None:
     own = Chain("own", (rule,), "nat", expressions.POSTROUTING, expressions.SOURCE_NAT)

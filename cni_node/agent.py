@@ -59,7 +59,7 @@ class Agent:
         self._strangers: tuple[str, ...] = ()
         self._repairs: Counter[str] = Counter()
         self._problems: tuple[str, ...] = ()
-        self.report = Report(node=name, source=_kind_of(source), started=time.time(), pid=os.getpid())
+        self.report = Report(node=name, source=_kind_of(source), started=time.monotonic(), pid=os.getpid())
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Returns the exit status. Raises OSError when the socket cannot be made."""
@@ -204,7 +204,7 @@ class Agent:
             syncs=self.report.syncs + sum(stage != SYSCTLS for stage in stages),
         )
         if report != self.report:
-            self.report = report._replace(changed=time.time())
+            self.report = report._replace(changed=time.monotonic())
             self._notifier.send(STATUS=report.state)
 
     def _is_ready(self) -> bool:

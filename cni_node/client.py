@@ -44,8 +44,8 @@ class _Request(NamedTuple):
 class Client:
     """One connection, kept open; used by one thread, but for `close` and `interrupt`.
 
-    `load` reads the access. It is called again when one of the files is another, and at once when the server answers
-    401; what it read last stays in use where it fails (a file that is just being replaced).
+    `load` reads the access. It is called again when one of the files is another, which is looked at before each request
+    and when the server answers 401; what it read last stays in use where it fails (a file that is just being replaced).
     """
 
     def __init__(self, load: Callable[[], Access], timeout: float = ANSWER_BOUND) -> None:
@@ -119,10 +119,8 @@ class Client:
         if response.status == 200:
             return response
         text = self._read(response)
-        if response.status == 401 and again and access.files:
-            self._stamps = []
-            if self._refresh() != access:
-                return self._request(request, again=False)
+        if response.status == 401 and again and self._refresh() != access:
+            return self._request(request, again=False)
         raise self._refusal(response, request, text)
 
     def _exchange(self, request: _Request, token: str) -> http.client.HTTPResponse:
@@ -187,6 +185,8 @@ class Client:
         try:
             data = response.read(LARGEST + 1)
             if len(data) <= LARGEST:
+                if response.length:  # http.client does not mind when it asked for less than all
+                    raise http.client.IncompleteRead(data, response.length)
                 return data
         except (OSError, http.client.HTTPException) as error:
             self._drop()

@@ -10,7 +10,8 @@ SHOWN = 10  # lines of one kind on the screen; JSON has all
 
 
 class Report(NamedTuple):
-    """The agent at one moment. Times in seconds since the epoch, `mtu` in bytes (0: the plugin's choice).
+    """The agent at one moment. Times in seconds of the machine's monotonic clock, `mtu` in bytes (0: the plugin's
+    choice).
 
     `silent` are peers that had not answered when the runtime was told, `strangers` pods with addresses of a former
     range. `repairs` counts what others took away, by stage; `syncs` how often a stage was looked at.
@@ -79,8 +80,8 @@ def _repairs(report: Report) -> str:
     return f"{total}, last {report.last_repair}" if report.last_repair else str(total)
 
 
-def to_metrics(report: Report, cpu: float, memory: int) -> str:
-    """The report in Prometheus' text format; `cpu` in seconds, `memory` in bytes."""
+def to_metrics(report: Report, now: float, cpu: float, memory: int) -> str:
+    """The report in Prometheus' text format; `now` and `cpu` in seconds, `memory` in bytes."""
     plain = (
         ("pycni_ready", "gauge", "Whether the runtime is told that this node is ready.", int(report.ready)),
         ("pycni_peers", "gauge", "Other nodes.", report.peers),
@@ -91,7 +92,7 @@ def to_metrics(report: Report, cpu: float, memory: int) -> str:
         ("pycni_syncs_total", "counter", "How often the kernel's state was looked at.", report.syncs),
         ("process_cpu_seconds_total", "counter", "CPU time of the agent.", round(cpu, 4)),
         ("process_resident_memory_bytes", "gauge", "Memory of the agent.", memory),
-        ("process_start_time_seconds", "gauge", "When the agent was started.", round(report.started, 3)),
+        ("pycni_uptime_seconds", "gauge", "For how long the agent has run.", round(now - report.started, 3)),
     )
     lines = []
     for name, kind, text, value in plain:

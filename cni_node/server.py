@@ -8,6 +8,7 @@ import os
 import resource
 import socketserver
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -44,7 +45,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200 if report.ready else 503, f"{report.state}\n")
         elif path == "/metrics":
             usage = resource.getrusage(resource.RUSAGE_SELF)
-            text = to_metrics(report, usage.ru_utime + usage.ru_stime, _resident_bytes())
+            text = to_metrics(report, time.monotonic(), usage.ru_utime + usage.ru_stime, _resident_bytes())
             self._answer(200, text, "text/plain; version=0.0.4")
         else:
             self._answer(404, "there are /status, /healthz, /readyz and /metrics\n")

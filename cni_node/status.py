@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     except (OSError, ValueError, TypeError) as error:
         print(f"pycni: {_why_not(options.socket, error)}", file=sys.stderr)
         return NO_AGENT
-    sys.stdout.write(text if options.json else render(report, time.time()))
+    sys.stdout.write(text if options.json else render(report, time.monotonic()))
     return READY if is_well(report) else NOT_READY
 
 

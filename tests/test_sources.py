@@ -49,6 +49,7 @@ PURE = (
     "cni_node/snapshot.py",
     "cni_node/yaml_subset.py",
     "cni_node/sources/members.py",
+    "cni_node/sources/etcd_keys.py",
 )
 IMPURE_STDLIB = {
     *("asyncio", "ctypes", "fcntl", "glob", "io", "multiprocessing", "os", "pathlib", "select", "shutil"),
@@ -58,7 +59,7 @@ PURE_OF_OURS = {
     *(f"cni_protocol.{name}" for name in ("address", "attachment", "errors", "light.standard", "result", "version")),
     *(f"cni_kernel.{name}" for name in ("attributes", "expressions", "values")),
     *(f"cni_bridge.{name}" for name in ("config", "masquerade", "nodes", "plan", "portmap", "spoofcheck")),
-    *("cni_ipam.ranges", "cni_node.snapshot"),
+    *("cni_ipam.ranges", "cni_node.snapshot", "cni_node.sources.members"),
 }
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -172,6 +173,13 @@ def test_foreign_functions_are_called_where_the_standard_library_has_none() -> N
 def test_what_runs_for_days_uses_the_real_standard_library(file: str) -> None:
     ours = imported_by(tree_of(file), file)
     assert not {name for name in ours if name.startswith("cni_protocol.light")}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("cni_node/")])
+def test_no_decision_depends_on_the_time_of_day(file: str) -> None:
+    """Which jumps; time.monotonic() does not."""
+    used = {ast.unparse(node) for node in ast.walk(tree_of(file)) if isinstance(node, ast.Attribute)}
+    assert not used & {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow"}
 
 
 @pytest.mark.parametrize("file", PURE)

@@ -37,19 +37,13 @@ class Board:
         self._reaper: Timer | None = None
 
     def replace(self, members: Mapping[str, Member], keep: Collection[str] = (), hold: float = 0.0) -> None:
-        """Take a whole list. Who is in neither `members` nor `keep` is gone, after `hold` seconds.
-
-        Where the list is empty nobody is.
-        """
+        """Take a whole list. Who is in neither `members` nor `keep` is gone, after `hold` seconds."""
         with self.together():
             self._listed = True
-            empty = not members and not keep and len(self._members) > 0
-            self.say("list", "the list of nodes is empty: those known before are kept" if empty else "")
             for key, member in members.items():
                 self.put(key, member)
-            if not empty:
-                for key in self._members.keys() - members.keys() - set(keep):
-                    self.remove(key, hold)
+            for key in self._members.keys() - members.keys() - set(keep):
+                self.remove(key, hold)
             self._changed()
 
     @contextmanager
@@ -90,10 +84,10 @@ class Board:
                 self._problems[topic] = sentence
                 self._changed()
 
-    def knows(self, key: str) -> bool:
-        """Whether a node is there."""
+    def is_empty(self) -> bool:
+        """Whether no node is known."""
         with self._lock:
-            return key in self._members
+            return not len(self._members)
 
     def close(self) -> None:
         """Publish nothing any more."""

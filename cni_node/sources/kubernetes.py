@@ -47,10 +47,6 @@ class KubernetesSettings(NamedTuple):
         return load_service_account(self.server, self.service_account)
 
 
-class _TooOldError(Exception):
-    """The server's history does not reach back to where we are: all nodes are to be listed again."""
-
-
 class KubernetesSource:
     """The Source of a cluster whose API server hands out the pod ranges."""
 
@@ -78,13 +74,11 @@ class KubernetesSource:
                 if not self._version:
                     self._list(board)
                 self._watch(board)
-            except _TooOldError:
-                self._version = ""
-                stopping.wait(self._backoff.after_failure())
             except CallError as error:
                 if error.status:  # the server is there, and does not go on from where we are
                     self._version = ""
-                board.say("api", _explained(error))
+                if error.status != 410:  # which is usual: a watch or the pages of a list took longer than its history
+                    board.say("api", _explained(error))
                 stopping.wait(max(self._backoff.after_failure(), error.retry_after))
             except Exception as error:  # a fault of ours must not end what others rely on
                 self._version = ""
@@ -98,12 +92,7 @@ class KubernetesSource:
         position = ""
         while True:
             query = {"limit": PAGE, **({"continue": position} if position else {})}
-            try:
-                page = self._client.call("GET", f"{NODES}?{urlencode(query)}")
-            except CallError as error:
-                if error.status == 410:  # the list took longer than the server's history
-                    raise _TooOldError from None
-                raise
+            page = self._client.call("GET", f"{NODES}?{urlencode(query)}")
             for item in _get(page, "items", list):
                 name = _get(_get(item, "metadata", dict), "name", str)
                 if member := self._understood(name, item):
@@ -113,6 +102,8 @@ class KubernetesSource:
             if not position:
                 break
         version = _get(metadata, "resourceVersion", str)
+        if not members and not self._refused and not board.is_empty():
+            raise CallError("the API lists no node at all: those known before are kept", 200)
         with board.together():
             board.replace(members, keep=self._refused)
             self._say_what_is_odd(board, members.get(self._settings.node_name))
@@ -137,9 +128,9 @@ class KubernetesSource:
 
     def _apply(self, board: Board, kind: str, item: dict[str, Any]) -> None:
         if kind == "ERROR":
-            if item.get("code") == 410:
-                raise _TooOldError
-            raise CallError(f"the API server ends the watch: {item.get('message') or item}"[:LONGEST_QUOTE], 200)
+            code = item.get("code")
+            sentence = f"the API server ends the watch: {item.get('message') or item}"[:LONGEST_QUOTE]
+            raise CallError(sentence, code if isinstance(code, int) and code else 200)
         metadata = _get(item, "metadata", dict)
         version = _get(metadata, "resourceVersion", str)
         if kind in ("ADDED", "MODIFIED", "DELETED"):

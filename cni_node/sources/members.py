@@ -40,6 +40,8 @@ class Members:
         self._members: dict[str, Member] = {}
         self._names: list[tuple[str, str]] = []  # name and key, in order
         self._spans: list[_Span] = []  # in order
+        self._addresses: Counter[IP] = Counter()
+        self._shared: set[IP] = set()  # addresses that several nodes have
 
     def __contains__(self, key: object) -> bool:
         return key in self._members
@@ -62,6 +64,10 @@ class Members:
         insort(self._names, (member.node.name, key))
         for span in _spans_of(key, member.node):
             insort(self._spans, span)
+        for ip in member.node.addresses:
+            self._addresses[ip] += 1
+            if self._addresses[ip] > 1:
+                self._shared.add(ip)
         return True
 
     def remove(self, key: str) -> bool:
@@ -75,6 +81,12 @@ class Members:
         del self._names[bisect_left(self._names, (member.node.name, key))]
         for span in _spans_of(key, member.node):
             del self._spans[bisect_left(self._spans, span)]
+        for ip in member.node.addresses:
+            self._addresses[ip] -= 1
+            if self._addresses[ip] < 2:
+                self._shared.discard(ip)
+            if not self._addresses[ip]:
+                del self._addresses[ip]
 
     def snapshot(self, own: str, doubtful: Collection[str] = ()) -> Snapshot:
         """The cluster as it is; `own` is this node's key. Where ranges overlap the older node has them.
@@ -83,23 +95,41 @@ class Members:
         """
         problems: list[str] = []
         lost = self._settle(doubtful, problems)
-        mine = self._members.get(own)
-        nodes = [(key, self._remaining(key, lost)) for _, key in self._names if key != own]
-        peers = [node for _, node in nodes if node.pods and node.addresses]
+        members = self._members
+        mine = members.get(own)
+        keys = [key for _, key in self._names if key != own]
+        nodes = [self._remaining(key, lost) if key in lost else members[key].node for key in keys]
+        peers = [node for node in nodes if node.pods and node.addresses]
         if len(peers) < len(nodes):
-            bare = [node.name for key, node in nodes if not node.pods and key not in lost]
-            away = [node.name for _, node in nodes if not node.addresses]
+            bare = [members[key].node.name for key in keys if not members[key].node.pods]
+            away = [node.name for node in nodes if not node.addresses]
             for what, names in (("pod range", bare), ("address", away)):
                 if names:
                     problems.append(f"without {what}, so no routes lead there: {name_some(names)}")
-        peers = _apart_from(mine.node.addresses if mine else (), peers, problems)
+        if self._shared:
+            peers = self._apart(mine.node.addresses if mine else (), peers, problems)
         return Snapshot(self._remaining(own, lost) if mine else None, tuple(peers), tuple(problems))
 
     def _remaining(self, key: str, lost: dict[str, set[CIDR]]) -> Node:
-        node = self._members[key].node
-        if key not in lost:
-            return node
-        return node._replace(pods=tuple(cidr for cidr in node.pods if cidr.network not in lost[key]))
+        node, gone = self._members[key].node, lost.get(key, ())
+        return node._replace(pods=tuple(cidr for cidr in node.pods if cidr.network not in gone)) if gone else node
+
+    def _apart(self, own: tuple[IP, ...], peers: list[Node], problems: list[str]) -> list[Node]:
+        """The peers without those that claim an address of this node; other addresses of several are only told."""
+        holders: dict[IP, list[str]] = {ip: [] for ip in sorted(self._shared)}
+        for peer in peers:
+            for ip in self._shared.intersection(peer.addresses):
+                holders[ip].append(peer.name)
+        for ip, names in holders.items():
+            if ip in own:
+                problems.append(
+                    f"the address of this node, {ip}, is also that of {name_some(names)}: no routes lead there"
+                )
+            else:
+                problems.append(f"these nodes have one address, {ip}: {name_some(names)}")
+        if not self._shared.isdisjoint(own):
+            peers = [peer for peer in peers if set(own).isdisjoint(peer.addresses)]
+        return peers
 
     def _settle(self, doubtful: Collection[str], problems: list[str]) -> dict[str, set[CIDR]]:
         """Which nodes lose which ranges to older ones."""
@@ -166,18 +196,3 @@ def _find_overlap(kept: list[tuple[int, int, str]], first: int, last: int) -> st
         if neighbour[0] <= last and neighbour[1] >= first:
             return neighbour[2]
     return None
-
-
-def _apart_from(own: tuple[IP, ...], peers: list[Node], problems: list[str]) -> list[Node]:
-    """The peers without those that claim an address of this node; other addresses of two nodes are only told."""
-    counts = Counter(ip for peer in peers for ip in peer.addresses)
-    for ip in own:
-        if ip in counts:
-            same = [peer.name for peer in peers if ip in peer.addresses]
-            peers = [peer for peer in peers if ip not in peer.addresses]
-            problems.append(f"the address of this node, {ip}, is also that of {name_some(same)}: no routes lead there")
-    if len(counts) < counts.total():
-        for ip in sorted(ip for ip, count in counts.items() if count > 1 and ip not in own):
-            same = [peer.name for peer in peers if ip in peer.addresses]
-            problems.append(f"these nodes have one address, {ip}: {name_some(same)}")
-    return peers

@@ -15,6 +15,7 @@ from cni_node.sources import static
 from cni_node.sources.static import StaticSettings, StaticSource, arrange, parse_nodes, parse_peer
 from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.errors import CNIError
+from tests.host import wait_until
 from tests.kit.following import Followed, anything, following, peer_names
 
 THREE = """\
@@ -245,6 +246,16 @@ def test_before_the_first_list_there_are_only_problems(tmp_path: Path) -> None:
         )
         write(tmp_path / "peers", THREE)
         followed.until(two_peers)
+
+
+def test_a_file_that_is_still_being_written_is_not_read(tmp_path: Path) -> None:
+    with following(source_of(tmp_path / "peers")) as followed:
+        followed.until(anything)
+        with (tmp_path / "peers").open("w") as opened:
+            assert not wait_until(lambda: len(followed.snapshots) > 1, 0.4)
+            opened.write(THREE)
+        followed.until(two_peers, 1.0)
+    assert len(followed.snapshots) == 2
 
 
 def test_it_costs_nothing_while_nothing_happens(file: Path) -> None:

@@ -47,8 +47,9 @@ def node(name: str, pods: str = "", address: str = "", created: str = AN_AGE, **
 class _Watch:
     """A watch that is open: who writes to it holds the server's lock."""
 
-    def __init__(self, handler: "_Handler") -> None:
+    def __init__(self, handler: "_Handler", bookmarks: bool) -> None:
         self._handler = handler
+        self.bookmarks = bookmarks  # it has asked for them
         self.over = threading.Event()
 
     def send(self, event: dict[str, Any]) -> None:
@@ -162,7 +163,8 @@ class ApiServer:
     def _send(self, event: dict[str, Any]) -> None:
         if not self.silent:
             for watch in self.watches:
-                watch.send(event)
+                if watch.bookmarks or event["type"] != "BOOKMARK":
+                    watch.send(event)
 
     def list_page(self, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
         """A page of the nodes, as status and document."""
@@ -177,10 +179,11 @@ class ApiServer:
                 metadata["continue"] = f"{end},{version}"
             return 200, {"kind": "NodeList", "metadata": metadata, "items": items[int(begin) : end]}
 
-    def open_watch(self, handler: "_Handler", version: int) -> _Watch:
-        """Have a handler told of everything after a version."""
+    def open_watch(self, handler: "_Handler", query: dict[str, str]) -> _Watch:
+        """Have a handler told of everything after the version in its query."""
         with self.lock:
-            watch = _Watch(handler)
+            version = int(query["resourceVersion"])
+            watch = _Watch(handler, query.get("allowWatchBookmarks") == "true")
             if version < self._oldest:
                 status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
                 watch.send({"type": "ERROR", "object": status})
@@ -223,19 +226,19 @@ class _Handler(BaseHTTPRequestHandler):
             refusal = api.refusals.pop(0)
             self._send(refusal.status, refusal.text.encode(), refusal.headers)
         elif "watch" in query:
-            self._watch(int(query["resourceVersion"]))
+            self._watch(query)
         else:
             if "continue" in query and api.before_page:
                 api.before_page()
             self._answer(*api.list_page(query))
 
-    def _watch(self, version: int) -> None:
+    def _watch(self, query: dict[str, str]) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         api = self.server.api
-        watch = api.open_watch(self, version)
+        watch = api.open_watch(self, query)
         watch.over.wait()
         with api.lock:
             if watch in api.watches:

@@ -22,7 +22,7 @@ def make_ca(directory: Path, name: str = "ca") -> Pair:
     return pair
 
 
-def sign(ca: Pair, name: str, subject: str = "/O=pycni", hosts: str = "IP:127.0.0.1", days: int = 2) -> Pair:
+def sign(ca: Pair, name: str, subject: str = "/O=pycni", hosts: str = "IP:127.0.0.1") -> Pair:
     """A certificate of that CA, for a server or a client, beside it. Without a CN, as etcd's gateway wants it."""
     directory = ca.certificate.parent
     pair = Pair(directory / f"{name}.crt", directory / f"{name}.key")
@@ -30,7 +30,7 @@ def sign(ca: Pair, name: str, subject: str = "/O=pycni", hosts: str = "IP:127.0.
     extensions.write_text(f"subjectAltName={hosts}\n")
     _openssl("req", *_new_key(Pair(request, pair.key)), "-subj", subject)
     authority = ("-CA", str(ca.certificate), "-CAkey", str(ca.key), "-CAcreateserial", "-extfile", str(extensions))
-    _openssl("x509", "-req", "-in", str(request), "-out", str(pair.certificate), *authority, "-days", str(days))
+    _openssl("x509", "-req", "-in", str(request), "-out", str(pair.certificate), *authority, "-days", "2")
     return pair
 
 

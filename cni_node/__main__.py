@@ -16,11 +16,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = given[0] if given else ""
     agent = commands.add_parser("agent", help="keep this node's pod network equal to what the cluster says")
     status = commands.add_parser("status", help="how the agent of this node is, in one screen")
+    cluster = commands.add_parser("cluster", help="which node has which pod range, as etcd has it")
     if asked == "agent":
         from cni_node import run, settings
 
         settings.add_options(agent)
         return run.run(parser.parse_args(given))
+    if asked == "cluster":
+        from cni_node import cluster as listing
+
+        listing.add_options(cluster)
+        return listing.run(parser.parse_args(given))
     if asked == "status":
         from cni_node import status as asking
 

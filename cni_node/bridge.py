@@ -38,12 +38,15 @@ def ensure_bridge(links: Links, mtu: int, mac: str) -> tuple[Device, list[str]]:
         links.create(BRIDGE, "bridge", **attributes)
         device = links.get(BRIDGE)
         links.change(device, address=mac or device.mac)  # one that is set stays when ports come and go
+        sysctl.detect_no_duplicates(BRIDGE)
         done.append(f"bridge {BRIDGE} made")
         done += _take_ports_back(links, device)
-    elif not device.up:
+    sysctl.ignore_router_advertisements(BRIDGE)
+    if sysctl.has_ipv6():
+        sysctl.allow_ipv6(BRIDGE)
+    if not device.up:
         links.change(device, state="up")
-        done.append(f"bridge {BRIDGE} brought up")
-    sysctl.ignore_router_advertisements(BRIDGE, ipv6=sysctl.has_ipv6())
+        done += [] if done else [f"bridge {BRIDGE} brought up"]
     return links.get(BRIDGE), done
 
 

@@ -22,7 +22,6 @@ from cni_protocol.address import CIDR, IP
 
 SYSCTLS, LOCAL, ROUTES, EXEMPT = "sysctls", "local", "routes", "exempt"
 STAGES = (SYSCTLS, LOCAL, ROUTES, EXEMPT)
-_ANYWHERE = (IP(4, 0xC0000201), IP(6, 0x20010DB8 << 96 | 1))  # 192.0.2.1, 2001:db8::1: by the default route
 
 
 class Done(NamedTuple):
@@ -261,7 +260,7 @@ def _ways_out(own: Node | None, peers: tuple[Node, ...], addresses: Iterable[Loc
     mine = {local.cidr.ip for local in addresses}
     known = [ip for ip in (own.addresses if own else ()) if ip in mine]
     known += [ip for peer in peers[:1] for ip in peer.addresses if ip not in mine]
-    return sorted(known, key=lambda ip: versions.index(ip.version)) + list(_ANYWHERE)
+    return sorted(known, key=lambda ip: versions.index(ip.version)) + list(overlay.ANYWHERE)
 
 
 def _in_words(difference: Difference) -> list[str]:

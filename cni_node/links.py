@@ -78,9 +78,9 @@ class Links:
             return [_device_of(message) for message in self._ipr.link("dump")]
 
     def create(self, name: str, kind: str, **attributes: Any) -> None:
-        """Make an interface, up. Raises KernelError, also when one has that name."""
+        """Make an interface, down. Raises KernelError, also when one has that name."""
         with requesting(f"{kind} {name} cannot be created"):
-            self._ipr.link("add", ifname=name, kind=kind, state="up", **attributes)
+            self._ipr.link("add", ifname=name, kind=kind, **attributes)
 
     def change(self, device: Device, **attributes: Any) -> None:
         """Give an interface other attributes (address, mtu, ifalias, master, state)."""

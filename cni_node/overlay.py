@@ -13,6 +13,7 @@ from cni_node.links import Device, Links, Local
 from cni_node.peer_routes import NETWORK, mac_of
 from cni_protocol.address import CIDR, IP
 
+ANYWHERE = (IP(4, 0xC0000201), IP(6, 0x20010DB8 << 96 | 1))  # 192.0.2.1, 2001:db8::1: by the default route
 HEADER = {4: 50, 6: 70}  # bytes of outer headers, by the IP version of the underlay (VXLAN_HEADROOM in the kernel)
 ALIASES = (f"{NETWORK},", f"{NETWORK}/")  # what ours have, and once had, as ifalias
 
@@ -63,6 +64,21 @@ def find_underlay(links: Links, overlay: Overlay, addresses: Sequence[Local], kn
     raise KernelError(errno.ENETUNREACH, f"the way out of the overlay, to {known[0]}", where)
 
 
+def find_own_addresses(links: Links, addresses: Sequence[Local]) -> tuple[IP, ...]:
+    """The addresses that this node speaks to the outside from, one of a family, where nobody has said them."""
+    ways = [links.find_way_out(str(ip)) for ip in ANYWHERE]
+    own = {(local.device, str(local.cidr.ip)): local.cidr.ip for local in addresses}
+    return tuple(own[way] for way in ways if way in own)
+
+
+def find_mtu(links: Links, overlay: Overlay | None, addresses: Sequence[Local], own: Sequence[IP]) -> int:
+    """The MTU of this node's pods in bytes, 0 where its interface is not found. Raises KernelError as find_underlay."""
+    if overlay is not None:
+        return find_underlay(links, overlay, addresses, [*own, *ANYWHERE]).room
+    found = [_look(links, addresses, ip, 0) for ip in own]
+    return min((underlay.mtu for underlay in found if underlay is not None), default=0)
+
+
 def _look(links: Links, addresses: Sequence[Local], ip: IP, named: int) -> Underlay | None:
     own = [local for local in addresses if local.cidr.ip == ip]
     if not own and named:
@@ -104,8 +120,9 @@ def ensure_overlay(links: Links, overlay: Overlay, underlay: Underlay) -> tuple[
         _create(links, overlay, underlay, mac)
         done.append(f"{overlay.name} made")
         device = links.get(overlay.name)
-    done += _repair(links, device, mac, underlay.room)
-    sysctl.ignore_router_advertisements(overlay.name, ipv6=sysctl.has_ipv6())
+    repaired = _repair(links, device, mac, underlay.room)
+    done += repaired if not done else []  # else it is part of the making
+    sysctl.ignore_router_advertisements(overlay.name)
     sysctl.loosen_reverse_path(overlay.name)
     return links.get(overlay.name), done
 

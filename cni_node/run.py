@@ -15,10 +15,15 @@ from cni_kernel.errors import KernelError
 from cni_node import logs
 from cni_node.admission import TRIAL_MARK
 from cni_node.agent import Agent
+from cni_node.links import Links
+from cni_node.overlay import find_mtu, find_own_addresses
+from cni_node.runtime import CONFIGURATION, read_ranges
 from cni_node.settings import Settings, parse_settings
 from cni_node.setup import put_code, set_up
 from cni_node.sources import Source
-from cni_node.sources.kubernetes import KubernetesSource
+from cni_node.sources.etcd import EtcdSource
+from cni_node.sources.etcd_lease import EtcdSettings
+from cni_node.sources.kubernetes import KubernetesSettings, KubernetesSource
 from cni_node.sources.static import StaticSettings, StaticSource
 from cni_node.status import refusal_path
 from cni_node.sysctls import load_module
@@ -64,7 +69,24 @@ def _serve(settings: Settings, name: str) -> int:
 def _make_source(settings: Settings) -> Source:
     if isinstance(settings.source, StaticSettings):
         return StaticSource(settings.source)
-    return KubernetesSource(settings.source)
+    if isinstance(settings.source, KubernetesSettings):
+        return KubernetesSource(settings.source)
+    return EtcdSource(_complete(settings, settings.source))
+
+
+def _complete(settings: Settings, source: EtcdSettings) -> EtcdSettings:
+    """What a node says of itself to the others, as far as the options do not: its addresses, the MTU of its pods, and
+    the range that it had before. Raises KernelError.
+    """
+    links = Links()
+    try:
+        addresses = links.list_addresses()
+        own = source.addresses or find_own_addresses(links, addresses)
+        mtu = settings.mtu or find_mtu(links, settings.overlay, addresses, own)
+    finally:
+        links.close()
+    wanted = read_ranges(settings.root / settings.conf_dir.lstrip("/") / CONFIGURATION)
+    return source._replace(addresses=own, mtu=mtu, wanted=wanted)
 
 
 def _refuse(path: Path, problems: list[str], status: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from cni_node.bridge import BRIDGE
 from cni_node.peer_routes import NETWORK
-from cni_protocol.address import CIDR, any_network, parse_ip
+from cni_protocol.address import CIDR, any_network, parse_cidr, parse_ip
 
 CONFIGURATION = f"10-{NETWORK}.conflist"
 RESERVATIONS = Path("var/lib/cni/networks") / NETWORK  # below the root; the address plugin's, a file for each address
@@ -64,6 +64,15 @@ def put_file(path: Path, content: bytes, mode: int = 0o644) -> bool:
         os.fsync(file.fileno())  # a node that loses power has the old file or the new one
     temporary.rename(path)
     return True
+
+
+def read_ranges(path: Path) -> tuple[CIDR, ...]:
+    """The pod ranges that a configuration of ours has; none where there is no such file."""
+    try:
+        ranges = json.loads(path.read_bytes())["plugins"][0]["ipam"]["ranges"]
+        return tuple(parse_cidr(each[0]["subnet"]) for each in ranges)
+    except (OSError, ValueError, LookupError, TypeError):
+        return ()
 
 
 def list_strangers(root: Path, pods: Sequence[CIDR]) -> list[str]:

@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from cni_node.overlay import Overlay
 from cni_node.snapshot import Node
+from cni_node.sources.etcd_calls import EtcdAccess
+from cni_node.sources.etcd_keys import Cluster, check_cluster
+from cni_node.sources.etcd_lease import LEASE, EtcdSettings
 from cni_node.sources.kubernetes import KubernetesSettings
 from cni_node.sources.static import StaticSettings, arrange, parse_peer
 from cni_protocol.address import CIDR, IP, parse_cidr, parse_ip
@@ -21,12 +24,18 @@ MAX_MTU = 65535
 MAX_VNI = (1 << 24) - 1  # RFC 7348
 
 
+SourceSettings = StaticSettings | KubernetesSettings | EtcdSettings
+_STATIC = ("nodes_file", "pod_cidr", "pod_cidr6", "node_index", "peer", "once")  # options of one source alone
+_KUBERNETES = ("kubeconfig", "api_server")
+_ETCD = ("etcd", "etcd_prefix", "etcd_ca", "etcd_cert", "etcd_key", "etcd_user", "etcd_password_file", "lease")
+
+
 class Settings(NamedTuple):
     """What an agent is told. mtu in bytes, 0 is the overlay's, or the plugin's choice; `metrics` is where TCP clients
     of this machine find the metrics too, port 0 for nowhere.
     """
 
-    source: StaticSettings | KubernetesSettings
+    source: SourceSettings
     overlay: Overlay | None = None
     mtu: int = 0
     conf_dir: str = "/etc/cni/net.d"
@@ -40,12 +49,13 @@ class Settings(NamedTuple):
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options that parse_settings reads."""
     option = parser.add_argument
-    option("--source", choices=["static", "kubernetes"], default="static", help="who knows the nodes [static]")
+    option("--source", choices=["static", "kubernetes", "etcd"], default="static", help="who knows the nodes [static]")
     option("--node-name", metavar="NAME", default="", help="of this node, as the source has it [the host's name]")
     option("--once", action="store_true", help="set the node up and end (static source): nobody repairs then")
     _add_static_options(parser)
     option("--kubeconfig", metavar="FILE", default="", help="kubernetes: how to reach the API [the service account]")
     option("--api-server", metavar="URL", default="", help="kubernetes: instead of the kubeconfig's server")
+    add_etcd_options(parser)
     _add_network_options(parser)
     option("--conf-dir", metavar="DIR", default="/etc/cni/net.d", help="of the runtime [/etc/cni/net.d]")
     option("--bin-dir", metavar="DIR", default="/opt/cni/bin", help="with the plugins [/opt/cni/bin]")
@@ -59,11 +69,24 @@ def _add_static_options(parser: argparse.ArgumentParser) -> None:
     option("--nodes-file", metavar="FILE", default="", help="static: a line for each node, watched")
     option("--pod-cidr", metavar="CIDR", help="static: the pods of this node, IPv4, as in 10.244.1.0/24")
     option("--pod-cidr6", metavar="CIDR", help="static: the same, IPv6")
-    option("--cluster-cidr", metavar="CIDR", help="static: the pods of all nodes; this node's part is said by:")
-    option("--node-index", metavar="N", type=int, help="static: which part, counted from 0")
-    option("--node-bits", metavar="N", type=int, help="static: bits that tell nodes apart: 10.32.0.0/12, 12 make /24")
+    option("--cluster-cidr", metavar="CIDR", action="append", default=[], help="static, etcd: the pods of all nodes")
+    option("--node-bits", metavar="N", type=int, help="static, etcd: bits that tell nodes apart: 10.32.0.0/12, 12: /24")
+    option("--node-index", metavar="N", type=int, help="static: which part of it is this node's, counted from 0")
     option("--peer", metavar="CIDR=ADDRESS", action="append", default=[], help="static: another node: pods, address")
-    option("--node-ip", metavar="ADDRESS", action="append", default=[], help="static: of this node")
+    option("--node-ip", metavar="ADDRESS", action="append", default=[], help="static, etcd: of this node")
+
+
+def add_etcd_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say how to reach etcd."""
+    option = parser.add_argument
+    option("--etcd", metavar="URL", action="append", default=[], help="etcd: a member, as in https://192.168.1.10:2379")
+    option("--etcd-prefix", metavar="KEY", default="", help="etcd: what our keys begin with [/pycni]")
+    option("--etcd-ca", metavar="FILE", default="", help="etcd: certificate of its authority")
+    option("--etcd-cert", metavar="FILE", default="", help="etcd: this node's certificate")
+    option("--etcd-key", metavar="FILE", default="", help="etcd: its key")
+    option("--etcd-user", metavar="NAME", default="", help="etcd: the user, with a password")
+    option("--etcd-password-file", metavar="FILE", default="", help="etcd: the password")
+    option("--lease", metavar="SECONDS", type=int, default=0, help=f"etcd: how long a dead node is kept [{LEASE}]")
 
 
 def _add_network_options(parser: argparse.ArgumentParser) -> None:
@@ -80,10 +103,12 @@ def parse_settings(options: argparse.Namespace, hostname: str) -> Settings:
     """What the options say. Raises ValueError with a line for every problem."""
     problems: list[str] = []
     name = options.node_name or hostname
-    source: StaticSettings | KubernetesSettings
+    _refuse_others(options, problems)
+    source: SourceSettings
     if options.source == "kubernetes":
         source = KubernetesSettings(name, options.kubeconfig, options.api_server)
-        _refuse_others(options, problems)
+    elif options.source == "etcd":
+        source = _parse_etcd(options, name, problems)
     else:
         source = _parse_static(options, name, problems)
     _check_numbers(options, source, problems)
@@ -118,14 +143,50 @@ def node_range(cluster: CIDR, bits: int, index: int) -> CIDR:
 
 
 def _refuse_others(options: argparse.Namespace, problems: list[str]) -> None:
-    """Options of the static source beside another one would be overlooked."""
-    given = [
-        f"--{name.replace('_', '-')}"
-        for name in ("nodes_file", "pod_cidr", "pod_cidr6", "cluster_cidr", "peer", "node_ip", "once")
-        if getattr(options, name)
-    ]
+    """Options of one source beside another one would be overlooked."""
+    own = {"static": _STATIC, "kubernetes": _KUBERNETES, "etcd": _ETCD}
+    shared = {"static": ("cluster_cidr", "node_bits", "node_ip"), "etcd": ("cluster_cidr", "node_bits", "node_ip")}
+    allowed = {*own[options.source], *shared.get(options.source, ())}
+    known = [*_STATIC, *_KUBERNETES, *_ETCD, *shared["etcd"]]
+    given = [name for name in known if name not in allowed and getattr(options, name) not in ("", None, False, 0, [])]
     if given:
-        problems.append(f"{', '.join(given)}: for --source static only, and --source is {options.source}")
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        problems.append(f"{names}: not for --source {options.source}")
+
+
+def _parse_etcd(options: argparse.Namespace, name: str, problems: list[str]) -> EtcdSettings:
+    if not options.etcd:
+        problems.append("--source etcd needs --etcd, as in https://192.168.1.10:2379")
+    networks = [_parse_network("--cluster-cidr", text, problems) for text in options.cluster_cidr]
+    ranges = tuple(sorted(cidr for cidr in networks if cidr is not None))
+    addresses = tuple(_parse_own_addresses(options, problems))
+    settings = EtcdSettings(etcd_access(options), name, addresses, options.mtu)
+    if options.etcd_prefix:
+        settings = settings._replace(prefix=options.etcd_prefix)
+    if options.lease:
+        settings = settings._replace(lease=options.lease)
+    if bool(ranges) != (options.node_bits is not None):
+        problems.append("--cluster-cidr and --node-bits come together")
+    elif ranges and not problems:
+        cluster = Cluster(ranges, tuple(cidr.prefix + options.node_bits for cidr in ranges))
+        try:
+            settings = settings._replace(cluster=check_cluster(cluster))
+        except CNIError as error:
+            problems.append(f"--node-bits {options.node_bits}: {error.msg}")
+    return settings
+
+
+def etcd_access(options: argparse.Namespace) -> EtcdAccess:
+    """How to reach etcd, as these options say it."""
+    files = (options.etcd_ca, options.etcd_cert, options.etcd_key)
+    return EtcdAccess(tuple(options.etcd), *files, options.etcd_user, options.etcd_password_file)
+
+
+def _parse_own_addresses(options: argparse.Namespace, problems: list[str]) -> list[IP]:
+    addresses = sorted(ip for text in options.node_ip if (ip := _parse_address("--node-ip", text, problems)))
+    if len({ip.version for ip in addresses}) < len(addresses):
+        problems.append(f"--node-ip: two addresses of one family: {', '.join(map(str, addresses))}")
+    return addresses
 
 
 def _parse_static(options: argparse.Namespace, name: str, problems: list[str]) -> StaticSettings:
@@ -134,9 +195,7 @@ def _parse_static(options: argparse.Namespace, name: str, problems: list[str]) -
         problems.append("one of --pod-cidr, --pod-cidr6, --cluster-cidr, --nodes-file and --peer has to be given")
     if len({cidr.version for cidr in pods}) < len(pods):
         problems.append(f"two pod ranges of one family: {', '.join(map(str, pods))}")
-    addresses = sorted(ip for text in options.node_ip if (ip := _parse_address("--node-ip", text, problems)))
-    if len({ip.version for ip in addresses}) < len(addresses):
-        problems.append(f"--node-ip: two addresses of one family: {', '.join(map(str, addresses))}")
+    addresses = _parse_own_addresses(options, problems)
     peers = []
     for text in options.peer:
         try:
@@ -168,20 +227,21 @@ def _parse_pods(options: argparse.Namespace, problems: list[str]) -> list[CIDR]:
 
 
 def _parse_part(options: argparse.Namespace, problems: list[str]) -> list[CIDR]:
-    given = (options.cluster_cidr, options.node_index, options.node_bits)
+    given = (options.cluster_cidr or None, options.node_index, options.node_bits)
     if all(value is None for value in given):
         return []
     if any(value is None for value in given):
         problems.append("--cluster-cidr, --node-index and --node-bits come together")
         return []
-    cluster = _parse_network("--cluster-cidr", options.cluster_cidr, problems)
-    if cluster is None:
-        return []
-    try:
-        return [node_range(cluster, options.node_bits, options.node_index)]
-    except ValueError as error:
-        problems.append(str(error))
-        return []
+    found = []
+    for text in options.cluster_cidr:
+        cluster = _parse_network("--cluster-cidr", text, problems)
+        if cluster is not None:
+            try:
+                found.append(node_range(cluster, options.node_bits, options.node_index))
+            except ValueError as error:
+                problems.append(str(error))
+    return found
 
 
 def _parse_network(name: str, text: str, problems: list[str]) -> CIDR | None:
@@ -204,9 +264,7 @@ def _parse_address(name: str, text: str, problems: list[str]) -> IP | None:
         return None
 
 
-def _check_numbers(
-    options: argparse.Namespace, source: StaticSettings | KubernetesSettings, problems: list[str]
-) -> None:
+def _check_numbers(options: argparse.Namespace, source: SourceSettings, problems: list[str]) -> None:
     ipv6 = isinstance(source, StaticSettings) and any(cidr.version == 6 for cidr in source.own.pods)
     least = 1280 if ipv6 else MIN_MTU
     for name, value, low, high in (

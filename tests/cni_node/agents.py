@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,43 @@ class Agent:
     def await_true(self, condition: Callable[[], bool], seconds: float = REPAIR_BOUND) -> None:
         """Wait for something in the kernel."""
         assert wait_until(condition, seconds), f"not within {seconds} s\n{self.log.read_text()}"
+
+
+def agents_on(hosts: tuple[Host, Host], bin_dir: str, directory: Path) -> Iterator[tuple[Agent, Agent]]:
+    """Two agents, not started, with a file of both nodes each."""
+    link_hosts(*hosts)
+    agents = []
+    for i, host in enumerate(hosts):
+        root = directory / f"node{i + 1}"
+        root.mkdir()
+        agents.append(Agent(host, root, bin_dir, i))
+        agents[-1].write_nodes(line(0), line(1))
+    yield agents[0], agents[1]
+    for agent in agents:
+        agent.stop()
+
+
+def state_of(agent: Agent) -> dict[str, Any]:
+    """All that an agent answers for."""
+    host = agent.host
+    keys = ("ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv4/conf/vxlan.42/rp_filter")
+    return {
+        "routes": agent.routes(),
+        "exempt": (agent.exempt(), agent.exempt(6)),
+        "sysctls": [host.run("cat", f"/proc/sys/net/{key}", check=False).stdout for key in keys],
+        "devices": {
+            link["ifname"]: (link["address"], "UP" in link["flags"], link["mtu"], link.get("ifalias"))
+            for link in host.ip("link")
+            if link["ifname"] != "uplink"
+        },
+        "addresses": {name: sorted(host.addresses(name)) for name in ("cni0", "vxlan.42") if name in host.link_names()},
+        "neighbours": sorted(
+            (entry["dst"], entry["lladdr"])
+            for family in ("-4", "-6")
+            for entry in host.ip(family, "neighbour", "show", "nud", "permanent")
+        ),
+        "forwards": host.run("bridge", "fdb", "show", "dev", "vxlan.42", check=False).stdout,
+    }
 
 
 def _element_text(element: Any) -> str:

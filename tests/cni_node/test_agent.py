@@ -3,36 +3,15 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.cni_node.agents import NODES, PODS, REPAIR_BOUND, Agent, line, link_hosts
-from tests.host import Host, open_host, wait_until
+from tests.cni_node.agents import NODES, PODS, REPAIR_BOUND, Agent, agents_on, state_of
+from tests.host import open_host, wait_until
 
 pytestmark = pytest.mark.kernel
 
 ROUTED = {PODS[version][1]: NODES[version][1] for version in (4, 6)}
-
-
-@pytest.fixture
-def pair(new_host: Callable[[], Host], bin_dir: str, tmp_path: Path) -> Iterator[tuple[Agent, Agent]]:
-    """Two agents, not started, with a file of both nodes each."""
-    yield from agents_on((new_host(), new_host()), bin_dir, tmp_path)
-
-
-def agents_on(hosts: tuple[Host, Host], bin_dir: str, directory: Path) -> Iterator[tuple[Agent, Agent]]:
-    link_hosts(*hosts)
-    agents = []
-    for i, host in enumerate(hosts):
-        root = directory / f"node{i + 1}"
-        root.mkdir()
-        agents.append(Agent(host, root, bin_dir, i))
-        agents[-1].write_nodes(line(0), line(1))
-    yield agents[0], agents[1]
-    for agent in agents:
-        agent.stop()
 
 
 @pytest.fixture(scope="module")
@@ -118,29 +97,6 @@ def assert_repaired(agent: Agent, command: str) -> None:
         differing = {key: (before[key], now[key]) for key in now if now[key] != before[key]}
         raise AssertionError(f"not within {REPAIR_BOUND} s: {differing}\n{agent.log.read_text()}")
     agent.await_report(lambda report: bool(report["repairs"] != repairs), 2)
-
-
-def state_of(agent: Agent) -> dict[str, Any]:
-    """All that an agent answers for."""
-    host = agent.host
-    keys = ("ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv4/conf/vxlan.42/rp_filter")
-    return {
-        "routes": agent.routes(),
-        "exempt": (agent.exempt(), agent.exempt(6)),
-        "sysctls": [host.run("cat", f"/proc/sys/net/{key}", check=False).stdout for key in keys],
-        "devices": {
-            link["ifname"]: (link["address"], "UP" in link["flags"], link["mtu"], link.get("ifalias"))
-            for link in host.ip("link")
-            if link["ifname"] != "uplink"
-        },
-        "addresses": {name: sorted(host.addresses(name)) for name in ("cni0", "vxlan.42") if name in host.link_names()},
-        "neighbours": sorted(
-            (entry["dst"], entry["lladdr"])
-            for family in ("-4", "-6")
-            for entry in host.ip(family, "neighbour", "show", "nud", "permanent")
-        ),
-        "forwards": host.run("bridge", "fdb", "show", "dev", "vxlan.42", check=False).stdout,
-    }
 
 
 @pytest.mark.parametrize(

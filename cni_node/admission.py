@@ -54,7 +54,7 @@ class Admission:
 
         `now` counts seconds on the monotonic clock.
         """
-        text = _render(tuple(pods), mtu)
+        text = _render(tuple(pods), mtu, self._settings.socket)
         self.serving = has_file(self.path, text.encode())
         if self.serving:
             self._admitted, self.problem = text, ""

@@ -6,9 +6,9 @@ import traceback
 
 import cni_bridge.__main__
 import cni_ipam.__main__
-from cni_bridge import locks, nodewiring, removal, sandbox, status, sync, vxlan, wiring
+from cni_bridge import locks, removal, sandbox, status, sync, wiring
 from cni_ipam import peek
-from cni_kernel import conntrack, kernel, messages, namespace, vlans
+from cni_kernel import conntrack, kernel, namespace, vlans
 from cni_protocol.light import libc
 
 PLUGINS = {"cni-bridge": cni_bridge.__main__.main, "cni-ipam": cni_ipam.__main__.main}
@@ -21,9 +21,7 @@ __all__ = [
     "kernel",
     "libc",
     "locks",
-    "messages",
     "namespace",
-    "nodewiring",
     "peek",
     "removal",
     "sandbox",
@@ -31,6 +29,5 @@ __all__ = [
     "sync",
     "traceback",
     "vlans",
-    "vxlan",
     "wiring",
 ]

@@ -57,7 +57,6 @@ HEALTHY = Observed(
     gateway_port=None,
     vlans={},
     missing_rules=[],
-    missing_ways=[],
 )
 IN_5 = PortVlan(5, True, True)
 FILTERING = BRIDGE._replace(vlan_filtering=True)
@@ -367,6 +366,11 @@ def test_what_is_no_mac_is_a_difference(mac: str) -> None:
     assert differences(previous=PREVIOUS._replace(interfaces=listed)) == [
         f"mac of eth0 in prevResult is no MAC address: {mac!r}"
     ]
+
+
+def test_a_prev_result_may_leave_the_host_out() -> None:
+    listed = tuple(entry._replace(interface=0) for entry in PREVIOUS.ips)
+    assert differences(previous=PREVIOUS._replace(interfaces=PREVIOUS.interfaces[2:], ips=listed)) == []
 
 
 def test_the_bridge_in_the_container_s_namespace_is_not_the_host_s() -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tests.host import Host
-from tests.system.runtime import Runtime
 
 pytestmark = pytest.mark.kernel
 
@@ -36,7 +35,7 @@ PROTOCOL = {
 DELEGATION = {".attachment", ".delegate", ".sibling"}
 LOCKS = {".light.locks"}
 BRIDGE = {
-    *("", ".__main__", ".attachment_rules", ".commands", ".config", ".masquerade", ".nodes", ".plan", ".portmap"),
+    *("", ".__main__", ".attachment_rules", ".commands", ".config", ".masquerade", ".plan", ".portmap"),
     *(".refusals", ".spoofcheck", ".undo", ".verify"),
 }
 VALUES = {"", ".errors", ".expressions", ".values"}
@@ -74,14 +73,15 @@ BRIDGE_DEL = BRIDGE_ADD | {"cni_bridge.removal"}
 BRIDGE_STATUS = BRIDGE_GC - named("cni_bridge", {".removal", ".sandbox"}) | {
     *("cni_bridge.overlap", "cni_bridge.status", "cni_ipam.peek"),
 }
+WIRING = {"cni_bridge.bridge", "cni_bridge.wiring", "cni_kernel.sysctl"}
 IPAM_ADD = STANDARD | FILES | named("cni_protocol", PROTOCOL, LOCKS) | named("cni_ipam", IPAM)
 BUDGET = {
     ("cni-bridge", "VERSION"): BRIDGE_VERSION,
     ("cni-bridge", "ADD"): BRIDGE_ADD | {"cni_bridge.overlap"},  # as the first on its bridge
     ("cni-bridge", "CHECK"): BRIDGE_ADD,
     ("cni-bridge", "STATUS"): BRIDGE_STATUS,
-    ("cni-bridge", "DEL"): BRIDGE_DEL,
-    ("cni-bridge", "GC"): BRIDGE_GC,
+    ("cni-bridge", "DEL"): BRIDGE_DEL - WIRING,
+    ("cni-bridge", "GC"): BRIDGE_GC - WIRING,
     ("cni-ipam", "VERSION"): IPAM_ADD,
     ("cni-ipam", "ADD"): IPAM_ADD,
     ("cni-ipam", "CHECK"): IPAM_ADD,
@@ -119,17 +119,3 @@ def test_every_command_loads_what_is_listed_and_no_more(host: Host, bin_dir: str
         modules, answer = loaded(host, f"{bin_dir}/{executable}", call, json.dumps(config))
         assert modules - bare == BUDGET[executable, command], command
         config = {**CONFIG, "prevResult": answer} if command == "ADD" else config
-
-
-def test_a_network_with_vlans_or_an_overlay_loads_pyroute2_when_it_is_needed(bridge: Runtime) -> None:
-    """And that without the package's own __init__, which would load hundreds of modules."""
-    bridge.host.add_container("c1")
-    env = {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0", "CNI_PATH": bridge.path[0]}
-    bridge.host.run("ip", "address", "add", "192.168.1.11/24", "dev", "lo")
-    peers = [{"node": "192.168.1.12", "podCIDR": "10.2.0.0/16"}]
-    config = {**CONFIG, "overlay": {"type": "vxlan", "vni": 42, "device": "lo", "peers": peers}}
-    modules, _ = loaded(bridge.host, bridge.executable, {**env, "CNI_COMMAND": "ADD"}, json.dumps(config))
-    assert {"pyroute2.netlink.rtnl.ifinfmsg", "cni_bridge.vxlan", "cni_bridge.nodewiring"} <= modules
-    assert not modules & {"pyroute2.iproute", "asyncio", "sqlite3", "ssl"}
-    modules, _ = loaded(bridge.host, bridge.executable, {**env, "CNI_COMMAND": "DEL"}, json.dumps(config))
-    assert not {name for name in modules if name.startswith("pyroute2")}

@@ -1,4 +1,4 @@
-"""A host of a script's own, for demo.py and bench.py: the network and mount namespaces that scripts/* start them in.
+"""A host of a script's own, for the demo and the benchmark: the namespaces that scripts/* start them in.
 
 Everything made there goes with the process. What is looked at is looked at with `ip -j` and `nft -j`.
 """

@@ -3,7 +3,7 @@
 
 node() {
     local lib=${root%/}/$bundle_lib
-    made_dirs=() stage='' unpacked=''
+    unpacked=''
     trap 'clean_up; rm -rf "$unpacked"' EXIT
     [[ " ${further[*]} " != *" --help "* ]] || exec "$python" -ISB "$here/scripts/lib/node.py" --help
     find_bundle
@@ -13,13 +13,4 @@ node() {
     set -- "$unpacked/$bundle_lib"/*/bin/python3
     "$1" -ISBXutf8 "${1%/bin/python3}/code/node.pyc" \
         --root "${root:-/}" --conf-dir "$conf_dir" "${further[@]}"
-}
-
-find_bundle() { # set $bundle to an archive: the one that was named, or one made now
-    if [ -n "$bundle" ]; then
-        [ -f "$bundle" ] || die "no $bundle; make it with: install.sh --bundle $bundle"
-    else
-        make_bundle
-        bundle=$stage/archive
-    fi
 }

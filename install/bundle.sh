@@ -4,12 +4,12 @@
 # It is unpacked at a node's `/`:
 #   /opt/cni/bin/cni-bridge, cni-ipam   the executables
 #   /opt/cni/lib/pycni/node             sets the node up, see node.py
+#   /opt/cni/lib/pycni/pycni            the node's program, see cni_node/__main__.py
 #   /opt/cni/lib/pycni/ID/              named after its content: bin/python3, lib/ (standard library), code/
 
 bundle_lib=opt/cni/lib/pycni # below the node's `/`
 
 bundle() {
-    made_dirs=() stage=''
     trap clean_up EXIT
     make_bundle
     mkdir -p "$(dirname "$bundle")"
@@ -26,7 +26,7 @@ make_bundle() { # $stage/archive; the same sources and the same interpreter give
     gather_code
     cp "$here"/scripts/lib/{node,nodeconf,trial}.py "$stage/code/"
     tree=$stage/tree
-    "$python" -ISBXutf8 "$here/scripts/lib/bundle.py" "$stage/code" "$tree" ||
+    "$python" -ISBXutf8 "$here/install/bundle.py" "$stage/code" "$tree" ||
         die "the bundle cannot be made with $python"
     (cd "$tree" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum) >"$stage/sums"
     mv "$stage/sums" "$tree/$mark"
@@ -39,26 +39,25 @@ make_bundle() { # $stage/archive; the same sources and the same interpreter give
         path=$stage/root/opt/cni/bin/$name
         python=/$bundle_lib/$id/bin/python3 executable_text "$name" "/$bundle_lib/$id/code" >"$path"
     done
-    node_text "/$bundle_lib/$id" >"$stage/root/$bundle_lib/node"
-    chmod 755 "$stage"/root/opt/cni/bin/* "$stage/root/$bundle_lib/node"
+    for name in node pycni; do
+        path=$stage/root/$bundle_lib/$name
+        python=/$bundle_lib/$id/bin/python3 launcher_text "$name" "/$bundle_lib/$id/code" >"$path"
+    done
+    chmod 755 "$stage"/root/opt/cni/bin/* "$stage/root/$bundle_lib"/{node,pycni}
     mv "$tree" "$stage/root/$bundle_lib/$id"
     chmod -R u=rwX,go=rX "$stage/root"
     # the executables come last, and no directory that a node has is named: its mode would be changed
     (cd "$stage/root" && tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --format=gnu -cf - \
-        "$bundle_lib/$id" "$bundle_lib/node" opt/cni/bin/*) | gzip -9n >"$stage/archive"
+        "$bundle_lib/$id" "$bundle_lib"/{node,pycni} opt/cni/bin/*) | gzip -9n >"$stage/archive"
 }
 
-node_text() { # DIRECTORY of the bundle on the node
-    cat <<EOF
-#!$1/bin/python3 -ISBXutf8
-# Put here by pycni: sets this node up. See --help.
-import sys
-
-sys.path.insert(0, "$1/code")
-from node import main
-
-sys.exit(main(sys.argv[1:]))
-EOF
+find_bundle() { # set $bundle to an archive: the one that was named, or one made now
+    if [ -n "$bundle" ]; then
+        [ -f "$bundle" ] || die "no $bundle; make it with: install.sh --bundle $bundle"
+    else
+        make_bundle
+        bundle=$stage/archive
+    fi
 }
 
 require_patchelf() {

@@ -2,8 +2,7 @@
 # install.sh --kind: set up every node of a kind cluster. To be sourced.
 
 kind() {
-    made_dirs=() stage=''
     trap clean_up EXIT
     [[ " ${further[*]} " == *" --help "* ]] || [[ " ${further[*]} " == *" --dry-run "* ]] || find_bundle
-    "$python" -ISB "$here/scripts/lib/kind.py" --name "$kind" --bundle "${bundle:-pycni.tar.gz}" "${further[@]}"
+    "$python" -ISB "$here/install/kind.py" --name "$kind" --bundle "${bundle:-pycni.tar.gz}" "${further[@]}"
 }

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import sandbox
-from bench_calls import Bench, Job, Side, make_call, run_call, with_result
-from bench_rows import Row, Target
+from benchmark.calls import Bench, Job, Side, make_call, run_call, with_result
+from benchmark.rows import Row, Target
+from suites import sandbox
 
 _DATA = Path("/var/lib/bench")
 _COUNTS = (0, 1000, 4000, 16000, 32000, 60000)

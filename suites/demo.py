@@ -1,4 +1,4 @@
-"""The body of scripts/demo: two containers, an outside host, pings, a picture. usage: demo.py BIN_DIR CONFLIST."""
+"""The body of scripts/demo: two containers, an outside host, pings, a picture. usage: demo BIN_DIR CONFLIST."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import sandbox
-from sandbox import ip, run
+from suites import sandbox
+from suites.sandbox import ip, run
 
 CONTAINERS = ("c1", "c2")
 OUTSIDE = "outside"

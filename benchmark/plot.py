@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from math import floor, log10
 
-from bench_store import Point
+from benchmark.store import Point
 
 _WIDTH, _HEIGHT = 760, 430
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 740, 84, 370  # the edges of the drawing itself

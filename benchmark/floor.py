@@ -11,7 +11,7 @@ import struct
 import time
 from collections.abc import Mapping
 
-import sandbox
+from suites import sandbox
 
 _NEWLINK, _DELLINK, _NEWADDR, _NEWROUTE = 16, 17, 20, 24  # RTM_*
 _REQUEST, _ACK, _MAKE = 0x1, 0x4, 0x600  # NLM_F_*; the last is CREATE | EXCL

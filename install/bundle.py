@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterable
 from pathlib import Path
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
@@ -18,19 +19,23 @@ EXTENSIONS = STDLIB / "lib-dynload"
 DEPENDENCY = "pyroute2"
 # Parts of the standard library that what we use names only for tools and servers of its own: what is loaded of them is
 # brought, but they are not followed.
-NOT_FOLLOWED = {
-    *("asyncio", "concurrent", "doctest", "email", "http", "multiprocessing", "pydoc", "ssl", "test", "tkinter"),
-    *("unittest", "xmlrpc"),
-}
-LEFT_OUT = {"_hashlib"}  # it brings all of OpenSSL; without it hashlib takes the digests that are built in
-CODECS = ("ascii.py", "latin_1.py", "utf_*.py")  # of encodings, found by name and not by an import statement
+NOT_FOLLOWED = {"doctest", "pydoc", "test", "tkinter", "unittest", "xmlrpc"}
+BROUGHT = ("http.client", "ssl")  # for a cluster's API; http.client does without ssl in silence
+LEFT_OUT = {"_hashlib"}  # without it hashlib takes the digests that are built in, and loads no OpenSSL
+CODECS = ("ascii.py", "idna.py", "latin_1.py", "utf_*.py")  # of encodings, found by name and not by an import statement
 GLIBC = {
     *("libc", "libm", "libdl", "libpthread", "librt", "libutil", "libresolv", "linux-vdso"),
     *("ld-linux-x86-64", "ld-linux-aarch64", "ld-linux-armhf", "ld64"),
 }
-PROBE = """
+# The package's own __init__ would load some 370 modules: parts of it are imported by name, and the package stays empty.
+PROBE = f"""
 import sys
+from importlib.util import find_spec
+from types import ModuleType
 sys.path.insert(0, sys.argv[1])
+package = ModuleType({DEPENDENCY!r})
+package.__path__ = list(find_spec({DEPENDENCY!r}).submodule_search_locations)
+sys.modules[{DEPENDENCY!r}] = package
 for name in sys.argv[2:]:
     __import__(name)
 for name, module in sorted(sys.modules.items()):
@@ -42,7 +47,7 @@ def main() -> None:
     """Fill the directory TARGET from CODE, which holds our packages and pyroute2 as sources."""
     code, target = (Path(argument).resolve() for argument in sys.argv[1:])
     ours = {name: path for name, path in modules_in(code).items() if name.partition(".")[0] != DEPENDENCY}
-    loaded = probe(code, ours)
+    loaded = probe(code, [*ours, *BROUGHT])
     library = follow(code, ours, loaded)
     write_code(code, target / "code", ours, loaded)
     write_library(target / "lib" / STDLIB.name, library)
@@ -58,7 +63,7 @@ def modules_in(code: Path) -> dict[str, Path]:
     return found
 
 
-def probe(code: Path, names: dict[str, Path]) -> dict[str, str]:
+def probe(code: Path, names: Iterable[str]) -> dict[str, str]:
     """What an interpreter has loaded once it has imported these modules: names, and files ("-" for none)."""
     command = [sys.executable, "-ISBXutf8", "-c", PROBE, str(code), *names]
     lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=120).stdout.splitlines()

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import sandbox
-from bench_calls import Bench, Call, Job, Variant, make_call, run_call, run_calls, with_result
-from bench_floor import open_floor
-from bench_rows import Row, Target
+from benchmark.calls import Bench, Call, Job, Variant, make_call, run_call, run_calls, with_result
+from benchmark.floor import open_floor
+from benchmark.rows import Row, Target
+from suites import sandbox
 
 SEED: dict[str, Any] = {"isGateway": True, "ipMasq": True}
 PLAIN: dict[str, Any] = {}

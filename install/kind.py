@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 COMMAND_BOUND = 120  # seconds for one command
 READY_BOUND = 90  # seconds for all nodes to become ready
-LIBRARY = "opt/cni/lib/pycni"  # below a node's root, as in install-bundle.sh
+LIBRARY = "opt/cni/lib/pycni"  # below a node's root, as in install/bundle.sh
 UNPACKED = f"/{LIBRARY}/.stage.kind"  # on a node: beside its place, where it gets by rename
 LOAD_BALANCER = "-external-load-balancer"  # kind's name for a container that is no node of the cluster
 

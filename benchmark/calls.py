@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from sandbox import COMMAND_BOUND, die_with_parent
+from suites.sandbox import COMMAND_BOUND, die_with_parent
 
 _SOCKET = Path("/run/pycni/warm.socket")
 _ASIDE = _SOCKET.with_suffix(".aside")

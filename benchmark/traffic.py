@@ -13,9 +13,9 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
-import sandbox
-from bench_calls import Bench, Side, make_call, run_calls
-from bench_rows import Row, Target
+from benchmark.calls import Bench, Side, make_call, run_calls
+from benchmark.rows import Row, Target
+from suites import sandbox
 
 _SERVER, _HOST, _PORT = "192.0.2.2", "192.0.2.1", 80
 _BOUND = 60.0  # seconds for a window

@@ -10,17 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import bench_document
-import bench_profile
-import bench_rows
-import sandbox
-from bench_attach import measure_burst, measure_memory, measure_plain, measure_seed, measure_small
-from bench_calls import Bench, Service, Side
-from bench_plot import draw
-from bench_profile import Part
-from bench_rows import Row
-from bench_store import Point, measure_full, measure_ipam
-from bench_traffic import measure_nat
+from benchmark.attach import measure_burst, measure_memory, measure_plain, measure_seed, measure_small
+from benchmark.calls import Bench, Service, Side
+from benchmark.document import check_markers, write_document
+from benchmark.plot import draw
+from benchmark.profile import Part, as_markdown, measure_profile
+from benchmark.rows import Row, markdown, text_head, text_line
+from benchmark.store import Point, measure_full, measure_ipam
+from benchmark.traffic import measure_nat
+from suites import sandbox
 
 _ROUNDS = 20
 _PLACES = ["machine", "table", "parts"]  # in the document
@@ -38,7 +36,7 @@ class Findings:
         """Take rows, and print them."""
         self.rows += rows
         for row in rows:
-            print(bench_rows.text_line(row), flush=True)
+            print(text_line(row), flush=True)
 
     def take_ipam(self, found: tuple[list[Row], list[Point]]) -> None:
         """Take the rows of the address plugins, and the curve that goes with them."""
@@ -48,7 +46,7 @@ class Findings:
     def take_parts(self, parts: list[Part]) -> None:
         """Take what calls consist of, and print it."""
         self.parts = parts
-        print(f"\n{bench_profile.as_markdown(parts)}", flush=True)
+        print(f"\n{as_markdown(parts)}", flush=True)
 
 
 def _groups(bench: Bench, findings: Findings, code: str) -> dict[str, Callable[[], None]]:
@@ -62,7 +60,7 @@ def _groups(bench: Bench, findings: Findings, code: str) -> dict[str, Callable[[
         "burst": lambda: findings.add(measure_burst(bench)),
         "nat": lambda: findings.add(measure_nat(bench)),
         "memory": lambda: findings.add(measure_memory(bench)),
-        "profile": lambda: findings.take_parts(bench_profile.measure_profile(bench, code)),
+        "profile": lambda: findings.take_parts(measure_profile(bench, code)),
     }
 
 
@@ -74,7 +72,7 @@ def main() -> None:
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the service leaves calls with further open files to themselves
     options = _parse_options()
     if options.document:
-        bench_document.check_markers(options.document, _PLACES)
+        check_markers(options.document, _PLACES)
     version = _reference_version()  # before /var/lib is a private one
     sandbox.set_up()
     ours = Side("ours", options.bin_dir, "cni-bridge", "cni-ipam")
@@ -84,7 +82,7 @@ def main() -> None:
     try:
         bench = Bench(1 if options.quick else options.rounds, options.quick, ours, reference, service)
         machine = _describe_machine(bench, version)
-        print(f"{machine}\n\n{bench_rows.text_head()}", flush=True)
+        print(f"{machine}\n\n{text_head()}", flush=True)
         findings = Findings()
         began = time.monotonic()
         groups = _groups(bench, findings, str(code))
@@ -142,9 +140,9 @@ def _write(options: Any, machine: str, findings: Findings) -> None:
     if options.plot:
         options.plot.write_text(draw(findings.points), "utf-8")
     if options.document:
-        table, parts_table = bench_rows.markdown(findings.rows), bench_profile.as_markdown(findings.parts)
+        table, parts_table = markdown(findings.rows), as_markdown(findings.parts)
         contents = dict(zip(_PLACES, (f"{machine}\n", table, parts_table), strict=True))
-        bench_document.write_document(options.document, contents, draw(findings.points))
+        write_document(options.document, contents, draw(findings.points))
 
 
 if __name__ == "__main__":

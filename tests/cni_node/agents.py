@@ -53,9 +53,10 @@ class Agent:
         self._process: subprocess.Popen[str] | None = None
 
     def argv(self, *options: str) -> list[str]:
-        """The command line, to be run on the host."""
+        """The command line, to be run on the host; --node-ip is there unless it is among the options."""
         places = ["--root", str(self.root), "--bin-dir", self.bin_dir, "--socket", str(self.socket)]
-        addresses = [f"--node-ip={NODES[version][self.index]}" for version in (4, 6)]
+        given = any(option.startswith("--node-ip") for option in options)
+        addresses = [] if given else [f"--node-ip={NODES[version][self.index]}" for version in (4, 6)]
         return [sys.executable, "-m", "cni_node", "agent", *places, *addresses, f"--nodes-file={self.nodes}", *options]
 
     def write_nodes(self, *lines: str) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.bare import WRITABLE, BareNode, make_tree, open_bare_node
 from tests.conftest import ROOT
+from tests.kit.bare import WRITABLE, BareNode, make_tree, open_bare_node
 
 RUN_BOUND = 120  # seconds
 PODS = "--pod-cidr=10.244.1.0/24"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT
-from tests.host import RUN_BOUND, Host, wait_until
+from tests.kit.host import RUN_BOUND, Host, wait_until
 
 NODES = {4: ("192.168.1.11", "192.168.1.12"), 6: ("fd00:a::11", "fd00:a::12")}  # what the nodes have on the link
 PODS = {4: ("10.240.1.0/24", "10.240.2.0/24"), 6: ("fd00:1::/64", "fd00:2::/64")}

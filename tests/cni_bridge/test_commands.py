@@ -801,9 +801,9 @@ def test_gc_goes_on_past_errors_and_reports_them_all(
 @pytest.mark.parametrize(("command", "exclusive"), [("ADD", False), ("GC", True)])
 def test_add_and_gc_hold_each_other_off(runtime: Runtime, mocker: MockerFixture, command: str, exclusive: bool) -> None:
     config = network(runtime, V4)
-    mocker.patch.object(locks, "LOCK_BOUND", 2.0)  # other tests at the same time hold these locks for a moment
+    mocker.patch.object(locks, "LOCK_BOUND", 0.05)
     before = runtime.state("c1")
-    with locks.activity_lock(exclusive=not exclusive):
+    with runtime.host.entered(), locks.activity_lock(exclusive=not exclusive):
         assert_refused(runtime.call(command, gc(config)), 11, "a GC or ADD of pycni is under way")
     assert runtime.state("c1") == before
     assert runtime.call(command, gc(config)).status == 0

@@ -3,14 +3,16 @@
     map portmap4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
         elements = { 192.168.1.11 . tcp . 8080 comment "mynet,CONTAINERID,eth0" : 10.244.0.7 . 80, ... } }
     map portmap_any4 { type inet_proto . inet_service : ipv4_addr . inet_service ... }      # without hostIP
-    map portmapped4 { type ipv4_addr : verdict ... }                    # containers that are reached so
+    map portmapped4 { type ifname . ipv4_addr : verdict ... }           # containers that are reached so
+    map portmap_waiting4 { type ifname . ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
+        elements = { "veth8c1..." . 0.0.0.0 . tcp . 8080 comment "net2,CONTAINERID,eth1" : 10.245.0.7 . 80, ... } }
     chain portmap_prerouting { type nat hook prerouting priority dstnat        # from outside and from containers
         fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @portmap4
         fib daddr type local dnat ip to meta l4proto . th dport map @portmap_any4 }             # and for IPv6
     chain portmap_output { type nat hook output priority -100                                     # from the host
         ip6 daddr ::1 return ... then the same }
     chain portmap_postrouting { type nat hook postrouting priority srcnat
-        ct status dnat ip daddr vmap @portmapped4 }
+        ct status dnat oifname . ip daddr vmap @portmapped4 }
     chain portmap-mynet-10.244.0.0/16 {        # the answer must come back through the host
         ip saddr 10.244.0.0/16 masquerade
         ip saddr 127.0.0.0/8 masquerade }
@@ -20,6 +22,9 @@
 What the host sends to ::1 stays: Linux lets no packet from ::1 out, so it would only vanish instead of being refused.
 The last one because 127.0.0.1 of the host only leads to a container with the sysctl route_localnet, with which the
 container in turn could reach what listens on the host's 127.0.0.1.
+
+No rule looks into the last map: there wait the host ports that another interface of the same container has already
+(a runtime sends the port mappings of a container to each of its networks), until that one goes.
 """
 
 from cni_kernel import expressions
@@ -50,9 +55,23 @@ _ANY = {
     for version in (4, 6)
 }
 _TARGETS = {
-    version: Map(f"portmapped{version}", expressions.ADDRESS[version], expressions.VERDICT) for version in (4, 6)
+    version: Map(
+        f"portmapped{version}",
+        expressions.concatenated(expressions.IFNAME, expressions.ADDRESS[version]),
+        expressions.VERDICT,
+    )
+    for version in (4, 6)
+}
+_WAITING = {
+    version: Map(
+        f"portmap_waiting{version}",
+        expressions.concatenated(expressions.IFNAME, expressions.ADDRESS[version], *_SERVICE),
+        expressions.concatenated(expressions.ADDRESS[version], expressions.INET_SERVICE),
+    )
+    for version in (4, 6)
 }
 MAPS = (*_EXACT.values(), *_ANY.values(), *_TARGETS.values())
+WAITING_MAPS = tuple(_WAITING.values())  # made when somebody has to wait
 LOOPBACK_TARGETS = _TARGETS[4]
 
 
@@ -65,8 +84,13 @@ class PortMapping(NamedTuple):
     host_ip: IP | None
 
 
-def make_rules(attachment: Attachment, mappings: Sequence[PortMapping], addresses: Sequence[CIDR]) -> Rules:
-    """The rules that forward host ports to the first address of each family that the container has."""
+def make_rules(
+    attachment: Attachment, interface: str, mappings: Sequence[PortMapping], addresses: Sequence[CIDR]
+) -> Rules:
+    """The rules that forward host ports to the first address of each family that the container has.
+
+    `interface` is the host's, by which packets for the container leave.
+    """
     targets = {address.version: address for address in reversed(addresses)}
     chains = {version: _return_chain(attachment, address) for version, address in targets.items()}
     elements = [
@@ -76,8 +100,9 @@ def make_rules(attachment: Attachment, mappings: Sequence[PortMapping], addresse
         if mapping.host_ip is None or mapping.host_ip.version == version
     ]
     used = {element.map[-1] for element in elements}
+    name = expressions.pack_name(interface)
     elements += [
-        Element(_TARGETS[version].name, address.ip.packed, attachment.owner, chain=chains[version].name)
+        Element(_TARGETS[version].name, name + address.ip.packed, attachment.owner, chain=chains[version].name)
         for version, address in targets.items()
         if str(version) in used
     ]
@@ -97,7 +122,31 @@ def udp_ports(elements: Iterable[Element]) -> set[tuple[int, int]]:
 
 def loopback_targets(elements: Iterable[Element]) -> set[IP]:
     """The containers among these elements that 127.0.0.1 of the host may lead to."""
-    return {IP(4, int.from_bytes(element.key, "big")) for element in elements if element.map == LOOPBACK_TARGETS.name}
+    return {
+        IP(4, int.from_bytes(element.key[-4:], "big")) for element in elements if element.map == LOOPBACK_TARGETS.name
+    }
+
+
+def is_claim(element: Element) -> bool:
+    """Whether this is a host port, which cannot lead to two containers."""
+    return any(element.map in (_EXACT[version].name, _ANY[version].name) for version in (4, 6))
+
+
+def waiting_for(element: Element) -> Element:
+    """The element that has a host port wait until whoever holds it goes."""
+    version = int(element.map[-1])
+    claimant = Attachment(*element.comment.split(",", 2)).host_name
+    address, service = element.key[:-8] or bytes(expressions.ADDRESS[version][1]), element.key[-8:]
+    key = expressions.pack_name(claimant) + address + service
+    return Element(_WAITING[version].name, key, element.comment, element.data)
+
+
+def called_up(waiting: Element) -> Element:
+    """The host port that an element has waited for."""
+    version = int(waiting.map[-1])
+    address, service = waiting.key[expressions.IFNAME[1] : -8], waiting.key[-8:]
+    exact = any(address)
+    return Element((_EXACT if exact else _ANY)[version].name, address * exact + service, waiting.comment, waiting.data)
 
 
 def _udp_elements(elements: Iterable[Element]) -> Iterator[tuple[int, Element, bytes]]:
@@ -124,20 +173,15 @@ def _base_chains() -> tuple[Chain, ...]:
     back = tuple(
         [
             *expressions.match_destination_nat(),
-            *expressions.load_address(version, expressions.DESTINATION),
+            *expressions.load_receiver(version),
             expressions.look_up(entry.name, verdict=True),
         ]
         for version, entry in _TARGETS.items()
     )
-    stay = [
-        *expressions.load_address(6, expressions.DESTINATION),
-        *expressions.match_network(LOOPBACK6),
-        expressions.leave_chain(),
-    ]
+    stay = [*expressions.match_network(LOOPBACK6, expressions.DESTINATION), expressions.leave_chain()]
     guard = [
         *expressions.match_other_interface("lo"),
-        *expressions.load_address(4, expressions.DESTINATION),
-        *expressions.match_network(LOOPBACK4),
+        *expressions.match_network(LOOPBACK4, expressions.DESTINATION),
         expressions.drop(),
     ]
     return (
@@ -152,7 +196,7 @@ def _forward_rules(version: int) -> list[expressions.Rule]:
     after_address = expressions.ADDRESS[version][1] // 4
     exact = [
         *expressions.match_local_destination(),
-        *expressions.load_address(version, expressions.DESTINATION),
+        *expressions.load_destination(version),
         *expressions.load_service(after_address),
         expressions.look_up(_EXACT[version].name, data=True),
         expressions.translate_destination(version),
@@ -172,11 +216,6 @@ def _return_chain(attachment: Attachment, address: CIDR) -> Chain:
     name = f"portmap-{attachment.owner_prefix[:-1]}-{address.network}".replace(":", "_")
     sources = [address.network] + ([LOOPBACK4] if address.version == 4 else [])
     back = tuple(
-        [
-            *expressions.load_address(source.version, expressions.SOURCE),
-            *expressions.match_network(source),
-            expressions.masquerade(),
-        ]
-        for source in sources
+        [*expressions.match_network(source, expressions.SOURCE), expressions.masquerade()] for source in sources
     )
     return Chain(name, back)

@@ -78,13 +78,8 @@ def disconnect_stale(host: Kernel, is_stale: IsStale) -> None:
 
     Raises CNIError (code 100) naming those that could not be removed.
     """
-    failures = []
-    for link in host.list_links():
-        if link.kind == "veth" and is_stale(spelt_anew(link.alias)):
-            try:
-                host.delete_link(link.name)
-            except KernelError as error:
-                failures.append(as_cni_error(error).msg)
+    stale = [link for link in host.list_links() if link.kind == "veth" and is_stale(spelt_anew(link.alias))]
+    failures = [as_cni_error(error).msg for error in host.delete_links(stale)]
     if failures:
         raise CNIError(KERNEL_REFUSED, "; ".join(failures))
 

@@ -105,11 +105,9 @@ def configure_container(inside: Kernel, namespace: Namespace, config: BridgeConf
         with suppress(KernelError):  # without it the neighbours learn a little later
             sysctl.announce_changes(ifname)
     link = inside.get_link(ifname)
-    for entry in plan.ips:
-        if not inside.add_address(link, entry.address, detect_duplicates=detect):
-            raise CNIError(
-                ALREADY_EXISTS, f"address {entry.address} is on {ifname} already; the IPAM plugin gave it twice"
-            )
+    twice = inside.add_addresses(link, [entry.address for entry in plan.ips], detect_duplicates=detect)
+    if twice is not None:
+        raise CNIError(ALREADY_EXISTS, f"address {twice} is on {ifname} already; the IPAM plugin gave it twice")
     if not config.leave_down:
         inside.set_up(link)
     inside.add_routes(link, plan.programmed)
@@ -136,7 +134,7 @@ def configure_host(host: Kernel, config: BridgeConfig, plan: Plan) -> tuple[Inte
 
 def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Undo) -> tuple[Interface, ...]:
     link = _ensure_gateway_interface(host, config, undo)
-    present = [entry.cidr for entry in host.list_addresses(link)]
+    present = {entry.cidr for entry in host.list_addresses(link)}
     for gateway in plan.gateways:
         if gateway in present:
             continue
@@ -147,11 +145,11 @@ def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Und
                     f"bridge {link.name} has address {other}, and this network wants {gateway} there; use another "
                     'bridge, or set "forceAddress": true to replace it',
                 )
-            undo.on_failure(host.add_address, link, other)
+            undo.on_failure(host.add_addresses, link, [other])
             host.delete_address(link, other)
         sysctl.ignore_router_advertisements(link.name, ipv6=gateway.version == 6)
         undo.on_failure(host.delete_address, link, gateway)
-        host.add_address(link, gateway)
+        host.add_addresses(link, [gateway])
         host.set_mac(link, link.mac)  # keeps it: a bridge without a MAC of its own has that of its lowest port
     for version in {gateway.version for gateway in plan.gateways}:
         sysctl.ensure_forwarding(version)
@@ -247,7 +245,7 @@ def _cidrs(kernel: Kernel, link: Link | None) -> list[CIDR]:
     return [entry.cidr for entry in kernel.list_addresses(link)] if link is not None else []
 
 
-def _in_the_way(gateway: CIDR, present: list[CIDR], plan: Plan) -> list[CIDR]:
+def _in_the_way(gateway: CIDR, present: set[CIDR], plan: Plan) -> list[CIDR]:
     """The addresses that forceAddress replaces: of IPv4 any other, of IPv6 those whose subnets overlap."""
     others = [other for other in present if other.version == gateway.version and other not in plan.gateways]
     return [other for other in others if gateway.version == 4 or other.ip in gateway or gateway.ip in other]

@@ -18,12 +18,13 @@ RAW, DESTINATION_NAT, SOURCE_NAT = -300, -100, 100  # NF_IP_PRI_*; NF_BR_PRI_NAT
 # What nft(8) calls ipv4_addr, ipv6_addr, ether_addr, inet_proto, inet_service and ifname, with their bytes.
 IPV4_ADDR, IPV6_ADDR, ETHER_ADDR, INET_PROTO, INET_SERVICE, IFNAME = (7, 4), (8, 16), (9, 6), (12, 1), (13, 2), (41, 16)
 ADDRESS = {4: IPV4_ADDR, 6: IPV6_ADDR}
+_NAME_REGISTERS = IFNAME[1] // 4
 VERDICT = (0xFFFFFF00, 16)  # NFT_DATA_VERDICT
 
 _RETURN, _DROP = -5, 0  # NFT_RETURN, NF_DROP
 _VERDICT_REGISTER, _FIRST_REGISTER = 0, 8  # NFT_REG_VERDICT, NFT_REG32_00
 _LINK_HEADER, _NETWORK_HEADER, _TRANSPORT_HEADER = 0, 1, 2  # NFT_PAYLOAD_*
-_META_IIFNAME, _META_NFPROTO, _META_L4PROTO = 6, 15, 16
+_META_IIFNAME, _META_OIFNAME, _META_NFPROTO, _META_L4PROTO = 6, 7, 15, 16
 _NFPROTO = {4: 2, 6: 10}  # NFPROTO_IPV4, NFPROTO_IPV6
 _EQUAL, _NOT_EQUAL = 0, 1  # NFT_CMP_*
 _CT_STATUS, _STATUS_DNAT = 2, 1 << 5  # NFT_CT_STATUS, IPS_DST_NAT
@@ -98,6 +99,11 @@ def pad(*parts: bytes) -> bytes:
     return b"".join(part.ljust(_padded_length(len(part)), b"\0") for part in parts)
 
 
+def pack_name(interface: str) -> bytes:
+    """The bytes of an interface's name as a key."""
+    return interface.encode().ljust(IFNAME[1], b"\0")
+
+
 def _padded_length(length: int) -> int:
     return (length + 3) & ~3
 
@@ -156,9 +162,24 @@ def match_version(version: int) -> list[Expression]:
     return [_load_meta(_META_NFPROTO, 0), _compare(_EQUAL, bytes([_NFPROTO[version]]))]
 
 
-def load_address(version: int, offset: dict[int, int]) -> list[Expression]:
-    """Go on only with packets of an IP version, and load their SOURCE or DESTINATION address."""
-    return [*match_version(version), _load_payload(_NETWORK_HEADER, offset[version], ADDRESS[version][1], 0)]
+def load_destination(version: int) -> list[Expression]:
+    """Go on only with packets of an IP version, and load their destination address."""
+    return [*match_version(version), _load_payload(_NETWORK_HEADER, DESTINATION[version], ADDRESS[version][1], 0)]
+
+
+def load_sender(version: int) -> list[Expression]:
+    """Go on only with packets of an IP version; load the interface that they came in by and their source address.
+
+    After routing the kernel still knows that interface from Linux 5.7 on (nothing that the host sends has one).
+    """
+    address = _load_payload(_NETWORK_HEADER, SOURCE[version], ADDRESS[version][1], _NAME_REGISTERS)
+    return [*match_version(version), _load_meta(_META_IIFNAME, 0), address]
+
+
+def load_receiver(version: int) -> list[Expression]:
+    """Go on only with packets of an IP version; load the interface that they leave by and their destination address."""
+    address = _load_payload(_NETWORK_HEADER, DESTINATION[version], ADDRESS[version][1], _NAME_REGISTERS)
+    return [*match_version(version), _load_meta(_META_OIFNAME, 0), address]
 
 
 def load_service(register: int) -> list[Expression]:
@@ -176,11 +197,23 @@ def load_source_mac(register: int) -> Expression:
     return _load_payload(_LINK_HEADER, 6, 6, register)
 
 
-def match_network(network: CIDR) -> list[Expression]:
-    """Go on only if the loaded address lies in a network."""
-    bits = network.ip.bits
-    mask = ((1 << network.prefix) - 1 << bits - network.prefix).to_bytes(bits // 8, "big")
-    return [_mask(mask), _compare(_EQUAL, network.first.packed)]
+def match_network(network: CIDR, offset: dict[int, int]) -> list[Expression]:
+    """Go on only with packets of the network's IP version whose SOURCE or DESTINATION address lies in it.
+
+    Of a prefix of whole bytes only these are loaded, as nft(8) does it: so a rule is the same after nft(8) has saved
+    and loaded it.
+    """
+    whole, part = divmod(network.prefix, 8)
+    length = ADDRESS[network.version][1] if part else whole
+    found = match_version(network.version)
+    if length:
+        found.append(_load_payload(_NETWORK_HEADER, offset[network.version], length, 0))
+    if part:
+        bits = network.ip.bits
+        found.append(_mask(((1 << network.prefix) - 1 << bits - network.prefix).to_bytes(bits // 8, "big")))
+    if length:
+        found.append(_compare(_EQUAL, network.first.packed[:length]))
+    return found
 
 
 def match_local_destination() -> list[Expression]:
@@ -202,7 +235,7 @@ def match_destination_nat() -> list[Expression]:
 
 def match_other_interface(name: str) -> list[Expression]:
     """Go on only if the packet came in by another interface."""
-    return [load_interface(), _compare(_NOT_EQUAL, name.encode().ljust(IFNAME[1], b"\0"))]
+    return [load_interface(), _compare(_NOT_EQUAL, pack_name(name))]
 
 
 def look_up(name: str, *, verdict: bool = False, data: bool = False, inverted: bool = False) -> Expression:

@@ -175,6 +175,15 @@ class Kernel:
                 raise
         return True
 
+    def delete_links(self, links: Sequence[Link]) -> list[KernelError]:
+        """Remove interfaces, all that can be; one that is gone is fine. Returns what was refused."""
+        from .link_groups import delete_links
+
+        with asking("interfaces cannot be removed"):
+            refusals = delete_links(self._socket, links)
+        what = "interface {} cannot be removed"
+        return [KernelError(refusal.errno, what.format(link.name), refusal.strerror) for link, refusal in refusals]
+
     def set_up(self, link: Link) -> None:
         """Bring an interface up."""
         with asking(f"interface {link.name} cannot be brought up"):
@@ -203,17 +212,22 @@ class Kernel:
         with asking("addresses cannot be read"):
             return [parse_address(reply) for reply in self._socket.dump(_GETADDR, address_query(0))]
 
-    def add_address(self, link: Link, address: CIDR, *, detect_duplicates: bool = False) -> bool:
-        """Give an interface an address, usable at once unless duplicates are to be detected. False when it has it."""
-        body = address_body(link.ifindex, address, detect_duplicates=detect_duplicates)
-        with asking(f"address {address} cannot be given to {link.name}"):
+    def add_addresses(self, link: Link, addresses: Sequence[CIDR], *, detect_duplicates: bool = False) -> CIDR | None:
+        """Give an interface addresses, in order, usable at once unless duplicates are to be detected.
+
+        Returns the first that it has already, None when it had none of them.
+        """
+        bodies = [address_body(link.ifindex, each, detect_duplicates=detect_duplicates) for each in addresses]
+        with asking(f"addresses cannot be given to {link.name}"):
             try:
-                self._socket.send([Message(_NEWADDR, CREATE | EXCL | ACK, body)])
+                self._socket.send([Message(_NEWADDR, CREATE | EXCL | ACK, body) for body in bodies])
             except NetlinkError as error:
+                refused = addresses[error.index]
                 if error.errno == errno.EEXIST:
-                    return False
-                raise
-        return True
+                    return refused
+                with asking(f"address {refused} cannot be given to {link.name}"):
+                    raise
+        return None
 
     def delete_address(self, link: Link, address: CIDR) -> None:
         """Take an address away; one that is not there is fine."""
@@ -226,20 +240,24 @@ class Kernel:
 
     def add_routes(self, link: Link, routes: Sequence[Route]) -> None:
         """Add routes through an interface, in order."""
-        for route in routes:
-            via = f" via {route.gw}" if route.gw else ""
-            with asking(f"route {route.dst}{via} cannot be added"):
-                self._socket.send([Message(_NEWROUTE, CREATE | APPEND | ACK, route_body(link, route))])
+        bodies = [route_body(link, route) for route in routes]
+        with asking("routes cannot be added"):
+            try:
+                self._socket.send([Message(_NEWROUTE, CREATE | APPEND | ACK, body) for body in bodies])
+            except NetlinkError as error:
+                route = routes[error.index]
+                via = f" via {route.gw}" if route.gw else ""
+                with asking(f"route {route.dst}{via} cannot be added"):
+                    raise
 
     def list_routes(self, link: Link) -> list[Route]:
         """The unicast routes through an interface, of all tables."""
         with asking("routes cannot be read"):
-            replies = [reply for version in (4, 6) for reply in self._dump_routes(link, version)]
+            replies = [
+                reply for version in (4, 6) for reply in self._socket.dump(_GETROUTE, route_query(link, version))
+            ]
         routes = [parse_route(reply, link) for reply in replies]
         return [route for route in routes if route is not None]
-
-    def _dump_routes(self, link: Link, version: int) -> list[bytes]:
-        return self._socket.dump(_GETROUTE, route_query(link, version))
 
     def wait_for_addresses(self, link: Link) -> None:
         """Wait until duplicate address detection has passed all addresses of an interface.

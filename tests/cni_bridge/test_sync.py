@@ -59,11 +59,11 @@ def address(number: int) -> CIDR:
 
 
 def masquerading(own: Attachment, *addresses: CIDR) -> Rules:
-    return masquerade.make_rules(own, addresses or (V4, V6))
+    return masquerade.make_rules(own, "br0", addresses or (V4, V6))
 
 
 def forwarding(own: Attachment, *mappings: PortMapping, to: tuple[CIDR, ...] = (V4, V6)) -> Rules:
-    return portmap.make_rules(own, mappings or (TCP, UDP), to)
+    return portmap.make_rules(own, "br0", mappings or (TCP, UDP), to)
 
 
 def guarding(own: Attachment) -> Rules:
@@ -95,7 +95,9 @@ def masqueraded(host: Host) -> dict[str, tuple[str, str]]:
         if entry.get("map", {}).get("name") not in ("masquerade4", "masquerade6"):
             continue
         for key, verdict in entry["map"].get("elem", []):
-            found[key["elem"]["val"]] = (verdict["jump"]["target"], key["elem"]["comment"])
+            interface, address = key["elem"]["val"]["concat"]
+            assert interface == "br0"
+            found[address] = (verdict["jump"]["target"], key["elem"]["comment"])
     return found
 
 
@@ -127,7 +129,8 @@ def stay(protocol: str, network: str, prefix: int) -> list[Any]:
 
 
 def look_up(protocol: str, name: str) -> list[Any]:
-    return [{"vmap": {"key": {"payload": {"protocol": protocol, "field": "saddr"}}, "data": f"@{name}"}}]
+    key = [{"meta": {"key": "iifname"}}, {"payload": {"protocol": protocol, "field": "saddr"}}]
+    return [{"vmap": {"key": {"concat": key}, "data": f"@{name}"}}]
 
 
 def content(host: Host) -> list[Any]:
@@ -169,8 +172,8 @@ def test_host_ports_lead_to_the_container(host: Host) -> None:
         "portmap6": [],
         "portmap_any4": [({"concat": ["tcp", 8080]}, {"concat": ["10.1.0.5", 80]}, owner)],
         "portmap_any6": [({"concat": ["tcp", 8080]}, {"concat": ["fd00:1::5", 80]}, owner)],
-        "portmapped4": [("10.1.0.5", {"jump": {"target": BACK4}}, owner)],
-        "portmapped6": [("fd00:1::5", {"jump": {"target": BACK6}}, owner)],
+        "portmapped4": [({"concat": ["br0", "10.1.0.5"]}, {"jump": {"target": BACK4}}, owner)],
+        "portmapped6": [({"concat": ["br0", "fd00:1::5"]}, {"jump": {"target": BACK6}}, owner)],
     }
     prerouting = rules_of(host, "portmap_prerouting")
     assert [rule[-1]["dnat"]["family"] for rule in prerouting] == ["ip", "ip", "ip6", "ip6"]
@@ -222,7 +225,7 @@ def test_what_a_human_changed_in_the_chains_is_set_right(host: Host) -> None:
     before = content(host)
     host.run("nft", f"flush chain inet pycni postrouting; add rule inet pycni {CHAIN4} counter")
     ensure_rules(masquerading(attachment("c2"), address(6)))
-    host.run("nft", "delete element inet pycni masquerade4 { 10.1.0.6 }")
+    host.run("nft", "delete element inet pycni masquerade4 { br0 . 10.1.0.6 }")
     assert content(host) == before
 
 
@@ -409,12 +412,12 @@ DAMAGES: dict[str, tuple[str, list[str]]] = {
     "subnet's chain": (f"flush chain inet pycni {CHAIN4}", [CHAIN4]),
     "subnet's chain, IPv6": (f"flush chain inet pycni {CHAIN6}", [CHAIN6]),
     "a rule more": (f"add rule inet pycni {CHAIN4} accept", [CHAIN4]),
-    "element": ("delete element inet pycni masquerade4 { 10.1.0.5 }", ["masquerade4"]),
-    "element, IPv6": ("delete element inet pycni masquerade6 { fd00:1::5 }", ["masquerade6"]),
+    "element": ("delete element inet pycni masquerade4 { br0 . 10.1.0.5 }", ["masquerade4"]),
+    "element, IPv6": ("delete element inet pycni masquerade6 { br0 . fd00:1::5 }", ["masquerade6"]),
     "map": ("flush map inet pycni masquerade4", ["masquerade4"]),
     "element to another chain": (
-        f"delete element inet pycni masquerade4 {{ 10.1.0.5 }}; "
-        f'add element inet pycni masquerade4 {{ 10.1.0.5 comment "mynet,c1,eth0" : jump {BACK4} }}',
+        f"delete element inet pycni masquerade4 {{ br0 . 10.1.0.5 }}; "
+        f'add element inet pycni masquerade4 {{ br0 . 10.1.0.5 comment "mynet,c1,eth0" : jump {BACK4} }}',
         ["masquerade4"],
     ),
     "prerouting": ("flush chain inet pycni portmap_prerouting", ["portmap_prerouting"]),
@@ -430,7 +433,7 @@ DAMAGES: dict[str, tuple[str, list[str]]] = {
         'add element inet pycni portmap_any4 { tcp . 8080 comment "mynet,c1,eth0" : 10.1.0.5 . 81 }',
         ["portmap_any4"],
     ),
-    "target": ("delete element inet pycni portmapped4 { 10.1.0.5 }", ["portmapped4"]),
+    "target": ("delete element inet pycni portmapped4 { br0 . 10.1.0.5 }", ["portmapped4"]),
     "check of the MAC": ("flush chain bridge pycni prerouting", ["prerouting"]),
     "guarded port": (f'delete element bridge pycni guarded {{ "{PORT}" }}', ["guarded"]),
     "genuine MAC": ("flush set bridge pycni genuine", ["genuine"]),
@@ -573,8 +576,8 @@ for round in range(2):
     own = Attachment("mynet", f"c{number}-{round}", "eth0")
     mappings = [PortMapping(8000 + number, 80, protocol, None) for protocol in ("tcp", "udp")]
     made = [
-        masquerade.make_rules(own, addresses),
-        portmap.make_rules(own, mappings, addresses),
+        masquerade.make_rules(own, "br0", addresses),
+        portmap.make_rules(own, "br0", mappings, addresses),
         spoofcheck.make_rules(own, f"0a:58:00:00:00:{number:02x}"),
     ]
     for each in made:

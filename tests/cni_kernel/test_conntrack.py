@@ -10,7 +10,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from cni_kernel import conntrack
-from cni_kernel.conntrack import forget_flows_from_port, forget_flows_to
+from cni_kernel.conntrack import forget_flows
 from cni_kernel.netlink import NetlinkError, NetlinkSocket
 from cni_protocol.address import IP, parse_ip
 from tests.host import Host
@@ -124,7 +124,7 @@ def test_exactly_the_udp_flows_that_a_container_answers_are_forgotten(
     host: Host, targets: list[str], forgotten: set[Flow]
 ) -> None:
     make_flows(host)
-    forget_flows_to(addresses(*targets))
+    forget_flows([], addresses(*targets))
     assert flows(host) == ALL - forgotten
 
 
@@ -144,7 +144,7 @@ def test_exactly_the_udp_flows_towards_a_host_port_are_forgotten(
     host: Host, version: int, port: int, forgotten: set[Flow]
 ) -> None:
     make_flows(host)
-    forget_flows_from_port(version, port)
+    forget_flows([(version, port)], [])
     assert flows(host) == ALL - forgotten
 
 
@@ -157,8 +157,8 @@ def test_the_kernel_picks_the_flows_or_lists_all_and_it_is_the_same(host: Host, 
         return genuine(sock, kind, body[:4])
 
     mocker.patch.object(NetlinkSocket, "dump", dump_all)
-    forget_flows_to(addresses("127.0.0.5"))
-    forget_flows_from_port(6, 54)
+    forget_flows([], addresses("127.0.0.5"))
+    forget_flows([(6, 54)], [])
     assert flows(host) == ALL - {TO_5, REDIRECTED_TO_5, V6_OTHER_PORT}
 
 
@@ -171,19 +171,19 @@ def test_a_flow_that_ends_by_itself_meanwhile_is_fine(
     mocker.patch.object(NetlinkSocket, "send", side_effect=NetlinkError(number, "", 0))
     if raised:
         with pytest.raises(OSError):
-            forget_flows_to(addresses("127.0.0.5"))
+            forget_flows([], addresses("127.0.0.5"))
     else:
-        forget_flows_to(addresses("127.0.0.5"))
+        forget_flows([], addresses("127.0.0.5"))
     assert closed.call_count == 1
 
 
 def test_a_host_without_flows_is_fine(host: Host) -> None:
-    forget_flows_to(addresses("127.0.0.5", "fd00::5"))
-    forget_flows_from_port(4, 53)
+    forget_flows([], addresses("127.0.0.5", "fd00::5"))
+    forget_flows([(4, 53)], [])
     assert flows(host) == set()
 
 
 def test_a_kernel_without_connection_tracking_is_an_oserror(mocker: MockerFixture) -> None:
     mocker.patch.object(conntrack, "NetlinkSocket", side_effect=OSError(errno.EPROTONOSUPPORT, "not supported"))
     with pytest.raises(OSError):
-        forget_flows_from_port(4, 53)
+        forget_flows([(4, 53)], [])

@@ -323,10 +323,10 @@ def test_only_the_vlans_of_the_port_are_listed_in_order(kernel: Kernel, mocker: 
 def test_an_address_is_added_and_deleted(host: Host, inside: Kernel, text: str) -> None:
     eth0, address = inside.get_link("eth0"), parse_cidr(text)
     before = host.addresses("eth0", "c1")
-    assert inside.add_address(eth0, address) is True
+    assert inside.add_addresses(eth0, [address]) is None
     assert sorted(host.addresses("eth0", "c1")) == sorted([*before, text])
     assert Address(address, tentative=False, duplicate=False) in inside.list_addresses(eth0)
-    assert inside.add_address(eth0, address) is False
+    assert inside.add_addresses(eth0, [address]) == address
     inside.delete_address(eth0, address)
     inside.delete_address(eth0, address)
     assert host.addresses("eth0", "c1") == before
@@ -335,8 +335,8 @@ def test_an_address_is_added_and_deleted(host: Host, inside: Kernel, text: str) 
 def test_an_address_is_usable_at_once_and_has_its_broadcast_address(host: Host, inside: Kernel) -> None:
     eth0 = inside.get_link("eth0")
     host.run("ip", "-n", "c1", "address", "flush", "dev", "eth0")
-    inside.add_address(eth0, parse_cidr("10.9.0.5/24"))
-    inside.add_address(eth0, parse_cidr("fd00:9::5/64"))
+    inside.add_addresses(eth0, [parse_cidr("10.9.0.5/24")])
+    inside.add_addresses(eth0, [parse_cidr("fd00:9::5/64")])
     infos = host.ip("address", "show", "dev", "eth0", container="c1")[0]["addr_info"]
     v4, v6 = (next(info for info in infos if info["local"] == text) for text in ("10.9.0.5", "fd00:9::5"))
     assert v4["broadcast"] == "10.9.0.255"
@@ -349,7 +349,7 @@ def test_an_address_whose_duplicates_are_looked_for_is_tentative_until_none_was_
 ) -> None:
     eth0, address = inside.get_link("eth0"), parse_cidr("fd00:9::5/64")
     host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/eth0/accept_dad", container="c1")
-    inside.add_address(eth0, address, detect_duplicates=True)
+    inside.add_addresses(eth0, [address], detect_duplicates=True)
     assert Address(address, tentative=True, duplicate=False) in inside.list_addresses(eth0)
     inside.wait_for_addresses(eth0)
     assert Address(address, tentative=False, duplicate=False) in inside.list_addresses(eth0)
@@ -365,7 +365,7 @@ def test_a_duplicate_address_is_found_and_named(host: Host, inside: Kernel) -> N
     host.run("ip", "address", "add", "fd00:9::5/64", "dev", "v0", "nodad")
     host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/eth0/accept_dad", container="c1")
     eth0 = inside.get_link("eth0")
-    inside.add_address(eth0, parse_cidr("fd00:9::5/64"), detect_duplicates=True)
+    inside.add_addresses(eth0, [parse_cidr("fd00:9::5/64")], detect_duplicates=True)
     with pytest.raises(KernelError, match="fd00:9::5/64 is in use by another host of the network"):
         inside.wait_for_addresses(eth0)
 
@@ -528,7 +528,7 @@ ACTIONS: dict[str, Callable[[Kernel], object]] = {
     "set_flags": lambda kernel: kernel.set_flags(LO, up=True, promisc=True),
     "set_mac": lambda kernel: kernel.set_mac(LO, "02:00:00:00:00:01"),
     "list_addresses": lambda kernel: kernel.list_addresses(LO),
-    "add_address": lambda kernel: kernel.add_address(LO, parse_cidr("10.1.0.5/16")),
+    "add_addresses": lambda kernel: kernel.add_addresses(LO, [parse_cidr("10.1.0.5/16")]),
     "delete_address": lambda kernel: kernel.delete_address(LO, parse_cidr("10.1.0.5/16")),
     "add_routes": lambda kernel: kernel.add_routes(LO, [route("10.9.0.0/16")]),
     "list_routes": lambda kernel: kernel.list_routes(LO),

@@ -243,7 +243,7 @@ def test_nft_reads_the_types_of_a_map(host: Host, nft: Nftables, entry: Map, typ
 def test_an_element_carries_its_verdict_and_its_comment(
     host: Host, nft: Nftables, name: str, element: Element, text: str
 ) -> None:
-    nft.commit([*table_with_maps(nft), nft.add_element(element)])
+    nft.commit([*table_with_maps(nft), *nft.add_elements([element])])
     [seen] = [entry for entry in objects(host, "map") if entry["name"] == name]
     assert seen["elem"] == [[{"elem": {"val": text, "comment": OWNER}}, {"jump": {"target": "target"}}]]
     assert nft.find_elements(name, OWNER) == [element]

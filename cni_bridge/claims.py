@@ -21,9 +21,9 @@ _OWNER_PARTS = 3  # network, container id, interface
 class Settlement(NamedTuple):
     """What to delete and to add, in this order and in one transaction; `waiting` are the ports that lead elsewhere."""
 
-    deleted: list[Element]
-    added: list[Element]
-    waiting: list[Element]
+    deleted: Sequence[Element]
+    added: Sequence[Element]
+    waiting: Sequence[Element]
 
     def messages(self, nft: Nftables) -> Iterator[Message]:
         """The messages of the transaction. It is refused (ENOENT, EEXIST) where anybody changed the same meanwhile."""

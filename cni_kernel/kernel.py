@@ -182,7 +182,10 @@ class Kernel:
         with asking("interfaces cannot be removed"):
             refusals = delete_links(self._socket, links)
         what = "interface {} cannot be removed"
-        return [KernelError(refusal.errno, what.format(link.name), refusal.strerror) for link, refusal in refusals]
+        return [
+            KernelError(refusal.errno or 0, what.format(link.name), refusal.strerror or "")
+            for link, refusal in refusals
+        ]
 
     def set_up(self, link: Link) -> None:
         """Bring an interface up."""

@@ -624,7 +624,7 @@ BREAKAGES = {
     "hairpin": (f"bridge link set dev {PORT} hairpin off", f"port {PORT}: hairpin is off, not on"),
     "rules flushed": ("nft flush ruleset", "map masquerade4 of nftables table pycni lacks the element"),
     "element deleted": (
-        "nft delete element inet pycni masquerade4 { 10.1.0.2 }",
+        "nft delete element inet pycni masquerade4 { cni0 . 10.1.0.2 }",
         "map masquerade4 of nftables table pycni lacks the element",
     ),
     "chain flushed": ("nft flush chain inet pycni postrouting", "chain postrouting of nftables table pycni"),

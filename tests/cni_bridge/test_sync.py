@@ -50,6 +50,12 @@ def inside(host: Host) -> Iterator[None]:
         yield
 
 
+def connect(host: Host, own: Attachment) -> None:
+    """The host's end of an attachment, as far as an owner is known by it."""
+    host.run("ip", "link", "add", own.host_name, "type", "bridge")
+    host.run("ip", "link", "set", own.host_name, "alias", own.owner)
+
+
 def attachment(container: str = "c1", network: str = "mynet") -> Attachment:
     return Attachment(network, container, "eth0")
 
@@ -261,7 +267,9 @@ def test_the_address_of_a_vanished_container_is_reached_through_the_new_one_s_po
 def test_a_host_port_of_another_container_names_its_holder_and_changes_nothing(
     host: Host, held: PortMapping, claimed: PortMapping, words: str
 ) -> None:
-    ensure_rules(forwarding(Attachment("othernet", "holder", "eth1"), held, to=(address(9),)))
+    holder = Attachment("othernet", "holder", "eth1")
+    connect(host, holder)
+    ensure_rules(forwarding(holder, held, to=(address(9),)))
     before = host.nft()
     with pytest.raises(CNIError) as caught:
         ensure_rules(forwarding(attachment(), TCP._replace(host_port=1), claimed))
@@ -724,6 +732,7 @@ def test_a_network_is_known_to_have_mappings_by_its_whole_name(
 
 def test_what_was_marked_in_the_former_spelling_is_found_and_goes(host: Host) -> None:
     wanted = forwarding(attachment(), TCP, UDP)
+    connect(host, attachment())
     former = [element._replace(comment="mynet/c1/eth0") for element in wanted.elements]
     ensure_rules(wanted._replace(elements=tuple(former)))
     assert find_missing(wanted) == []

@@ -148,6 +148,21 @@ def test_exactly_the_udp_flows_towards_a_host_port_are_forgotten(
     assert flows(host) == ALL - forgotten
 
 
+def test_ports_and_containers_are_looked_for_in_one_pass_of_each_family(host: Host, mocker: MockerFixture) -> None:
+    make_flows(host)
+    dumped, opened = mocker.spy(NetlinkSocket, "dump"), mocker.spy(NetlinkSocket, "__init__")
+    ports = [(version, port) for version in (4, 6) for port in (54, *range(10000, 20000))]
+    forget_flows(ports, addresses("127.0.0.5", "10.99.0.1", "fd00::5"))
+    assert flows(host) == {TO_6, V6_TO_6, TCP, V6_TCP}
+    assert (dumped.call_count, opened.call_count) == (2, 1)
+
+
+def test_where_nothing_is_wanted_no_socket_is_opened(mocker: MockerFixture) -> None:
+    opened = mocker.patch.object(conntrack, "NetlinkSocket")
+    forget_flows([], [])
+    opened.assert_not_called()
+
+
 def test_the_kernel_picks_the_flows_or_lists_all_and_it_is_the_same(host: Host, mocker: MockerFixture) -> None:
     """A kernel older than 5.8 takes no filter and lists everything."""
     make_flows(host)
@@ -168,7 +183,7 @@ def test_a_flow_that_ends_by_itself_meanwhile_is_fine(
 ) -> None:
     make_flows(host)
     closed = mocker.spy(NetlinkSocket, "close")
-    mocker.patch.object(NetlinkSocket, "send", side_effect=NetlinkError(number, "", 0))
+    mocker.patch.object(NetlinkSocket, "send_all", return_value=[NetlinkError(number, "", 0)])
     if raised:
         with pytest.raises(OSError):
             forget_flows([], addresses("127.0.0.5"))

@@ -70,6 +70,7 @@ _WAITING = {
     )
     for version in (4, 6)
 }
+_CLAIMED = frozenset(entry.name for entry in (*_EXACT.values(), *_ANY.values()))
 MAPS = (*_EXACT.values(), *_ANY.values(), *_TARGETS.values())
 WAITING_MAPS = tuple(_WAITING.values())  # made when somebody has to wait
 LOOPBACK_TARGETS = _TARGETS[4]
@@ -129,7 +130,7 @@ def loopback_targets(elements: Iterable[Element]) -> set[IP]:
 
 def is_claim(element: Element) -> bool:
     """Whether this is a host port, which cannot lead to two containers."""
-    return any(element.map in (_EXACT[version].name, _ANY[version].name) for version in (4, 6))
+    return element.map in _CLAIMED
 
 
 def waiting_for(element: Element) -> Element:

@@ -51,12 +51,11 @@ def ensure_rules(wanted: Rules) -> None:
 
 
 def _warn(waiting: Sequence[Element]) -> None:
-    if waiting:
-        claims = f"{waiting[0].claim}{f' and {len(waiting) - 1} more' if waiting[1:] else ''}"
-        print(
-            f"cni-bridge: {claims} stays with another interface of this container, and leads here when that is gone",
-            file=sys.stderr,
-        )
+    claims = list(dict.fromkeys(element.claim for element in waiting))  # of both IP versions once
+    if claims:
+        more = f" (and {len(claims) - 1} more)" if claims[1:] else ""
+        what = "stays with another interface of this container, and leads here when that is gone"
+        print(f"cni-bridge: {claims[0]}{more} {what}", file=sys.stderr)
 
 
 def delete_own_rules(attachment: Attachment) -> None:

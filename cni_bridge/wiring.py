@@ -135,9 +135,10 @@ def configure_host(host: Kernel, config: BridgeConfig, plan: Plan) -> tuple[Inte
 def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Undo) -> tuple[Interface, ...]:
     link = _ensure_gateway_interface(host, config, undo)
     present = {entry.cidr for entry in host.list_addresses(link)}
-    for gateway in plan.gateways:
-        if gateway in present:
-            continue
+    missing = [gateway for gateway in plan.gateways if gateway not in present]
+    for version in {gateway.version for gateway in missing}:
+        sysctl.ignore_router_advertisements(link.name, ipv6=version == 6)
+    for gateway in missing:
         for other in _in_the_way(gateway, present, plan):
             if not config.force_address:
                 raise CNIError(
@@ -147,9 +148,9 @@ def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Und
                 )
             undo.on_failure(host.add_addresses, link, [other])
             host.delete_address(link, other)
-        sysctl.ignore_router_advertisements(link.name, ipv6=gateway.version == 6)
         undo.on_failure(host.delete_address, link, gateway)
         host.add_addresses(link, [gateway])
+    if missing:
         host.set_mac(link, link.mac)  # keeps it: a bridge without a MAC of its own has that of its lowest port
     for version in {gateway.version for gateway in plan.gateways}:
         sysctl.ensure_forwarding(version)

@@ -85,7 +85,7 @@ def test_a_second_interface_of_the_container_waits_and_gets_the_ports(
     add(host, FIRST)
     assert capfd.readouterr().err == ""
     add(host, SECOND)
-    words = "host port 8080/tcp and 1 more stays with another interface of this container, and leads here when"
+    words = "host port 8080/tcp (and 1 more) stays with another interface of this container, and leads here when"
     assert words in capfd.readouterr().err
     assert led_to(host) == everywhere(FIRST)
     assert [find_missing(wanted(own)) for own in (FIRST, SECOND)] == [[], []]

@@ -1,7 +1,7 @@
 """Our tables through netlink, in transactions; judged by `nft -j`."""
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -335,6 +335,77 @@ def test_one_container_s_elements_are_found_among_many(nft: Nftables) -> None:
         Element("map4", bytes([10, 2, 9, 99]), "mynet,0a020963,eth0", chain="target")
     ]
     assert len(nft.find_elements("map4", "mynet,")) == 1000
+
+
+def many(number: int, *, chain: str = "target") -> list[Element]:
+    return [Element("map4", n.to_bytes(4, "big"), f"mynet,{n:064},eth0", chain=chain) for n in range(number)]
+
+
+def test_ten_thousand_elements_are_one_transaction(nft: Nftables) -> None:
+    elements = many(10000)
+    nft.commit([*table_with_maps(nft), *nft.add_elements(elements)])
+    assert sorted(nft.find_elements("map4", "mynet,")) == elements
+    assert sorted(nft.find_same(elements).values()) == elements
+    nft.commit(list(nft.delete_elements(elements)))
+    assert nft.is_empty("map4")
+
+
+def test_of_many_elements_one_in_the_way_undoes_all(host: Host, nft: Nftables) -> None:
+    elements = many(10000)
+    nft.commit([*table_with_maps(nft), *nft.add_elements(elements[7777:7778])])
+    before = host.nft()
+    with pytest.raises(NetlinkError) as caught:
+        nft.commit(list(nft.add_elements(elements)))
+    assert caught.value.errno == errno.EEXIST
+    assert host.nft() == before
+    nft.commit(list(nft.add_elements(elements[:100])))  # the socket is as it was
+
+
+@pytest.mark.parametrize(
+    "there", [[], [0], [99], [0, 1, 50, 99], range(100)], ids=["none", "first", "last", "few", "all"]
+)
+def test_of_many_elements_those_that_are_there_are_found(nft: Nftables, there: Sequence[int]) -> None:
+    elements = many(100)
+    present = [elements[number] for number in there]
+    nft.commit([*table_with_maps(nft), *nft.add_elements([*present, ELEMENT6])])
+    found = nft.find_same([*elements, ELEMENT6])
+    assert found == {(element.map, element.key): element for element in (*present, ELEMENT6)}
+    assert nft.find_same([]) == {}
+
+
+def test_the_chains_that_a_map_leads_to_are_known(nft: Nftables) -> None:
+    names = ["target", "masquerade-mynet-fd00_1__/64", "c" * 120]
+    elements = [element._replace(chain=names[number % 3]) for number, element in enumerate(many(1000))]
+    chains = [nft.add_chain(Chain(name, ())) for name in names]
+    nft.commit([*table_with_maps(nft), *chains, *nft.add_elements(elements)])
+    assert nft.list_targets("map4") == set(names)
+    assert nft.list_targets("map6") == nft.list_targets("none") == set()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "flush chain inet pycni own",
+        "add rule inet pycni own accept",
+        "insert rule inet pycni own accept",
+        'replace rule inet pycni own handle {} ip daddr 10.2.0.0/16 return comment "{}"',
+        'replace rule inet pycni own handle {} ip saddr 10.1.0.0/16 return comment "{}"',
+        'replace rule inet pycni own handle {} ip daddr 10.1.0.0/17 return comment "{}"',
+        'replace rule inet pycni own handle {} ip daddr 10.1.0.0/16 drop comment "{}"',
+        'replace rule inet pycni own handle {} ip daddr 10.1.0.0/16 counter return comment "{}"',
+    ],
+)
+def test_a_rule_that_was_changed_by_hand_is_seen_although_it_kept_its_comment(
+    host: Host, nft: Nftables, change: str
+) -> None:
+    rule = [*expressions.match_network(parse_cidr("10.1.0.0/16"), expressions.DESTINATION), expressions.leave_chain()]
+    own = Chain("own", (rule,))
+    assert not nft.has_rules(own)
+    nft.commit([nft.add_table(), nft.add_chain(own), *nft.set_rules(own)])
+    assert nft.has_rules(own)
+    [handle] = [entry["handle"] for entry in objects(host, "rule")]
+    host.run("nft", change.format(handle, digest_of(rule)))
+    assert not nft.has_rules(own)
 
 
 REFUSED: dict[str, tuple[Callable[[Nftables], Message], int]] = {

@@ -17,7 +17,7 @@ from cni_kernel import sysctl
 from cni_kernel.errors import KernelError
 from cni_kernel.kernel import Kernel
 from cni_kernel.namespace import Namespace
-from cni_kernel.values import PortVlan
+from cni_kernel.values import Link, PortVlan
 from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import CNIError
@@ -586,14 +586,13 @@ def test_exactly_the_stale_ends_of_a_network_are_removed(rooms: Rooms) -> None:
 def test_removing_stale_ends_goes_on_past_errors_and_names_them_all(rooms: Rooms, mocker: MockerFixture) -> None:
     for name in ("a0", "b0", "d0"):
         add_veth(rooms.host, name, f"mynet,{name},eth0")
-    genuine = Kernel.delete_link
+    genuine = Kernel.delete_links
 
-    def delete_link(kernel: Kernel, name: str) -> bool:
-        if name != "b0":
-            raise KernelError(errno.EBUSY, name, "is stubborn")
-        return genuine(kernel, name)
+    def delete_links(kernel: Kernel, links: list[Link]) -> list[KernelError]:
+        refusals = genuine(kernel, [link for link in links if link.name == "b0"])
+        return refusals + [KernelError(errno.EBUSY, link.name, "is stubborn") for link in links if link.name != "b0"]
 
-    mocker.patch.object(Kernel, "delete_link", delete_link)
+    mocker.patch.object(Kernel, "delete_links", delete_links)
     with pytest.raises(CNIError) as caught:
         removal.disconnect_stale(rooms.outside, lambda owner: owner.startswith("mynet,"))
     assert caught.value.code == 100

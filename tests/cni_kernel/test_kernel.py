@@ -15,7 +15,7 @@ from cni_kernel.kernel import Kernel
 from cni_kernel.netlink import NetlinkError, NetlinkSocket
 from cni_kernel.values import Address, Link, PortVlan, Route, Veth
 from cni_kernel.vlans import parse_vlans, vlan_message
-from cni_protocol.address import parse_cidr, parse_ip
+from cni_protocol.address import CIDR, IP, parse_cidr, parse_ip
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import CNIError
 from tests.cni_bridge import open_container, open_kernel
@@ -332,6 +332,37 @@ def test_an_address_is_added_and_deleted(host: Host, inside: Kernel, text: str) 
     assert host.addresses("eth0", "c1") == before
 
 
+def test_of_many_addresses_the_one_that_is_there_is_told(host: Host, inside: Kernel) -> None:
+    eth0 = inside.get_link("eth0")
+    addresses = [parse_cidr(f"10.1.{number >> 8}.{number & 255}/16") for number in range(256, 1256)]
+    assert inside.add_addresses(eth0, addresses) is None
+    assert len(host.addresses("eth0", "c1")) == 1002
+    assert (
+        inside.add_addresses(eth0, [parse_cidr("10.7.0.1/16"), parse_cidr("10.7.0.2/16"), *addresses]) == addresses[0]
+    )
+
+
+def test_of_many_addresses_the_one_that_is_refused_is_named(inside: Kernel) -> None:
+    addresses = [parse_cidr(f"10.7.{number >> 8}.{number & 255}/16") for number in range(256, 556)]
+    addresses[200] = CIDR(IP(6, 0xFF02 << 112), 64)  # a multicast address is no interface's
+    with pytest.raises(KernelError, match="address ff02::/64 cannot be given to eth0"):
+        inside.add_addresses(inside.get_link("eth0"), addresses)
+
+
+def test_of_many_routes_the_one_that_is_refused_is_named(inside: Kernel) -> None:
+    routes = [route(f"10.9.{number}.0/24") for number in range(200)]
+    routes[150] = route("10.200.0.0/16", "192.168.7.1")
+    with pytest.raises(KernelError, match=r"route 10\.200\.0\.0/16 via 192\.168\.7\.1 cannot be added"):
+        inside.add_routes(inside.get_link("eth0"), routes)
+
+
+def test_ten_thousand_routes_are_added_and_listed(inside: Kernel) -> None:
+    eth0 = inside.get_link("eth0")
+    wanted = [route(f"10.{9 + (number >> 8)}.{number & 255}.0/24", "10.1.0.1") for number in range(10000)]
+    inside.add_routes(eth0, wanted)
+    assert {entry.dst for entry in inside.list_routes(eth0)} >= {entry.dst for entry in wanted}
+
+
 def test_an_address_is_usable_at_once_and_has_its_broadcast_address(host: Host, inside: Kernel) -> None:
     eth0 = inside.get_link("eth0")
     host.run("ip", "-n", "c1", "address", "flush", "dev", "eth0")
@@ -524,6 +555,7 @@ ACTIONS: dict[str, Callable[[Kernel], object]] = {
     "list_ports": lambda kernel: kernel.list_ports(LO),
     "create_bridge": lambda kernel: kernel.create_bridge("br0", 0),
     "delete_link": lambda kernel: kernel.delete_link("br0"),
+    "delete_links": lambda kernel: kernel.delete_links([LO]),
     "set_up": lambda kernel: kernel.set_up(LO),
     "set_flags": lambda kernel: kernel.set_flags(LO, up=True, promisc=True),
     "set_mac": lambda kernel: kernel.set_mac(LO, "02:00:00:00:00:01"),
@@ -539,7 +571,7 @@ ACTIONS: dict[str, Callable[[Kernel], object]] = {
 def test_no_netlink_exception_leaves_the_kernel_room(
     kernel: Kernel, mocker: MockerFixture, action: Callable[[Kernel], object]
 ) -> None:
-    for method in ("send", "dump"):
+    for method in ("send", "send_all", "dump"):
         mocker.patch.object(NetlinkSocket, method, side_effect=TimeoutError(errno.ETIMEDOUT, "timed out"))
     with pytest.raises(KernelError) as caught:
         action(kernel)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import struct
 from collections.abc import Iterator
 
@@ -182,6 +183,23 @@ def test_messages_that_ask_for_no_answer_stay_in_one_portion(host: Host) -> None
     finally:
         sock.close()
     assert [entry["table"]["name"] for entry in host.nft()] == ["pycni"]
+
+
+def test_without_the_right_to_force_it_the_buffer_is_enlarged_as_far_as_it_may(
+    sock: NetlinkSocket, mocker: MockerFixture
+) -> None:
+    asked = []
+
+    def setsockopt(level: int, option: int, size: int) -> None:
+        asked.append((level, option, size))
+        if option == 32:  # SO_SNDBUFFORCE
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    mocker.patch.object(sock, "_socket", mocker.Mock(setsockopt=setsockopt, close=sock._socket.close))
+    sock._make_room(1 << 16)
+    assert asked == []
+    sock._make_room(1 << 20)
+    assert asked == [(socket.SOL_SOCKET, 32, 1 << 20), (socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)]
 
 
 @pytest.mark.parametrize("interrupted", [1, netlink._DUMP_TRIES - 1, netlink._DUMP_TRIES])

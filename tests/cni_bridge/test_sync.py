@@ -764,3 +764,93 @@ def test_a_chain_that_others_use_is_not_tried_to_be_deleted(host: Host, mocker: 
     delete_own_rules(attachment("c2"))
     assert chain.call_count > 0
     assert host.nft() == []
+
+
+def reload(host: Host) -> None:
+    """What `nft list ruleset > file; nft flush ruleset; nft -f file` does."""
+    saved = host.run("nft", "list", "ruleset").stdout
+    host.run("nft", "flush", "ruleset")
+    host.run("nft", "-f", "-", input=saved)
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        ("10.1.0.5/16", "fd00:1::5/64"),
+        ("10.1.0.5/22", "fd00:1::5/61"),
+        ("10.1.0.5/31", "fd00:1::5/127"),
+        ("10.1.0.5/8", "fd00:1::5/112"),
+        ("10.1.0.5/32", "fd00:1::5/128"),
+    ],
+)
+def test_rules_that_nft_has_saved_and_loaded_are_the_same(
+    host: Host, mocker: MockerFixture, addresses: tuple[str, str]
+) -> None:
+    own = attachment(container="c" * 64)
+    cidrs = tuple(parse_cidr(text) for text in addresses)
+    inside = [parse_cidr(text) for text in ("10.9.3.0/24", "10.9.128.0/17", "192.168.1.1/32", "fd09::/48", "fd0a::/55")]
+    mappings = [
+        PortMapping(8080, 80, protocol, parse_ip(ip) if ip else None)
+        for protocol in portmap.PROTOCOLS
+        for ip in (None, "192.168.1.11", "fd00::7")
+    ]
+    made = [
+        masquerade.make_rules(own, "br0", cidrs, inside),
+        portmap.make_rules(own, "br0", mappings, cidrs),
+        guarding(own),
+    ]
+    waiting = portmap.make_rules(own._replace(ifname="eth1"), "br1", mappings, cidrs)
+    connect(host, own)
+    for each in (*made, waiting):
+        ensure_rules(each)
+    before = content(host)
+    reload(host)
+    assert content(host) == before
+    assert [find_missing(each) for each in (*made, waiting)] == [[]] * 4
+    commit = mocker.spy(Nftables, "commit")
+    ensure_rules(masquerade.make_rules(attachment("c2"), "br0", [address(77)._replace(prefix=cidrs[0].prefix)], inside))
+    [_, sent] = commit.call_args_list[-1].args
+    if cidrs[0].prefix < 30:  # then it is the same subnet
+        assert [message.kind & 0xFF for message in sent] == [12]  # NFT_MSG_NEWSETELEM: the chains are as an ADD wants
+    for gone in (own, own._replace(ifname="eth1"), attachment("c2")):
+        delete_own_rules(gone)
+    assert host.nft() == []
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "expected"),
+    [
+        ("ip daddr 10.1.0.0/16 return", "ip daddr 10.1.0.0/15 return", [CHAIN4]),
+        ("ip daddr 224.0.0.0/4 return", "ip daddr 224.0.0.0/4 drop", [CHAIN4]),
+        ("ip6 daddr ff00::/8 return", "ip6 saddr ff00::/8 return", [CHAIN6]),
+        ("masquerade comment", "masquerade random comment", [CHAIN4, CHAIN6, BACK4, BACK6]),
+        ('iifname != "lo"', 'iifname != "eth0"', ["portmap_guard"]),
+        ("vmap @portmapped6", "vmap @masquerade6", ["portmap_postrouting"]),
+        ("iifname @guarded iifname", "iifname != @guarded iifname", ["prerouting"]),
+    ],
+)
+def test_a_rule_that_was_changed_in_between_is_noticed(host: Host, was: str, becomes: str, expected: list[str]) -> None:
+    made = ensure_all()
+    saved = host.run("nft", "list", "ruleset").stdout
+    assert was in saved
+    host.run("nft", "flush", "ruleset")
+    host.run("nft", "-f", "-", input=saved.replace(was, becomes))
+    assert sorted(text for each in made for text in find_missing(each)) == sorted(map(lacks, expected))
+
+
+def test_containers_of_the_same_address_on_two_bridges_keep_their_rules(host: Host) -> None:
+    first, second = attachment(), attachment("c2", "othernet")
+    made = {
+        own: [
+            masquerade.make_rules(own, name, [V4, V6]),
+            portmap.make_rules(own, name, [TCP._replace(host_port=port)], [V4, V6]),
+        ]
+        for own, name, port in ((first, "br0", 1), (second, "br1", 2))
+    }
+    for each in (*made[first], *made[second]):
+        ensure_rules(each)
+    assert [find_missing(each) for each in (*made[first], *made[second])] == [[]] * 4
+    delete_own_rules(second)
+    assert [find_missing(each) for each in made[first]] == [[], []]
+    delete_own_rules(first)
+    assert host.nft() == []

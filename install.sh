@@ -21,7 +21,7 @@ usage: sudo ./install.sh [options]
   --uninstall      remove what an installation with the same directories put there
   --help           this text
 
-For nodes without Python, and for clusters (README.md, "Nodes of a cluster"):
+For nodes without Python, and for clusters (docs/cluster.md):
 
   --bundle FILE    make an archive that brings a node everything, interpreter included; nothing is installed
   --node ...       put the bundle on this machine and set it up as a node of a cluster; --node --help has its options

@@ -8,12 +8,13 @@ Must not: send anything but questions; the answers are messages for a transactio
 
 from cni_kernel.expressions import Element
 from cni_kernel.netlink import Message
-from cni_kernel.nftables import Nftables
+from cni_kernel.nftables import Nftables, by_map
 from cni_protocol.attachment import Attachment, describe_owner, spelt_anew
 from cni_protocol.errors import ALREADY_EXISTS, CNIError
 from cni_protocol.light.standard import Callable, Iterator, NamedTuple, Sequence
 
-from .portmap import WAITING_MAPS, called_up, is_claim, waiting_for
+from .portmap import list_beside
+from .waiting_ports import WAITING_MAPS, called_up, is_port, port_of, waiting_for
 
 _OWNER_PARTS = 3  # network, container id, interface
 
@@ -29,23 +30,21 @@ class Settlement(NamedTuple):
         """The messages of the transaction. It is refused (ENOENT, EEXIST) where anybody changed the same meanwhile."""
         if self.waiting:
             yield from (nft.add_map(entry, number) for number, entry in enumerate(WAITING_MAPS, start=1 << 8))
-        yield from nft.delete_elements(self.deleted)
-        yield from nft.add_elements(self.added)
+        for name, elements in by_map(self.deleted).items():
+            yield from nft.delete_elements(name, elements)
+        for name, elements in by_map(self.added).items():
+            yield from nft.add_elements(name, elements)
 
 
 def settle(nft: Nftables, wanted: Sequence[Element]) -> Settlement:
     """How the wanted elements come in beside those that are there. Raises CNIError 102 naming another's holder."""
     there = nft.find_same(wanted)
-    deleted, added, waiting = [], [], []
+    added, waiting = [], []
     is_alive: Callable[[str], bool] | None = None
     for element in wanted:
         holder = there.get((element.map, element.key))
-        if holder is None:
-            added.append(element)
-            continue
-        owner = spelt_anew(holder.comment)
-        deleted.append(holder)
-        if not element.claim or owner == element.comment:
+        owner = spelt_anew(holder.comment) if holder is not None else ""
+        if holder is None or not element.claim or owner == element.comment:
             added.append(element)
             continue
         is_alive = is_alive or _find_living()
@@ -59,29 +58,33 @@ def settle(nft: Nftables, wanted: Sequence[Element]) -> Settlement:
                 ALREADY_EXISTS,
                 f"{element.claim} is taken by {describe_owner(owner)}; choose another port, or delete that container",
             )
-    places = [waiting_for(element) for element in waiting]
-    return Settlement([*deleted, *nft.find_same(places).values()], [*added, *places], waiting)
+    places = [waiting_for(element) for element in waiting if is_port(element)]
+    return Settlement([*there.values(), *nft.find_same(places).values()], [*added, *places], waiting)
 
 
 def find_heirs(nft: Nftables, is_stale: Callable[[str], bool]) -> Settlement:
     """How the host ports come in that somebody waits for whose owner is not stale, and nobody has but the stale."""
     places = [place for waiting in WAITING_MAPS for place in nft.find_elements(waiting.name, "")]
     queue = {called_up(place): place for place in places if not is_stale(spelt_anew(place.comment))}
-    there = nft.find_same(list(queue))
+    beside = [element for port in queue for element in list_beside(port)]
+    there = nft.find_same([*queue, *beside])
     held = {key for key, holder in there.items() if not is_stale(spelt_anew(holder.comment))}
-    heirs = {(port.map, port.key): port for port in queue if (port.map, port.key) not in held}
-    return Settlement([queue[port] for port in heirs.values()], list(heirs.values()), [])
+    heirs = {port_of(port): port for port in queue if port_of(port) not in held}
+    led = [
+        element for port in heirs.values() for element in list_beside(port) if (element.map, element.key) not in held
+    ]
+    return Settlement([queue[port] for port in heirs.values()], [*heirs.values(), *led], [])
 
 
 def find_absent(nft: Nftables, wanted: Sequence[Element]) -> list[Element]:
     """The elements that are not there as they should be; a host port may wait for the same container's to go."""
     there = nft.find_same(wanted)
     absent = [element for element in wanted if not _is_same(there.get((element.map, element.key)), element)]
-    shared = [element for element in absent if _is_shared(there.get((element.map, element.key)), element)]
-    places = {element: waiting_for(element) for element in shared}
+    shared = {element for element in absent if _is_shared(there.get((element.map, element.key)), element)}
+    places = {port_of(element): waiting_for(element) for element in shared if is_port(element)}
     waiting = nft.find_same(list(places.values()))
-    settled = {element for element, place in places.items() if _is_same(waiting.get((place.map, place.key)), place)}
-    return [element for element in absent if element not in settled]
+    settled = {port for port, place in places.items() if _is_same(waiting.get((place.map, place.key)), place)}
+    return [element for element in absent if element not in shared or port_of(element) not in settled]
 
 
 def _is_same(there: Element | None, wanted: Element) -> bool:
@@ -89,12 +92,9 @@ def _is_same(there: Element | None, wanted: Element) -> bool:
 
 
 def _is_shared(there: Element | None, wanted: Element) -> bool:
-    return (
-        there is not None
-        and is_claim(wanted)
-        and _container_of(spelt_anew(there.comment)) == _container_of(wanted.comment)
-        and spelt_anew(there.comment) != wanted.comment
-    )
+    """Whether another interface of the same container has what an element claims."""
+    owner = spelt_anew(there.comment) if there is not None else ""
+    return bool(wanted.claim) and owner != wanted.comment and _container_of(owner) == _container_of(wanted.comment)
 
 
 def _container_of(owner: str) -> str:

@@ -202,10 +202,10 @@ def _parse_trunk(fields: Fields) -> tuple[int, ...]:
 
 
 def _parse_port_mappings(runtime: Fields) -> tuple[PortMapping, ...]:
-    """The host ports asked for, each once (CONVENTIONS.md, "portMappings")."""
+    """The host ports asked for, each once (CONVENTIONS.md, "portMappings"); host port 0 is the CRI's for none."""
     mappings = []
     for entry in runtime.objects("portMappings"):
-        host, container = (entry.number(key, 1, _MAX_PORT) for key in ("hostPort", "containerPort"))
+        host, container = entry.number("hostPort", 0, _MAX_PORT), entry.number("containerPort", 1, _MAX_PORT)
         protocol = (entry.text("protocol") or "tcp").lower()
         if protocol not in PROTOCOLS:
             entry.problem("protocol", f"{protocol!r} is none of {', '.join(PROTOCOLS)}")
@@ -213,15 +213,14 @@ def _parse_port_mappings(runtime: Fields) -> tuple[PortMapping, ...]:
             if not entry.has(key):
                 entry.problem(key, "is missing")
         host_ip = entry.ip("hostIP")
-        if host_ip is not None and host_ip.value == 0:
-            host_ip = None  # 0.0.0.0 and ::, as podman and containerd send for "every address"
-        if host is not None and container is not None:
+        if host and container is not None:
             mappings.append(PortMapping(host, container, protocol, host_ip))
     claims: dict[tuple[object, ...], int] = {}
     for mapping in mappings:
-        claim = (mapping.host_port, mapping.protocol, mapping.host_ip)
-        if claims.setdefault(claim, mapping.container_port) != mapping.container_port:
-            runtime.problem("portMappings", f"host port {mapping.host_port}/{mapping.protocol} leads to two ports")
+        for claim in mapping.claims:
+            if claims.setdefault(claim, mapping.container_port) != mapping.container_port:
+                runtime.problem("portMappings", f"host port {mapping.host_port}/{mapping.protocol} leads to two ports")
+                break
     return tuple(dict.fromkeys(mappings))
 
 
@@ -281,18 +280,21 @@ def _parse_mac(request: Request, fields: Fields) -> str:
         (args.path("mac"), args.text("mac")),
         ("CNI_ARGS MAC", request.args.get("MAC", "")),
     ):
-        mac = text.lower().replace("-", ":")
-        if not mac:
+        mac = normal_mac(text)
+        if not text:
             continue
-        if not _is_mac(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
+        if not mac or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
             fields.problems.append(f"{where}: {text!r} is no unicast MAC address such as 0a:58:0a:f4:00:02")
         return mac
     return ""
 
 
-def _is_mac(text: str) -> bool:
-    parts = text.split(":")
-    return len(parts) == 6 and all(len(part) == 2 and _HEX_DIGITS.issuperset(part) for part in parts)
+def normal_mac(text: str) -> str:
+    """A MAC address as the kernel writes it, empty for what is none."""
+    mac = text.lower().replace("-", ":")
+    parts = mac.split(":")
+    sound = len(parts) == 6 and all(len(part) == 2 and _HEX_DIGITS.issuperset(part) for part in parts)
+    return mac if sound else ""
 
 
 def _parse_dns(fields: Fields) -> DNS | None:

@@ -8,12 +8,15 @@
     chain masquerade-mynet-10.244.0.0/16 {
         ip daddr 10.244.0.0/16 return
         ip daddr 224.0.0.0/4 return
-        ip daddr 10.245.0.0/16 return               # pods of another node, and so on for every peer
+        ip daddr 10.245.0.0/16 return               # pods of a peer that the configuration names, and so on
+        ip daddr @exempt4 return                    # peers, and their pods
         masquerade }
+    set exempt4 { type ipv4_addr; flags interval; elements = { 10.246.0.0/16 comment "node2", ... } }
 
-A container is one element of a hash map, so a new connection costs the same with one container and with thousands.
-Its key has the interface that its packets come in by: on another bridge there may be another container of the same
-address, and each keeps its element.
+A container is one element of a hash map, so a new connection costs the same with one container and with thousands. Its
+key has the interface that its packets come in by: on another bridge there may be another container of the same address,
+and each keeps its element. The elements of the sets of exempt networks are the node agent's; here they are only had,
+and looked up.
 """
 
 from cni_kernel import expressions
@@ -30,6 +33,7 @@ MAPS = {
     )
     for version in (4, 6)
 }
+EXEMPT = {version: Map(f"exempt{version}", expressions.ADDRESS[version], interval=True) for version in (4, 6)}
 _MULTICAST = {4: parse_cidr("224.0.0.0/4"), 6: parse_cidr("ff00::/8")}
 
 
@@ -47,7 +51,8 @@ def make_rules(attachment: Attachment, interface: str, addresses: Sequence[CIDR]
         Element(MAPS[entry.version].name, name + entry.ip.packed, attachment.owner, chain=subnets[entry.network].name)
         for entry in addresses
     )
-    return Rules(expressions.INET, tuple(MAPS.values()), (_base_chain(), *subnets.values()), elements)
+    maps = (*MAPS.values(), *EXEMPT.values())
+    return Rules(expressions.INET, maps, (_base_chain(), *subnets.values()), elements)
 
 
 def _base_chain() -> Chain:
@@ -66,4 +71,9 @@ def _chain_of(attachment: Attachment, subnet: CIDR, inside: Sequence[CIDR]) -> C
         for network in (subnet, _MULTICAST[subnet.version], *inside)
         if network.version == subnet.version
     )
-    return Chain(name, (*stay, [expressions.masquerade()]))
+    exempt = [
+        *expressions.load_destination(subnet.version),
+        expressions.look_up(EXEMPT[subnet.version].name),
+        expressions.leave_chain(),
+    ]
+    return Chain(name, (*stay, exempt, [expressions.masquerade()]))

@@ -19,6 +19,7 @@ from cni_protocol.errors import INVALID_CONFIG, CNIError
 from cni_protocol.light.standard import Any, NamedTuple
 
 from . import nodes
+from .bridge import warn
 from .config import BridgeConfig
 from .nodes import Entry, Forward, Neighbour, NodeRoute, Overlay, Source, Ways
 from .plan import gateway_interface
@@ -67,7 +68,9 @@ def ensure_overlay(host: Kernel, config: BridgeConfig, undo: Undo) -> BridgeConf
     if link is None:
         undo.on_failure(host.delete_link, overlay.name)
         _create_device(overlay, owner, underlay)
-        sysctl.ignore_router_advertisements(overlay.name, ipv6=sysctl.has_ipv6())
+        warn(sysctl.ignore_router_advertisements(overlay.name))
+        if sysctl.has_ipv6():
+            warn(sysctl.allow_ipv6(overlay.name))
         sysctl.loosen_reverse_path(overlay.name)
     return config if config.mtu else config._replace(mtu=host.get_link(overlay.name).mtu)
 

@@ -1,6 +1,6 @@
 """From configuration and IPAM result to what the kernel should hold. Pure."""
 
-from cni_kernel.values import MAIN_TABLE, SCOPE_LINK, SCOPE_UNIVERSE, PortVlan
+from cni_kernel.values import DEFAULT_VLAN, MAIN_TABLE, SCOPE_LINK, SCOPE_UNIVERSE, PortVlan
 from cni_kernel.values import Route as KernelRoute
 from cni_protocol.address import CIDR, IP, any_network
 from cni_protocol.errors import DELEGATE_FAILED, INVALID_CONFIG, CNIError
@@ -10,8 +10,6 @@ from cni_protocol.result import DNS, Interface, IPConfig, Result, Route
 from .config import BridgeConfig
 
 _MIN_MTU_IPV6 = 1280  # RFC 8200, section 5
-
-_DEFAULT_VLAN = 1  # what a bridge gives to every new port
 
 # The interfaces of a result, in this order.
 BRIDGE, HOST, CONTAINER = range(3)
@@ -66,12 +64,12 @@ def list_vlans(config: BridgeConfig) -> tuple[PortVlan, ...]:
 
     A trunk without `vlan` takes what has no tag for VLAN 1, as the reference does.
     """
-    native = config.vlan or (_DEFAULT_VLAN if config.trunk else 0)
+    native = config.vlan or (DEFAULT_VLAN.vid if config.trunk else 0)
     vlans = [PortVlan(vid) for vid in config.trunk if vid != native]
     if native:
         vlans.append(PortVlan(native, pvid=True, untagged=True))
-    if config.keep_default_vlan and config.wants_vlans and _DEFAULT_VLAN not in (native, *config.trunk):
-        vlans.append(PortVlan(_DEFAULT_VLAN, untagged=True))
+    if config.keep_default_vlan and config.wants_vlans and DEFAULT_VLAN.vid not in (native, *config.trunk):
+        vlans.append(PortVlan(DEFAULT_VLAN.vid, untagged=True))
     return tuple(sorted(vlans))
 
 

@@ -9,11 +9,13 @@ from cni_kernel.kernel import Kernel
 from cni_protocol.address import LINK_LOCAL6
 from cni_protocol.errors import NOT_AVAILABLE, NOT_AVAILABLE_LIMITED, CNIError
 
+from .bridge import find_bridge, warn
 from .config import BridgeConfig
+from .overlap import find_overlaps
 from .plan import gateway_interface
 from .refusals import as_cni_error
 from .sync import probe_rules
-from .wiring import find_bridge, find_missing_ways
+from .wiring import find_missing_ways
 
 
 def require_ready(config: BridgeConfig, trial: list[Rules]) -> None:
@@ -42,7 +44,10 @@ def require_ready(config: BridgeConfig, trial: list[Rules]) -> None:
             return
         gateway = host.find_link(gateway_interface(config))
         addresses = [entry.cidr for entry in host.list_addresses(gateway)] if gateway is not None else []
-        versions = {cidr.version for cidr in addresses if cidr.ip not in LINK_LOCAL6}
+        addresses = [cidr for cidr in addresses if cidr.ip not in LINK_LOCAL6]
+        versions = {cidr.version for cidr in addresses}
+        if gateway is not None and config.is_gateway:
+            warn(find_overlaps(host, [bridge, gateway], addresses))
         missing = find_missing_ways(host, config) if host.list_ports(bridge) else []
         _require_working(config, bridge.up, versions, missing)
 

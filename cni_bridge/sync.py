@@ -9,16 +9,17 @@ import errno
 import sys
 
 from cni_kernel.errors import KernelError, asking
-from cni_kernel.expressions import INET, Element, Map, Rules
+from cni_kernel.expressions import Element, Map, Rules
 from cni_kernel.netlink import Message, NetlinkError
 from cni_kernel.nftables import TABLE, Nftables, digest_of, expression_names
 from cni_protocol.address import IP
 from cni_protocol.attachment import Attachment, spelt_anew
 from cni_protocol.light.standard import Callable, Iterator, Sequence, contextmanager
 
-from .attachment_rules import ALL_MAPS
+from .attachment_rules import ALL_MAPS, SHARED_MAPS
 from .claims import Settlement, find_absent, find_heirs, settle
-from .portmap import LOOPBACK_TARGETS, is_claim, loopback_targets, udp_ports, udp_targets
+from .portmap import udp_ports, udp_targets
+from .waiting_ports import is_port
 
 # The kernel takes some milliseconds to destroy what was deleted, and whoever closes a socket in that time waits until
 # it is done (nft_rcv_nl_event in net/netfilter/nf_tables_api.c). What the end of the process closes holds nobody up who
@@ -64,40 +65,24 @@ def delete_own_rules(attachment: Attachment) -> None:
         delete_rules(family, attachment.hint, attachment.owner.__eq__)
 
 
-def delete_rules(family: int, hint: str, is_stale: Callable[[str], bool], *, at_end: bool = False) -> bool:
+def delete_rules(family: int, hint: str, is_stale: Callable[[str], bool], *, at_end: bool = False) -> None:
     """Take away the elements whose owner is stale, and what only they needed; none is fine.
 
     `hint` is a text that each of these owners contains. UDP flows that port mappings among them directed are forgotten.
-    `at_end` says that the process ends after this command: it leaves the socket open until then. Returns whether
-    127.0.0.1 of the host led to one of these owners. Raises KernelError.
+    `at_end` says that the process ends after this command: it leaves the socket open until then. Raises KernelError.
     """
     if at_end and len(_left_open) == len(ALL_MAPS):  # the process went on, and this is another command
         close_sockets()
     with _table(family, "packet filter rules cannot be removed", leave_open=at_end) as nft:
-        if not nft.has_table():
-            return False
-        deleted, inherited = _delete_elements(nft, ALL_MAPS[family], hint, is_stale)
-        _forget_flows(udp_ports(inherited), udp_targets(deleted))
-        return bool(loopback_targets(deleted))
+        if nft.has_table():
+            deleted, inherited = _delete_elements(nft, family, hint, is_stale)
+            _forget_flows(udp_ports(inherited), udp_targets(deleted))
 
 
 def close_sockets() -> None:
     """Close what delete_rules has left open for the end of the process."""
     while _left_open:
         _left_open.pop().close()
-
-
-def has_loopback_targets(network: Attachment) -> bool:
-    """Whether 127.0.0.1 of the host may lead to a container of a network. Raises KernelError."""
-    with _table(INET, "packet filter rules cannot be read") as nft:
-        found = nft.find_elements(LOOPBACK_TARGETS.name, network.hint)
-        return any(spelt_anew(element.comment).startswith(network.owner_prefix) for element in found)
-
-
-def list_loopback_targets() -> set[IP]:
-    """The containers that 127.0.0.1 of the host may lead to. Raises KernelError."""
-    with _table(INET, "packet filter rules cannot be read") as nft:
-        return loopback_targets(nft.find_elements(LOOPBACK_TARGETS.name, ""))
 
 
 def find_missing(wanted: Rules) -> list[str]:
@@ -175,15 +160,14 @@ def _commit(nft: Nftables, messages: Sequence[Message]) -> None:
 
 
 def _delete_elements(
-    nft: Nftables, maps: Sequence[Map], hint: str, is_stale: Callable[[str], bool]
+    nft: Nftables, family: int, hint: str, is_stale: Callable[[str], bool]
 ) -> tuple[list[Element], list[Element]]:
     """Returns what was deleted, and what others of the same container got in its place."""
-    deleted: list[Element] = []
-    inherited: list[Element] = []
+    maps, deleted, inherited = ALL_MAPS[family], list[Element](), list[Element]()
     for _ in range(_TRIES):
         found = [element for entry in maps for element in nft.find_elements(entry.name, hint)]
         stale = [element for element in found if is_stale(spelt_anew(element.comment))]
-        ports = any(is_claim(element) for element in (*stale, *deleted))
+        ports = any(is_port(element) for element in (*stale, *deleted))
         heirs = find_heirs(nft, is_stale) if ports else Settlement([], [], [])
         if not stale and not heirs.added:
             break
@@ -195,7 +179,7 @@ def _delete_elements(
     if not deleted:  # perhaps a DEL died before it came to this
         chains = {name for name, at_hook in nft.list_chains().items() if not at_hook}
     if _delete_unused_chains(nft, maps, chains) or not chains:
-        _delete_empty_table(nft, maps)
+        _delete_empty_table(nft, (*maps, *SHARED_MAPS[family]))
     return deleted, inherited
 
 

@@ -4,29 +4,39 @@ Source: SPEC.md, section "CHECK": what prevResult lists must exist; what a later
 added (further addresses and routes, another MAC in the container) is no difference.
 """
 
-from cni_kernel.values import Link, PortVlan
+from cni_kernel.values import Link, PortVlan, group_vlans
 from cni_kernel.values import Route as KernelRoute
 from cni_protocol.address import CIDR
 from cni_protocol.attachment import Attachment
-from cni_protocol.light.standard import NamedTuple
+from cni_protocol.light.standard import Collection, NamedTuple
 from cni_protocol.result import Interface, IPConfig, Result, Route
 
-from .config import BridgeConfig
+from .config import BridgeConfig, normal_mac
 from .plan import gateway_interface, list_vlans, program_routes
+
+# What the kernel makes of a route's numbers: the largest metrics (ip_metrics_convert in net/ipv4/metrics.c), and the
+# priority of an IPv6 route without one (IP6_RT_PRIO_USER).
+_MAX_ROUTE_MTU, _MAX_ADVMSS = 65535 - 15, 65535 - 40
+_PRIORITY6 = 1024
 
 
 class Expected(NamedTuple):
-    """The part of prevResult that this attachment made: its interface in the container, addresses, routes."""
+    """The part of prevResult that this attachment made: its interface in the container, addresses, routes.
+
+    `outside` are the names of all interfaces of the host that prevResult lists.
+    """
 
     container: Interface | None
     ips: tuple[IPConfig, ...]
     routes: tuple[KernelRoute, ...]
+    outside: frozenset[str] = frozenset()
 
 
 class Observed(NamedTuple):
     """What the kernel holds: links (None where there is none), what the container's and the gateway's one have.
 
-    `vlans` are those of the port, `missing_rules` the differences that sync.find_missing saw,
+    `gateway_port` is where a VLAN's gateway interface leads to, `vlans` are those of all ports by index (none where the
+    network has no VLANs), `missing_rules` the differences that sync.find_missing saw,
     `missing_ways` those that nodewiring.find_missing saw.
     """
 
@@ -36,23 +46,26 @@ class Observed(NamedTuple):
     addresses: list[CIDR]
     routes: list[KernelRoute]
     gateways: list[CIDR]
-    vlans: tuple[PortVlan, ...]
+    gateway: Link | None
+    gateway_port: Link | None
+    vlans: dict[int, list[PortVlan]]
     missing_rules: list[str]
     missing_ways: list[str]
 
 
-def make_expected(previous: Result, ifname: str, netns: str) -> Expected:
-    """What of a prevResult concerns the interface `ifname` in the namespace at `netns`."""
+def make_expected(previous: Result, ifname: str, sandboxes: Collection[str]) -> Expected:
+    """What of a prevResult concerns the interface `ifname` in the namespace that these paths of it lead to."""
+    outside = frozenset(entry.name for entry in previous.interfaces if not entry.sandbox)
     index = next(
-        (i for i, entry in enumerate(previous.interfaces) if entry.name == ifname and entry.sandbox == netns), None
+        (i for i, entry in enumerate(previous.interfaces) if entry.name == ifname and entry.sandbox in sandboxes), None
     )
     if index is None:
-        return Expected(None, (), ())
+        return Expected(None, (), (), outside)
     ips = tuple(entry for entry in previous.ips if entry.interface in (index, None))
     others = {entry.address.network for entry in previous.ips if entry.interface not in (index, None)}
     prefixes = {(other.version, other.prefix) for other in others}
     routes = tuple(route for route in previous.routes if not _is_elsewhere(route, others, prefixes))
-    return Expected(previous.interfaces[index], ips, program_routes(ips, routes))
+    return Expected(previous.interfaces[index], ips, program_routes(ips, routes), outside)
 
 
 def _is_elsewhere(route: Route, others: set[CIDR], prefixes: set[tuple[int, int]]) -> bool:
@@ -67,9 +80,11 @@ def _is_elsewhere(route: Route, others: set[CIDR], prefixes: set[tuple[int, int]
 
 def find_differences(config: BridgeConfig, attachment: Attachment, expected: Expected, observed: Observed) -> list[str]:
     """All differences, none for an attachment that is as ADD left it."""
-    differences = _link_differences(config, attachment, observed)
+    differences = _link_differences(config, attachment, observed) + _listing_differences(config, expected, observed)
     if expected.container is None:
         differences.append(f"prevResult lists no interface {attachment.ifname} in this namespace")
+    elif expected.container.mac and not normal_mac(expected.container.mac):
+        differences.append(f"mac of {attachment.ifname} in prevResult is no MAC address: {expected.container.mac!r}")
     if observed.container is not None:
         addresses = set(observed.addresses)
         there: dict[tuple[object, ...], list[KernelRoute]] = {}
@@ -98,6 +113,14 @@ def _link_differences(config: BridgeConfig, attachment: Attachment, observed: Ob
     )
 
 
+def _listing_differences(config: BridgeConfig, expected: Expected, observed: Observed) -> list[str]:
+    """What prevResult must list of the host, and does not: then it is the result of another attachment."""
+    wanted = [(config.bridge, "the bridge")]
+    if observed.host is not None:
+        wanted.append((observed.host.name, "the host's end"))
+    return [f"prevResult does not list {name}, {what}" for name, what in wanted if name not in expected.outside]
+
+
 def _bridge_differences(config: BridgeConfig, bridge: Link | None) -> list[str]:
     if bridge is None:
         return [f"bridge {config.bridge} is missing"]
@@ -108,6 +131,10 @@ def _bridge_differences(config: BridgeConfig, bridge: Link | None) -> list[str]:
         differences.append(f"bridge {config.bridge} is down (`ip link set {config.bridge} up`)")
     if config.promisc and not bridge.promisc:
         differences.append(f"bridge {config.bridge} is not promiscuous, and promiscMode is on")
+    if config.wants_vlans and not bridge.vlan_filtering:
+        differences.append(
+            f"bridge {config.bridge} does not filter VLANs (`ip link set {config.bridge} type bridge vlan_filtering 1`)"
+        )
     return differences
 
 
@@ -140,9 +167,14 @@ def _port_differences(config: BridgeConfig, attachment: Attachment, observed: Ob
         differences.append(f"port {host.name}: hairpin is {_on(host.hairpin)}, not {_on(config.wants_hairpin)}")
     if host.isolated != config.isolated:
         differences.append(f"port {host.name}: isolation is {_on(host.isolated)}, portIsolation {_on(config.isolated)}")
-    if config.wants_vlans and observed.vlans != list_vlans(config):
-        differences.append(f"VLANs of port {host.name} are {_text(observed.vlans)}, not {_text(list_vlans(config))}")
+    if config.wants_vlans:
+        differences += _vlan_differences(host, observed, list_vlans(config))
     return differences
+
+
+def _vlan_differences(port: Link, observed: Observed, wanted: tuple[PortVlan, ...]) -> list[str]:
+    there = tuple(observed.vlans.get(port.ifindex, ()))
+    return [] if there == wanted else [f"VLANs of port {port.name} are {_text(there)}, not {_text(wanted)}"]
 
 
 def _gateway_differences(config: BridgeConfig, expected: Expected, observed: Observed) -> list[str]:
@@ -151,7 +183,7 @@ def _gateway_differences(config: BridgeConfig, expected: Expected, observed: Obs
     gateways = [CIDR(entry.gateway, entry.address.prefix) for entry in expected.ips if entry.gateway is not None]
     there = set(observed.gateways)
     missing = [gateway for gateway in gateways if gateway not in there]
-    return [
+    return _gateway_vlan_differences(config, observed) + [
         f"gateway address {gateway} is missing on {gateway_interface(config)}" for gateway in dict.fromkeys(missing)
     ]
 
@@ -160,12 +192,27 @@ def _way_of(route: KernelRoute) -> tuple[object, ...]:
     return route.dst, route.gw, route.table
 
 
+def _gateway_vlan_differences(config: BridgeConfig, observed: Observed) -> list[str]:
+    """What is wrong with the interface that leads into the gateway's VLAN; that it is missing, its addresses tell."""
+    gateway, port, bridge = observed.gateway, observed.gateway_port, observed.bridge
+    if not config.vlan or gateway is None or bridge is None:
+        return []
+    differences = [] if gateway.up else [f"{gateway.name} is down (`ip link set {gateway.name} up`)"]
+    if gateway.kind == "veth" and (port is None or port.master != bridge.ifindex):
+        differences.append(f"{gateway.name} does not lead to a port of bridge {config.bridge}")
+    elif port is not None and PortVlan(config.vlan, True, True) not in observed.vlans.get(port.ifindex, ()):
+        differences += _vlan_differences(port, observed, (PortVlan(config.vlan, pvid=True, untagged=True),))
+    return differences
+
+
 def _is_same_route(wanted: KernelRoute, there: KernelRoute) -> bool:
     """Whether the kernel's route of the same way is the wanted one; what that leaves open may be anything."""
-    pairs = [(wanted.priority, there.priority), (wanted.mtu, there.mtu), (wanted.advmss, there.advmss)]
-    if wanted.dst.version == 4:  # IPv6 routes have no scope
-        pairs.append((wanted.scope, there.scope))
-    return all(want is None or want == (have or 0) for want, have in pairs)
+    pairs = [(wanted.mtu, there.mtu, _MAX_ROUTE_MTU), (wanted.advmss, there.advmss, _MAX_ADVMSS)]
+    if any(want is not None and min(want, limit) != (have or 0) for want, have, limit in pairs):
+        return False
+    if wanted.dst.version == 6:  # no scope; and no priority is another number
+        return wanted.priority is None or (wanted.priority or _PRIORITY6) == there.priority
+    return wanted.priority in (None, there.priority or 0) and wanted.scope in (None, there.scope)
 
 
 def _on(flag: bool) -> str:
@@ -173,4 +220,10 @@ def _on(flag: bool) -> str:
 
 
 def _text(vlans: tuple[PortVlan, ...]) -> str:
-    return ", ".join(f"{vlan.vid}{' untagged' if vlan.untagged else ''}" for vlan in vlans) or "none"
+    """Ranges as in `bridge -compressvlans vlan`, with the words that `bridge vlan add` takes."""
+    ranges = [
+        f"{first.vid}{f'-{last.vid}' if last != first else ''}"
+        f"{' pvid' if first.pvid else ''}{' untagged' if first.untagged else ''}"
+        for first, last in group_vlans(vlans)
+    ]
+    return ", ".join(ranges) or "none"

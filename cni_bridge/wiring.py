@@ -4,16 +4,16 @@ Must not: run another plugin, or read a configuration that is not parsed.
 """
 
 from cni_kernel import sysctl
-from cni_kernel.errors import KernelError
 from cni_kernel.kernel import Kernel
 from cni_kernel.namespace import Namespace, open_own_namespace
 from cni_kernel.values import Link, PortVlan, Veth
-from cni_protocol.address import CIDR, IP
+from cni_protocol.address import CIDR
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import ALREADY_EXISTS, INVALID_CONFIG, CNIError
-from cni_protocol.light.standard import Callable, suppress
+from cni_protocol.light.standard import Sequence
 from cni_protocol.result import Interface
 
+from .bridge import add_port, ensure_bridge, get_bridge, list_advertised, warn
 from .config import BridgeConfig
 from .locks import host_lock
 from .plan import Plan, gateway_interface, list_vlans
@@ -43,67 +43,38 @@ def connect(host: Kernel, namespace: Namespace, config: BridgeConfig, attachment
             from .nodewiring import ensure_overlay
 
             config = ensure_overlay(host, config, undo)
-        bridge = _ensure_bridge(host, config, undo)
+        bridge = ensure_bridge(host, config, undo)
         undo.on_failure(host.delete_link, attachment.host_name)
-        host.create_veth(
-            Veth(
-                host_name=attachment.host_name,
-                owner=attachment.owner,
-                bridge=bridge.ifindex,
-                name=attachment.ifname,
-                namespace=namespace.descriptor,
-                mac=config.mac,
-                mtu=config.mtu,
-                hairpin=config.wants_hairpin,
-                isolated=config.isolated,
-            )
+        pair = Veth(
+            host_name=attachment.host_name,
+            owner=attachment.owner,
+            bridge=bridge.ifindex,
+            name=attachment.ifname,
+            namespace=namespace.descriptor,
+            mac=config.mac,
+            mtu=config.mtu or bridge.mtu,
+            hairpin=config.wants_hairpin,
+            isolated=config.isolated,
         )
+        add_port(host, bridge, pair)
         if config.wants_vlans:
             host.set_vlans(host.get_link(attachment.host_name), list_vlans(config))
 
 
-def find_bridge(host: Kernel, name: str) -> Link | None:
-    """The bridge of that name, None for none. Raises CNIError (code 7) when the interface is of another kind."""
-    link = host.find_link(name)
-    if link is not None and link.kind != "bridge":
-        raise CNIError(
-            INVALID_CONFIG,
-            f"bridge: interface {name} is there and is of kind {link.kind or 'physical'}, not a bridge; "
-            "choose another name",
-        )
-    return link
-
-
-def get_bridge(host: Kernel, name: str) -> Link:
-    """The bridge of that name. Raises CNIError (code 7) as find_bridge, and KernelError when there is none."""
-    return find_bridge(host, name) or host.get_link(name)
-
-
-def _ensure_bridge(host: Kernel, config: BridgeConfig, undo: Undo) -> Link:
-    bridge = find_bridge(host, config.bridge)
-    if bridge is None:
-        undo.on_failure(_delete_unused_bridge, host, config)
-        host.create_bridge(config.bridge, config.mtu)
-        bridge = get_bridge(host, config.bridge)
-    undo.on_failure(_restore_bridge, host, bridge)
-    if config.wants_vlans and not bridge.vlan_filtering:
-        host.filter_vlans(bridge)
-    sysctl.ignore_router_advertisements(bridge.name, ipv6=False)
-    host.set_flags(bridge, up=True, promisc=config.promisc or bridge.promisc)
-    return bridge
-
-
-def configure_container(inside: Kernel, namespace: Namespace, config: BridgeConfig, plan: Plan, ifname: str) -> Link:
-    """Addresses, link up, routes, in the container. The veth pair takes all of it along when it is undone.
+def configure_container(
+    inside: Kernel, namespace: Namespace, config: BridgeConfig, plan: Plan, ifname: str, undo: Undo
+) -> Link:
+    """Addresses, link up, routes, in the container. The veth pair takes all of it along, but for the loopback's IPv6.
 
     Returns the interface as it was before that.
     """
     detect = config.detect_duplicates
     with namespace.entered():
         ipv6 = any(entry.address.version == 6 for entry in plan.ips)
-        sysctl.own_interface(ifname, ipv6=ipv6, detect_duplicates=detect)
-        with suppress(KernelError):  # without it the neighbours learn a little later
-            sysctl.announce_changes(ifname)
+        if ipv6 and not sysctl.may_have_ipv6("lo"):
+            undo.on_failure(_restore_inside, namespace, sysctl.list_ipv6_settings("lo"))
+        warn(sysctl.own_interface(ifname, ipv6=ipv6, detect_duplicates=detect))
+        warn(sysctl.announce_changes(ifname))
     link = inside.get_link(ifname)
     twice = inside.add_addresses(link, [entry.address for entry in plan.ips], detect_duplicates=detect)
     if twice is not None:
@@ -112,6 +83,11 @@ def configure_container(inside: Kernel, namespace: Namespace, config: BridgeConf
         inside.set_up(link)
     inside.add_routes(link, plan.programmed)
     return link
+
+
+def _restore_inside(namespace: Namespace, settings: list[tuple[str, str]]) -> None:
+    with namespace.entered():
+        sysctl.restore_settings(settings)
 
 
 def configure_host(host: Kernel, config: BridgeConfig, plan: Plan) -> tuple[Interface, ...]:
@@ -136,8 +112,10 @@ def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Und
     link = _ensure_gateway_interface(host, config, undo)
     present = {entry.cidr for entry in host.list_addresses(link)}
     missing = [gateway for gateway in plan.gateways if gateway not in present]
-    for version in {gateway.version for gateway in missing}:
-        sysctl.ignore_router_advertisements(link.name, ipv6=version == 6)
+    _warn_of_overlaps(host, config, link, missing)
+    if any(gateway.version == 6 for gateway in missing):
+        undo.on_failure(sysctl.restore_settings, sysctl.list_ipv6_settings(link.name))
+        warn(sysctl.allow_ipv6(link.name))
     for gateway in missing:
         for other in _in_the_way(gateway, present, plan):
             if not config.force_address:
@@ -152,25 +130,32 @@ def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Und
         host.add_addresses(link, [gateway])
     if missing:
         host.set_mac(link, link.mac)  # keeps it: a bridge without a MAC of its own has that of its lowest port
+    if config.vlan:
+        _complete_gateway(host, config, link)
     for version in {gateway.version for gateway in plan.gateways}:
-        sysctl.ensure_forwarding(version)
-    if config.port_mappings:  # the host's 127.0.0.1 may lead here; portmap.py guards the other way
-        sysctl.route_loopback(link.name, on=True)
+        _ensure_forwarding(host, version, undo)
     return (Interface(link.name, link.mac, link.mtu),) if config.vlan else ()
 
 
-def close_loopback(host: Kernel, config: BridgeConfig, list_targets: Callable[[], set[IP]]) -> None:
-    """No longer let 127.0.0.0/8 be routed to the bridge, unless a container on it has port mappings still.
+def _warn_of_overlaps(host: Kernel, config: BridgeConfig, link: Link, gateways: Sequence[CIDR]) -> None:
+    if gateways:
+        from .overlap import find_overlaps  # only the first ADD on a bridge comes here
 
-    Without mappings there is no guard either (portmap.py), and containers would reach what listens on 127.0.0.1.
-    """
-    with host_lock():
-        link = host.find_link(gateway_interface(config))
-        if link is None:
-            return
-        subnets = [entry.cidr for entry in host.list_addresses(link)]
-        if not any(target in subnet for target in list_targets() for subnet in subnets):
-            sysctl.route_loopback(link.name, on=False)
+        warn(find_overlaps(host, [link, get_bridge(host, config.bridge)], gateways))
+
+
+def _ensure_forwarding(host: Kernel, version: int, undo: Undo) -> None:
+    """Switch forwarding on; the host's interfaces that live by router advertisements go on listening to them."""
+    if sysctl.is_forwarding(version):
+        return
+    if version == 6:
+        for ifindex in list_advertised(host):
+            link = host.find_link_at(ifindex)
+            if link is not None and sysctl.listens_to_routers(link.name):
+                undo.on_failure(sysctl.listen_to_routers, link.name, while_forwarding=False)
+                sysctl.listen_to_routers(link.name, while_forwarding=True)
+    undo.on_failure(sysctl.stop_forwarding, version)
+    sysctl.ensure_forwarding(version)
 
 
 def _ensure_gateway_interface(host: Kernel, config: BridgeConfig, undo: Undo) -> Link:
@@ -183,10 +168,26 @@ def _ensure_gateway_interface(host: Kernel, config: BridgeConfig, undo: Undo) ->
         port = Attachment(config.bridge, "gateway", name).host_name
         undo.on_failure(host.delete_link, name)
         with open_own_namespace() as own:
-            host.create_veth(Veth(port, "", bridge.ifindex, name, own.descriptor, "", bridge.mtu, False, False))
-        host.set_vlans(host.get_link(port), [PortVlan(config.vlan, pvid=True, untagged=True)])
-        host.set_up(host.get_link(name))
+            add_port(host, bridge, Veth(port, "", bridge.ifindex, name, own.descriptor, "", bridge.mtu, False, False))
+        warn(sysctl.ignore_router_advertisements(name))
+        warn(sysctl.detect_no_duplicates(name))
     return host.get_link(name)
+
+
+def _complete_gateway(host: Kernel, config: BridgeConfig, link: Link) -> None:
+    """Have a VLAN's gateway up, and the port that it leads to in the VLAN, also where an ADD died on the way."""
+    port, wanted = find_port(host, link), PortVlan(config.vlan, pvid=True, untagged=True)
+    if port is not None and wanted not in host.list_vlans(port):
+        host.set_vlans(port, [wanted])
+    host.set_flags(link, up=True, promisc=link.promisc)
+    if port is not None:
+        host.wait_for_port(port.name)
+
+
+def find_port(host: Kernel, link: Link) -> Link | None:
+    """The other end of a veth pair within the host, where that is a bridge port."""
+    port = host.find_link_at(link.peer) if link.kind == "veth" and link.peer else None
+    return port if port is not None and port.master else None
 
 
 def go_live(host: Kernel, inside: Kernel, config: BridgeConfig, plan: Plan, port: str, link: Link) -> None:
@@ -227,7 +228,9 @@ def observe(
         addresses=_cidrs(inside, container),
         routes=inside.list_routes(container) if container is not None else [],
         gateways=_cidrs(host, gateway),
-        vlans=tuple(host.list_vlans(port)) if port is not None and config.wants_vlans else (),
+        gateway=gateway,
+        gateway_port=find_port(host, gateway) if gateway is not None and config.vlan else None,
+        vlans=host.list_all_vlans() if config.wants_vlans else {},
         missing_rules=missing_rules,
         missing_ways=find_missing_ways(host, config),
     )
@@ -250,21 +253,3 @@ def _in_the_way(gateway: CIDR, present: set[CIDR], plan: Plan) -> list[CIDR]:
     """The addresses that forceAddress replaces: of IPv4 any other, of IPv6 those whose subnets overlap."""
     others = [other for other in present if other.version == gateway.version and other not in plan.gateways]
     return [other for other in others if gateway.version == 4 or other.ip in gateway or gateway.ip in other]
-
-
-def _restore_bridge(host: Kernel, before: Link) -> None:
-    """Give a bridge its flags and its MAC back, unless somebody has come to use it meanwhile."""
-    with host_lock():
-        bridge = host.find_link_at(before.ifindex)
-        if bridge is not None and not host.list_ports(bridge):
-            host.set_flags(bridge, up=before.up, promisc=before.promisc)
-            if bridge.mac != before.mac:
-                host.set_mac(bridge, before.mac)
-
-
-def _delete_unused_bridge(host: Kernel, config: BridgeConfig) -> None:
-    """Remove a bridge that we made, unless somebody has come to use it meanwhile."""
-    with host_lock():
-        bridge = host.find_link(config.bridge)
-        if bridge is not None and not host.list_ports(bridge):
-            host.delete_link(config.bridge)

@@ -21,7 +21,7 @@ from .rtnetlink import (
     link_message,
     parse_address,
     parse_link,
-    parse_route,
+    parse_routes,
     port_info,
     route_body,
     route_query,
@@ -120,21 +120,24 @@ class Kernel:
                 raise
         return True
 
-    def filter_vlans(self, bridge: Link) -> None:
-        """Have a bridge keep its ports' VLANs apart. Raises KernelError naming what the kernel lacks."""
-        from .vlans import filter_message
-
+    def filter_vlans(self, bridge: Link, *, on: bool = True) -> None:
+        """Have a bridge keep its ports' VLANs apart, or not. Raises KernelError naming what the kernel lacks."""
+        info = link_info("bridge", [("IFLA_BR_VLAN_FILTERING", int(on))])
         with asking(f"vlan: bridge {bridge.name} cannot filter VLANs (CONFIG_BRIDGE_VLAN_FILTERING of the kernel)"):
-            self._socket.send([filter_message(_NEWLINK, ACK, bridge)])
+            self._socket.send([link_message(_NEWLINK, ACK, [info], ifindex=bridge.ifindex)])
 
     def set_vlans(self, port: Link, vlans: Sequence[PortVlan]) -> None:
-        """Give a bridge port exactly these VLANs."""
+        """Give a bridge port exactly these VLANs, which are in order."""
         from .vlans import vlan_message
 
         there = self.list_vlans(port)
-        gone = [vlan for vlan in there if vlan.vid not in {wanted.vid for wanted in vlans}]
-        messages = [vlan_message(_DELLINK, ACK, port.ifindex, [PortVlan(vlan.vid)]) for vlan in gone]
-        messages += [vlan_message(_SETLINK, ACK, port.ifindex, [vlan]) for vlan in vlans]
+        kept = {vlan.vid for vlan in vlans}
+        gone = [vlan._replace(pvid=False, untagged=False) for vlan in there if vlan.vid not in kept]
+        new = sorted(set(vlans) - set(there))
+        changes = [(_DELLINK, gone), (_SETLINK, new)]
+        messages = [vlan_message(kind, ACK, port.ifindex, which) for kind, which in changes if which]
+        if not messages:
+            return
         with asking(
             f"vlan: port {port.name} cannot be put into its VLANs (CONFIG_BRIDGE_VLAN_FILTERING of the kernel)"
         ):
@@ -142,11 +145,18 @@ class Kernel:
 
     def list_vlans(self, port: Link) -> list[PortVlan]:
         """The VLANs of a bridge port."""
+        return self.list_all_vlans().get(port.ifindex, [])
+
+    def list_all_vlans(self) -> dict[int, list[PortVlan]]:
+        """The VLANs of all bridge ports, by the index of the port; a port in no VLAN may be left out."""
         from .vlans import parse_vlans, vlan_query
 
         with asking("VLANs of bridge ports cannot be read"):
-            found = [parse_vlans(reply) for reply in self._socket.dump(_GETLINK, vlan_query())]
-        return sorted(vlan for ifindex, vlans in found if ifindex == port.ifindex for vlan in vlans)
+            replies = self._socket.dump(_GETLINK, vlan_query())
+        found: dict[int, list[PortVlan]] = {}
+        for ifindex, vlans in map(parse_vlans, replies):
+            found[ifindex] = sorted(found.get(ifindex, []) + vlans)
+        return found
 
     def create_veth(self, veth: Veth) -> None:
         """Make a veth pair: the host's end up and a port of its bridge, the other end down in its namespace."""
@@ -204,6 +214,11 @@ class Kernel:
         with asking(f"the MAC of {link.name} cannot be set to {mac}"):
             self._socket.send([link_message(_NEWLINK, ACK, [("IFLA_ADDRESS", mac)], ifindex=link.ifindex)])
 
+    def set_mtu(self, link: Link, mtu: int) -> None:
+        """Set the MTU of an interface, in bytes; a bridge keeps it from then on, whatever its ports have."""
+        with asking(f"the MTU of {link.name} cannot be set to {mtu}"):
+            self._socket.send([link_message(_NEWLINK, ACK, [("IFLA_MTU", mtu)], ifindex=link.ifindex)])
+
     def list_addresses(self, link: Link) -> list[Address]:
         """The addresses of an interface, those of the link-local scope too."""
         with asking(f"addresses of {link.name} cannot be read"):
@@ -255,12 +270,21 @@ class Kernel:
 
     def list_routes(self, link: Link) -> list[Route]:
         """The unicast routes through an interface, of all tables."""
+        return [route for ifindex, route in self.list_all_routes(ifindex=link.ifindex) if ifindex == link.ifindex]
+
+    def list_all_routes(self, *, ifindex: int = 0, table: int = 0, protocol: int = 0) -> list[tuple[int, Route]]:
+        """Unicast routes, each with the index of its interface; arguments other than 0 tell which."""
+        queries = [route_query(version, ifindex=ifindex, table=table, protocol=protocol) for version in (4, 6)]
         with asking("routes cannot be read"):
-            replies = [
-                reply for version in (4, 6) for reply in self._socket.dump(_GETROUTE, route_query(link, version))
-            ]
-        routes = [parse_route(reply, link) for reply in replies]
-        return [route for route in routes if route is not None]
+            return [pair for query in queries for reply in self._dump_routes(query) for pair in parse_routes(reply)]
+
+    def _dump_routes(self, query: bytes) -> list[bytes]:
+        try:
+            return self._socket.dump(_GETROUTE, query)
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:  # a table that nobody has put a route in
+                raise
+            return []
 
     def wait_for_addresses(self, link: Link) -> None:
         """Wait until duplicate address detection has passed all addresses of an interface.

@@ -25,7 +25,8 @@ _NEWSETELEM, _GETSETELEM, _DELSETELEM, _GETGEN = 12, 13, 14, 16
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11  # NFNL_MSG_BATCH_*
 _BATCH_GENID = 1  # NFNL_BATCH_GENID
 _JUMP = -3  # NFT_JUMP
-_SET_MAP = 0x8  # NFT_SET_MAP
+_SET_INTERVAL, _SET_MAP = 0x4, 0x8  # NFT_SET_*
+_INTERVAL_END = 0x1  # NFT_SET_ELEM_INTERVAL_END
 _KEY_BYTE_ORDER, _HOST_ENDIAN = 0, 1  # NFTNL_UDATA_SET_KEYBYTEORDER; BYTEORDER_HOST_ENDIAN of nft(8)
 _PER_MESSAGE = 128  # elements of any of our maps: an attribute holds less than 64 KiB
 _PER_ANSWER = 32  # elements asked for at once: each comes back in a datagram of some 4 KiB
@@ -45,6 +46,11 @@ class Nftables:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+    @property
+    def port(self) -> int:
+        """The socket's address, which the kernel's notifications name for what this has changed."""
+        return self._socket.port
 
     def commit(self, messages: Sequence[Message], generation: int | None = None) -> None:
         """Do all of this, or nothing of it, in one system call.
@@ -80,7 +86,7 @@ class Nftables:
         attributes = [
             ("NFTA_SET_TABLE", TABLE),
             ("NFTA_SET_NAME", entry.name),
-            ("NFTA_SET_FLAGS", _SET_MAP if entry.data else 0),
+            ("NFTA_SET_FLAGS", (_SET_MAP if entry.data else 0) | (_SET_INTERVAL if entry.interval else 0)),
             ("NFTA_SET_KEY_TYPE", entry.key[0]),
             ("NFTA_SET_KEY_LEN", entry.key[1]),
             ("NFTA_SET_ID", number),
@@ -113,19 +119,24 @@ class Nftables:
             body = [*place, ("NFTA_RULE_EXPRESSIONS", rule), ("NFTA_RULE_USERDATA", mark)]
             yield self._message(_NEWRULE, CREATE | APPEND, nft_attributes.RULE, body)
 
-    def add_elements(self, elements: Sequence[Element]) -> Iterator[Message]:
-        """New elements of sets or maps; EEXIST when a key is there already."""
-        for name, portion in _portions(elements, _PER_MESSAGE):
-            yield self._elements(_NEWSETELEM, CREATE | EXCL, name, [_content(element) for element in portion])
+    def add_elements(self, name: str, elements: Sequence[Element]) -> Iterator[Message]:
+        """New elements of one set or map; EEXIST when a key is there, or intervals overlap."""
+        for portion in _portions(elements, _PER_MESSAGE):
+            yield self._elements(_NEWSETELEM, CREATE | EXCL, name, [_describe(element) for element in portion])
 
-    def delete_elements(self, elements: Sequence[Element]) -> Iterator[Message]:
-        """Elements of sets or maps; ENOENT when one is not there."""
-        for name, portion in _portions(elements, _PER_MESSAGE):
+    def delete_elements(self, name: str, elements: Sequence[Element]) -> Iterator[Message]:
+        """Elements of one set or map; ENOENT when one is not there."""
+        for portion in _portions(elements, _PER_MESSAGE):
             yield self._elements(_DELSETELEM, 0, name, [_key(element) for element in portion])
 
     def find_same(self, elements: Sequence[Element]) -> dict[tuple[str, bytes], Element]:
         """The elements that are there with the same maps and keys, by map and key."""
-        found = [entry for name, portion in _portions(elements, _PER_ANSWER) for entry in self._find(name, portion)]
+        found = [
+            entry
+            for name, own in by_map(elements).items()
+            for portion in _portions(own, _PER_ANSWER)
+            for entry in self._find(name, portion)
+        ]
         return {(entry.map, entry.key): entry for entry in found}
 
     def _find(self, name: str, elements: Sequence[Element]) -> list[Element]:
@@ -152,9 +163,9 @@ class Nftables:
         return {nft_attributes.chain_after(part) for reply in dumped for part in reply.split(_JUMP_CODE)[1:]}
 
     def is_empty(self, name: str) -> bool:
-        """Whether a set or map has no element, or is not there."""
+        """Whether a set or map has no element, or is not there; nft(8) leaves an end behind where it had intervals."""
         replies = self._dump(self._elements(_GETSETELEM, 0, name, []))
-        return not any(_parse_elements(reply) for reply in replies[:1])
+        return all(element.end for reply in replies[:1] for element in _parse_elements(reply))
 
     def list_chains(self) -> dict[str, bool]:
         """The chains of our table, and whether the kernel runs them at a hook."""
@@ -224,28 +235,34 @@ def _chain(name: str) -> list[tuple[str, Any]]:
     return [("NFTA_CHAIN_TABLE", TABLE), ("NFTA_CHAIN_NAME", name)]
 
 
-def _portions(elements: Sequence[Element], size: int) -> Iterator[tuple[str, list[Element]]]:
-    """Elements in portions of one map each, with its name."""
-    by_map: dict[str, list[Element]] = {}
+def by_map(elements: Sequence[Element]) -> dict[str, list[Element]]:
+    """Elements by the name of their set or map."""
+    found: dict[str, list[Element]] = {}
     for element in elements:
-        by_map.setdefault(element.map, []).append(element)
-    for name, own in by_map.items():
-        for start in range(0, len(own), size):
-            yield name, own[start : start + size]
+        found.setdefault(element.map, []).append(element)
+    return found
 
 
-def _content(element: Element) -> expressions.Attributes:
-    comment = nft_attributes.pack_user_data(_COMMENT, element.comment.encode() + b"\0")
-    attributes = [*_key(element), ("NFTA_SET_ELEM_USERDATA", comment)]
+def _portions(elements: Sequence[Element], size: int) -> Iterator[Sequence[Element]]:
+    return (elements[start : start + size] for start in range(0, len(elements), size))
+
+
+def _key(element: Element) -> expressions.Attributes:
+    end = [("NFTA_SET_ELEM_FLAGS", _INTERVAL_END)] if element.end else []
+    return [("NFTA_SET_ELEM_KEY", expressions.data_value(element.key)), *end]
+
+
+def _describe(element: Element) -> expressions.Attributes:
+    """An element with all that it has; the end of an interval has no comment."""
+    attributes = _key(element)
+    if element.comment:
+        mark = nft_attributes.pack_user_data(_COMMENT, element.comment.encode() + b"\0")
+        attributes.append(("NFTA_SET_ELEM_USERDATA", mark))
     if element.chain:
         attributes.append(("NFTA_SET_ELEM_DATA", expressions.data_verdict(_JUMP, element.chain)))
     elif element.data:
         attributes.append(("NFTA_SET_ELEM_DATA", expressions.data_value(element.data)))
     return attributes
-
-
-def _key(element: Element) -> expressions.Attributes:
-    return [("NFTA_SET_ELEM_KEY", expressions.data_value(element.key))]
 
 
 def _parse_elements(body: bytes) -> list[Element]:
@@ -262,6 +279,7 @@ def _parse_element(name: str, entry: Any) -> Element:
         comment=_comment_of(entry.get("NFTA_SET_ELEM_USERDATA", b"")),
         data=data.get("NFTA_DATA_VALUE", b""),
         chain=data.get("NFTA_DATA_VERDICT", {}).get("NFTA_VERDICT_CHAIN", ""),
+        end=bool(entry.get("NFTA_SET_ELEM_FLAGS", 0) & _INTERVAL_END),
     )
 
 

@@ -4,7 +4,7 @@ Must not: know how they are encoded (rtnetlink.py), or what a network wants.
 """
 
 from cni_protocol.address import CIDR, IP
-from cni_protocol.light.standard import NamedTuple
+from cni_protocol.light.standard import NamedTuple, Sequence
 
 # rtnetlink(7): where a destination lives, and the table that every lookup comes to.
 SCOPE_UNIVERSE = 0
@@ -37,11 +37,16 @@ class Link(NamedTuple):
 
 
 class Address(NamedTuple):
-    """An address of an interface: `tentative` while duplicates are being looked for, `duplicate` when one was found."""
+    """An address of an interface: `tentative` while duplicates are being looked for, `duplicate` when one was found.
+
+    `permanent` is one without an end, as nobody but an administrator gives; `ifindex` is the interface's.
+    """
 
     cidr: CIDR
     tentative: bool
     duplicate: bool
+    permanent: bool = True
+    ifindex: int = 0
 
 
 class Veth(NamedTuple):
@@ -76,3 +81,17 @@ class PortVlan(NamedTuple):
     vid: int
     pvid: bool = False
     untagged: bool = False
+
+
+DEFAULT_VLAN = PortVlan(1, pvid=True, untagged=True)  # what a bridge gives to every new port
+
+
+def group_vlans(vlans: Sequence[PortVlan]) -> list[tuple[PortVlan, PortVlan]]:
+    """VLANs in order as ranges, first and last: neighbours that differ in their number alone."""
+    ranges: list[tuple[PortVlan, PortVlan]] = []
+    for vlan in vlans:
+        if ranges and vlan == ranges[-1][1]._replace(vid=vlan.vid) and vlan.vid == ranges[-1][1].vid + 1:
+            ranges[-1] = (ranges[-1][0], vlan)
+        else:
+            ranges.append((vlan, vlan))
+    return ranges

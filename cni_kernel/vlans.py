@@ -1,56 +1,59 @@
-"""VLANs of bridge ports to rtnetlink(7) messages and back, in pyroute2's words. Encodes and decodes, sends nothing.
+"""VLANs of bridge ports to rtnetlink(7) messages and back. Encodes and decodes, sends nothing.
 
-Loaded for networks with VLANs only: pyroute2's messages take longer to load than all the rest of an ADD.
-Source: bridge(8), AF_BRIDGE and IFLA_AF_SPEC in include/uapi/linux/if_bridge.h.
+Loaded for networks with VLANs only.
+Source: bridge(8), AF_BRIDGE and IFLA_AF_SPEC in include/uapi/linux/if_bridge.h, RTEXT_FILTER_* in rtnetlink.h.
 """
 
 import struct
 
 from cni_protocol.light.standard import Sequence
 
-from .messages import HEADER_BYTES, body_of, ifinfmsg
+from .attributes import NESTED, U32, attribute, split
 from .netlink import Message
-from .values import Link, PortVlan
+from .values import PortVlan, group_vlans
 
-_AF_BRIDGE, _EXT_BRIDGE_VLAN = 7, 1 << 1  # RTEXT_FILTER_BRVLAN
-_PVID, _UNTAGGED = 1 << 1, 1 << 2  # BRIDGE_VLAN_INFO_*
+_AF_BRIDGE = 7
+_AF_SPEC, _EXT_MASK = 26, 29  # IFLA_*
+_VLAN_INFO = 2  # IFLA_BRIDGE_VLAN_INFO
+_COMPRESSED = 1 << 2  # RTEXT_FILTER_BRVLAN_COMPRESSED: neighbours with the same flags as a range
+_PVID, _UNTAGGED, _BEGIN, _END = 1 << 1, 1 << 2, 1 << 3, 1 << 4  # BRIDGE_VLAN_INFO_*, the last two of a range
 
-
-def filter_message(kind: int, flags: int, bridge: Link) -> Message:
-    """A message that has a bridge keep its ports' VLANs apart."""
-    message = ifinfmsg()
-    message["index"] = bridge.ifindex
-    data = {"attrs": [("IFLA_BR_VLAN_FILTERING", 1)]}
-    message["attrs"] = [("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", data)]})]
-    return Message(kind, flags, body_of(message))
+_HEAD = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
+_INFO = struct.Struct("=HH")  # bridge_vlan_info: flags, vid
 
 
 def vlan_message(kind: int, flags: int, ifindex: int, vlans: Sequence[PortVlan]) -> Message:
-    """A message that adds or deletes VLANs of a bridge port."""
-    message = ifinfmsg()
-    message["family"] = _AF_BRIDGE
-    message["index"] = ifindex
-    infos = [
-        ("IFLA_BRIDGE_VLAN_INFO", {"vid": entry.vid, "flags": _PVID * entry.pvid | _UNTAGGED * entry.untagged})
-        for entry in vlans
-    ]
-    message["attrs"] = [("IFLA_AF_SPEC", {"attrs": infos})]
-    return Message(kind, flags, body_of(message))
+    """A message that adds or deletes VLANs of a bridge port; in order, for neighbours to become ranges.
+
+    One message whatever their number: at most 32 KiB, where an attribute can have 64.
+    """
+    infos = b"".join(_pack_range(first, last) for first, last in group_vlans(vlans))
+    return Message(kind, flags, _HEAD.pack(_AF_BRIDGE, 0, ifindex, 0, 0) + attribute(_AF_SPEC | NESTED, infos))
 
 
 def vlan_query() -> bytes:
     """The body of a dump request for the VLANs of all bridge ports."""
-    message = ifinfmsg()
-    message["family"] = _AF_BRIDGE
-    message["attrs"] = [("IFLA_EXT_MASK", _EXT_BRIDGE_VLAN)]
-    return body_of(message)
+    return _HEAD.pack(_AF_BRIDGE, 0, 0, 0, 0) + attribute(_EXT_MASK, U32.pack(_COMPRESSED))
 
 
 def parse_vlans(body: bytes) -> tuple[int, list[PortVlan]]:
     """The interface index and the VLANs in an RTM_NEWLINK body of AF_BRIDGE."""
-    message = ifinfmsg(struct.pack("=IHHII", HEADER_BYTES + len(body), 0, 0, 0, 0) + body)
-    message.decode()
-    spec = message.get_attr("IFLA_AF_SPEC")
-    infos = spec.get_attrs("IFLA_BRIDGE_VLAN_INFO") if spec else []
-    vlans = [PortVlan(i["vid"], bool(i["flags"] & _PVID), bool(i["flags"] & _UNTAGGED)) for i in infos]
-    return message["index"], vlans
+    ifindex: int = _HEAD.unpack_from(body)[2]
+    spec = dict(split(body[_HEAD.size :])).get(_AF_SPEC, b"")
+    vlans: list[PortVlan] = []
+    begin = 0
+    for flags, vid in [_INFO.unpack(data) for number, data in split(spec) if number == _VLAN_INFO]:
+        if flags & _BEGIN:
+            begin = vid
+            continue
+        first = begin if flags & _END else vid
+        vlans += [PortVlan(each, bool(flags & _PVID), bool(flags & _UNTAGGED)) for each in range(first, vid + 1)]
+    return ifindex, vlans
+
+
+def _pack_range(first: PortVlan, last: PortVlan) -> bytes:
+    flags = _PVID * first.pvid | _UNTAGGED * first.untagged
+    if first == last:
+        return attribute(_VLAN_INFO, _INFO.pack(flags, first.vid))
+    begin, end = _INFO.pack(flags | _BEGIN, first.vid), _INFO.pack(flags | _END, last.vid)
+    return attribute(_VLAN_INFO, begin) + attribute(_VLAN_INFO, end)

@@ -10,11 +10,17 @@ from typing import Any
 import pytest
 
 from tests.host import Host, open_host
+from tests.kit import in_uml
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD_BOUND = 120  # seconds to fetch a wheel, or to make a bundle; a few are usual
-CLUSTER_TESTS = "tests/cluster/"
+TOGETHER = ("tests/cluster/", "tests/system/test_vlan_kernel.py")  # they share their set-up
 REFERENCE_DIR = "/usr/lib/cni"  # Debian's containernetworking-plugins
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests marked `uml` run in user-mode Linux."""
+    in_uml.register(config)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where tests run on several CPUs: each goes to whoever is free, but those on clusters, which share their set-up.
+    """Where tests run on several CPUs: each goes to whoever is free, but for those that belong together.
 
     The marker xdist_group would say the same, but xdist 3.8 does not see it with pytest 9.2.
     """
@@ -36,7 +42,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return CLUSTER_TESTS if nodeid.startswith(CLUSTER_TESTS) else nodeid
+            return next((start for start in TOGETHER if nodeid.startswith(start)), nodeid)
 
     return Scheduling(config, log)
 

@@ -21,17 +21,11 @@ from cni_protocol.request import parse_request
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
+CONFIGURATION = (ROOT / "docs/configuration.md").read_text("utf-8")
+ERRORS = (ROOT / "docs/errors.md").read_text("utf-8")
+FIRST_NETWORK = (ROOT / "docs/first-network.md").read_text("utf-8")
 PERFORMANCE = (ROOT / "docs/performance.md").read_text("utf-8")
-DOCUMENTS = (
-    "README.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    "docs/cluster.md",
-    "docs/design.md",
-    "docs/performance.md",
-    "docs/conformance.md",
-    "docs/reliability.md",
-)
+DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
 MODES = ("cold", "warm")
 RUN_BOUND = 100  # seconds for a script
 BENCH_ROWS = (
@@ -239,9 +233,11 @@ def test_ci_runs_the_test_script() -> None:
 # --- README.md
 
 
-def section(title: str) -> str:
-    """A section of the README, from its heading to the next one of that level."""
-    return re.split(r"^## ", README.split(f"\n## {title}\n")[1], flags=re.MULTILINE)[0]
+README_LINES = 130
+
+
+def test_the_readme_fits_a_few_screens() -> None:
+    assert len(README.splitlines()) <= README_LINES
 
 
 def code_blocks(text: str) -> list[tuple[str, str]]:
@@ -298,18 +294,18 @@ def keys_read(parse: Any, monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 def test_key_tables_name_exactly_the_keys_that_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     read = keys_read(cni_bridge.config.parse_config, monkeypatch) | keys_read(cni_ipam.config.parse_config, monkeypatch)
-    named = first_columns(section("The keys"))
+    named = first_columns(CONFIGURATION)
     assert sorted(named) == sorted(read)
 
 
 def test_table_of_errors_is_that_of_the_code() -> None:
-    named = re.findall(r"^\| (\d+) \| `(\w+)` \|", section("Errors"), re.MULTILINE)
+    named = re.findall(r"^\| (\d+) \| `(\w+)` \|", ERRORS, re.MULTILINE)
     defined = [(str(value), name) for name, value in vars(errors).items() if name.isupper()]
     assert named == defined
 
 
-def test_errors_that_the_readme_calls_unused_are_unused() -> None:
-    unused = re.findall(r"`(\w+)` \|[^|]*not used so far", section("Errors"))
+def test_errors_that_are_called_unused_are_unused() -> None:
+    unused = re.findall(r"`(\w+)` \|[^|]*not used so far", ERRORS)
     sources = [
         path.read_text("utf-8")
         for package in ("cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam")
@@ -345,10 +341,10 @@ def normalized(text: str) -> str:
 
 
 @pytest.mark.kernel
-def test_first_network_runs_as_the_readme_has_it_and_prints_what_it_shows(tmp_path: Path) -> None:
+def test_first_network_runs_as_written_and_prints_what_it_shows(tmp_path: Path) -> None:
     """All commands go to one shell through a pipe, as if typed; the shell of `unshare ... bash` reads on from there."""
     before = machine_network()
-    blocks = code_blocks(section("The first network by hand"))
+    blocks = code_blocks(FIRST_NETWORK)
     assert [language for language, _ in blocks].count("sh") >= 5
     script = "".join(body if language == "sh" else "echo END OF OUTPUT\n" for language, body in blocks)
     options = "errexit:pipefail"  # inherited by the shell inside: the first failure ends both
@@ -360,3 +356,26 @@ def test_first_network_runs_as_the_readme_has_it_and_prints_what_it_shows(tmp_pa
     assert printed == [*shown, ""]
     assert machine_network() == before
     assert left_behind(tmp_path) == []
+
+
+# Private to the commands: what an installation writes to, and namespaces with names.
+IN_A_HOST_OF_ITS_OWN = """
+for place in /opt/cni /run /var/lib; do mkdir -p $place; mount -t tmpfs tmpfs $place; done
+ip link set lo up
+cp -r . /run/checkout
+cd /run/checkout
+"""
+
+
+@pytest.mark.kernel
+def test_the_first_network_in_five_commands(wheel_dir: Path) -> None:
+    before = machine_network()
+    [script] = [body for language, body in code_blocks(README) if language == "sh"]
+    look = "ip -n c1 -4 -brief address show eth0\n"
+    host = ("unshare", "--net", "--mount", "--propagation", "private", "bash", "-euo", "pipefail")
+    env = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheel_dir)}  # that host has no way out
+    result = run_script(*host, input=IN_A_HOST_OF_ITS_OWN + script + look, env=env)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert '"address": "10.244.0.2/16"' in result.stdout
+    assert result.stdout.splitlines()[-1].split()[-1] == "10.244.0.2/16"
+    assert machine_network() == before

@@ -46,6 +46,10 @@ PURE = (
     "cni_bridge/nodes.py",
     "cni_kernel/attributes.py",
     "cni_kernel/nft_attributes.py",
+    "cni_node/snapshot.py",
+    "cni_node/yaml_subset.py",
+    "cni_node/sources/members.py",
+    "cni_node/sources/etcd_keys.py",
 )
 IMPURE_STDLIB = {
     *("asyncio", "ctypes", "fcntl", "glob", "io", "multiprocessing", "os", "pathlib", "select", "shutil"),
@@ -55,7 +59,7 @@ PURE_OF_OURS = {
     *(f"cni_protocol.{name}" for name in ("address", "attachment", "errors", "light.standard", "result", "version")),
     *(f"cni_kernel.{name}" for name in ("attributes", "expressions", "values")),
     *(f"cni_bridge.{name}" for name in ("config", "masquerade", "nodes", "plan", "portmap", "spoofcheck")),
-    "cni_ipam.ranges",
+    *("cni_ipam.ranges", "cni_node.snapshot", "cni_node.sources.members"),
 }
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -134,7 +138,8 @@ def test_imports_are_found_wherever_they_stand(source: str, imports: set[str]) -
 
 @pytest.mark.parametrize("file", FILES)
 def test_imports_are_the_standard_library_pyroute2_and_our_own(file: str) -> None:
-    allowed = (sys.stdlib_module_names - {"ipaddress"}) | set(PACKAGES) | {"_sha2"}  # of a later Python
+    of_one_python_or_another = {"_sha256", "_sha2"}
+    allowed = (sys.stdlib_module_names - {"ipaddress"}) | set(PACKAGES) | of_one_python_or_another
     if file == MESSAGES or file.startswith("cni_node/"):
         allowed |= {"pyroute2"}
     assert top_level(imported_by(tree_of(file), file)) <= allowed
@@ -159,9 +164,21 @@ def test_imports_point_one_way(file: str) -> None:
 
 
 def test_foreign_functions_are_called_where_the_standard_library_has_none() -> None:
-    """setns(2) is there from Python 3.12 on; prctl(2) never."""
+    """setns(2) is there from Python 3.12 on; prctl(2) and inotify(7) never."""
     users = {file for file in FILES if {"ctypes", "_ctypes"} & imported_by(tree_of(file), file)}
-    assert users == {"cni_protocol/light/libc.py"}
+    assert users == {"cni_protocol/light/libc.py", "cni_node/inotify.py"}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("cni_node/")])
+def test_what_runs_for_days_uses_the_real_standard_library(file: str) -> None:
+    assert not {"cni_protocol.lean", "cni_protocol.document"} & imported_by(tree_of(file), file)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("cni_node/")])
+def test_no_decision_depends_on_the_time_of_day(file: str) -> None:
+    """Which jumps; time.monotonic() does not."""
+    used = {ast.unparse(node) for node in ast.walk(tree_of(file)) if isinstance(node, ast.Attribute)}
+    assert not used & {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow"}
 
 
 @pytest.mark.parametrize("file", PURE)

@@ -1,12 +1,24 @@
 """What the plugins use of typing, contextlib, collections.abc, signal, socket and hashlib, without loading these.
 
-A plugin is one short process per call, and loading those modules takes longer than all that a plugin does. Type
-checkers see the real ones; at run time stand the C modules that they are made of, and the least that goes around them.
-Must not: do anything that the real ones would do in another way.
+A plugin is one short process per call, and loading those modules takes longer than all that a plugin does. At run time
+stand the C modules that they are made of, and the least that goes around them. Type checkers see the real ones, and so
+does a process with $PYCNI_REAL_MODULES in its environment: the tests run on both.
+
+Where these differ from the real ones:
+- signal, socket: the C modules. Numbers are plain integers instead of enums; socket.socket is the C class, whose accept
+  and dup are private.
+- NamedTuple: fields cannot be renamed or checked for bad names, `_make` and `_asdict` are missing, a field's docstring
+  too; what is wrong with a call is said in other words.
+- contextmanager: no decorator, and a block that is left by GeneratorExit or StopIteration is not treated apart.
+- suppress: no exception groups.
+- Any, Self, NoReturn, TextIO are `object`: good for annotations, and for nothing else.
+Must not: do anything else in another way than the real ones.
 """
 
+import posix
+
 TYPE_CHECKING = False  # type checkers take this name for true
-if TYPE_CHECKING:
+if TYPE_CHECKING or b"PYCNI_REAL_MODULES" in posix.environ:
     import signal
     import socket
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence

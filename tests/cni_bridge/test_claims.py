@@ -7,8 +7,9 @@ import pytest
 from pytest_mock import MockerFixture
 
 from cni_bridge import claims, portmap, sync
-from cni_bridge.portmap import PortMapping, called_up, is_claim, make_rules, waiting_for
+from cni_bridge.portmap import PortMapping, list_beside, make_rules
 from cni_bridge.sync import delete_own_rules, delete_rules, ensure_rules, find_missing
+from cni_bridge.waiting_ports import WAITING_MAPS, called_up, is_port, port_of, waiting_for
 from cni_kernel import expressions
 from cni_kernel.expressions import Element, Rules
 from cni_kernel.netlink import Message
@@ -59,19 +60,26 @@ def everywhere(own: Attachment) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
-@pytest.mark.parametrize("host_ip", [None, "192.168.1.11", "fd00::7"])
+@pytest.mark.parametrize("host_ip", [None, "192.168.1.11", "127.0.0.5", "fd00::7"])
 def test_who_waits_for_a_port_waits_for_that_one(version: int, host_ip: str | None) -> None:
     ip = parse_ip(host_ip) if host_ip else None
     address = parse_cidr("10.1.0.5/16" if version == 4 else "fd00:1::5/64")
-    for element in make_rules(FIRST, "br0", [PortMapping(8080, 80, "tcp", ip)], [address]).elements:
-        assert is_claim(element) is bool(element.claim)
-        if is_claim(element):
-            place = waiting_for(element)
-            [entry] = [entry for entry in portmap.WAITING_MAPS if entry.name == place.map]
-            assert entry.data is not None
-            assert (len(place.key), len(place.data)) == (entry.key[1], entry.data[1])
-            assert not is_claim(place)
-            assert called_up(place) == element._replace(claim="")
+    elements = make_rules(FIRST, "br0", [PortMapping(8080, 80, "tcp", ip)], [address]).elements
+    ports = [element for element in elements if is_port(element)]
+    assert len(ports) == (ip is None or ip.version == version)
+    for port in ports:
+        place = waiting_for(port)
+        [entry] = [entry for entry in WAITING_MAPS if entry.name == place.map]
+        assert entry.data is not None
+        assert (len(place.key), len(place.data)) == (entry.key[1], entry.data[1])
+        assert not is_port(place)
+        assert called_up(place) == port._replace(claim="")
+        beside = [element for element in elements if element.claim and element != port]
+        assert [(element.map, element.key) for element in list_beside(called_up(place))] == [
+            (element.map, element.key) for element in beside
+        ]
+        assert len(beside) == (version == 4 and host_ip in (None, "127.0.0.5"))
+        assert {port_of(element) for element in (port, *beside)} == {(port.map, port.key)}
 
 
 def test_the_places_of_two_who_wait_are_two() -> None:
@@ -129,9 +137,7 @@ def test_waiting_twice_changes_nothing(host: Host) -> None:
 
 def find_elements() -> list[Element]:
     nft = Nftables(expressions.INET)
-    found = [
-        element for entry in (*portmap.MAPS, *portmap.WAITING_MAPS) for element in nft.find_elements(entry.name, "")
-    ]
+    found = [element for entry in (*portmap.MAPS, *WAITING_MAPS) for element in nft.find_elements(entry.name, "")]
     nft.close()
     return found
 
@@ -140,7 +146,10 @@ def test_a_place_in_the_queue_that_is_gone_is_missing(host: Host) -> None:
     for own in (FIRST, SECOND):
         add(host, own)
     host.run("nft", "flush", "map", "inet", "pycni", "portmap_waiting4")
-    missing = [f"map {name} of nftables table pycni lacks the element of" for name in ("portmap4", "portmap_any4")]
+    missing = [
+        f"map {name} of nftables table pycni lacks the element of"
+        for name in ("portmap4", "portmap_any4", "portmap_any_loopback")
+    ]
     assert sorted(text.partition(" this")[0] for text in find_missing(wanted(SECOND))) == missing
     assert find_missing(wanted(FIRST)) == []
 

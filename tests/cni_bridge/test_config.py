@@ -124,6 +124,8 @@ def test_each_key_is_read(keys: dict[str, Any], expected: dict[str, Any]) -> Non
 
 
 TCP = PortMapping(8080, 80, "tcp", None)
+EVERY4, EVERY6 = TCP._replace(host_ip=parse_ip("0.0.0.0")), TCP._replace(host_ip=parse_ip("::"))
+OTHER6 = EVERY6._replace(container_port=81)
 BASE = {"hostPort": 8080, "containerPort": 80}
 
 
@@ -140,13 +142,19 @@ BASE = {"hostPort": 8080, "containerPort": 80}
         ([{**BASE, "protocol": "SCTP"}], (TCP._replace(protocol="sctp"),)),
         ([{"HostPort": 8080, "ContainerPort": 80, "Protocol": "udp"}], (TCP._replace(protocol="udp"),)),
         ([{**BASE, "hostIP": ""}], (TCP,)),
-        ([{**BASE, "hostIP": "0.0.0.0"}], (TCP,)),
-        ([{**BASE, "hostIP": "::"}], (TCP,)),
+        ([{**BASE, "hostIP": None}], (TCP,)),
+        ([{**BASE, "hostIP": "0.0.0.0"}], (EVERY4,)),
+        ([{**BASE, "hostIP": "::"}], (EVERY6,)),
+        ([{**BASE, "hostIP": "0:0::0"}], (EVERY6,)),
+        ([{**BASE, "hostIP": "::ffff:0.0.0.0"}], (EVERY4,)),
+        ([{**BASE, "hostIP": "0.0.0.0"}, {**BASE, "hostIP": "::", "containerPort": 81}], (EVERY4, OTHER6)),
+        ([{**BASE, "hostPort": 0}], ()),
+        ([{**BASE, "hostPort": 0}, BASE, {"HostPort": 0, "ContainerPort": 81}], (TCP,)),
         ([{**BASE, "hostIP": "192.168.1.11"}], (TCP._replace(host_ip=parse_ip("192.168.1.11")),)),
         ([{**BASE, "HostIP": "fd00::7"}], (TCP._replace(host_ip=parse_ip("fd00::7")),)),
         ([{"hostPort": 1, "containerPort": 65535}], (PortMapping(1, 65535, "tcp", None),)),
         ([{"hostPort": 65535, "containerPort": 1}], (PortMapping(65535, 1, "tcp", None),)),
-        ([BASE, BASE, {**BASE, "hostIP": "0.0.0.0"}], (TCP,)),
+        ([BASE, BASE, {**BASE, "hostIP": "0.0.0.0"}], (TCP, EVERY4)),
         ([BASE, {**BASE, "protocol": "udp"}], (TCP, TCP._replace(protocol="udp"))),
         (
             [BASE, {**BASE, "containerPort": 81, "hostIP": "127.0.0.1"}],
@@ -168,8 +176,14 @@ BASE = {"hostPort": 8080, "containerPort": 80}
         "sctp",
         "keys in capitals",
         "empty hostIP",
+        "null hostIP",
         "0.0.0.0",
         "::",
+        "another ::",
+        "IPv4 in IPv6",
+        "one port for each family",
+        "host port 0",
+        "host port 0 among others",
         "hostIP",
         "IPv6 hostIP",
         "least and largest port",
@@ -322,7 +336,8 @@ def test_a_wrong_value_is_reported_with_its_key(keys: dict[str, Any], words: lis
         ([8080], ["portMappings[0]: must be an object"]),
         ([{}], ["portMappings[0].hostPort: is missing", "portMappings[0].containerPort: is missing"]),
         ([BASE, {"hostPort": 81}], ["portMappings[1].containerPort: is missing"]),
-        ([{**BASE, "hostPort": 0}], ["portMappings[0].hostPort: 0 is not between 1 and 65535"]),
+        ([{**BASE, "hostPort": -1}], ["portMappings[0].hostPort: -1 is not between 0 and 65535"]),
+        ([{"hostPort": 0}], ["portMappings[0].containerPort: is missing"]),
         ([{**BASE, "hostPort": 65536}], ["portMappings[0].hostPort: 65536"]),
         ([{**BASE, "containerPort": -1}], ["portMappings[0].containerPort: -1"]),
         ([{**BASE, "hostPort": "8080"}], ["portMappings[0].hostPort: must be a whole number"]),
@@ -336,6 +351,7 @@ def test_a_wrong_value_is_reported_with_its_key(keys: dict[str, Any], words: lis
             [{**BASE, "hostIP": "0.0.0.0"}, {**BASE, "containerPort": 81, "hostIP": ""}],
             ["host port 8080/tcp leads to two ports"],
         ),
+        ([BASE, {**BASE, "containerPort": 81, "hostIP": "::"}], ["host port 8080/tcp leads to two ports"]),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -359,7 +375,7 @@ def test_all_problems_are_reported_at_once() -> None:
                 promiscMode=True,
                 disableContainerInterface=True,
                 ipam={"type": "host-local"},
-                runtimeConfig={"mac": "zz", "portMappings": [{"hostPort": 0, "protocol": "icmp"}]},
+                runtimeConfig={"mac": "zz", "portMappings": [{"hostPort": -1, "protocol": "icmp"}]},
             )
         )
     assert caught.value.msg.startswith("invalid bridge configuration: ")
@@ -479,12 +495,12 @@ def test_a_del_is_not_strict() -> None:
 
 
 def test_a_del_keeps_the_mappings_that_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
-    mappings = [BASE, {"hostPort": 0, "containerPort": 1}]
+    mappings = [BASE, {"hostPort": -1, "containerPort": 1}]
     config = salvage_config(make_request("DEL", runtimeConfig={"portMappings": mappings}, vlan=9999))
     assert (config.port_mappings, config.vlan) == ((TCP,), 0)
     stderr = capsys.readouterr().err
     assert "cni-bridge: ignored on DEL: vlan: 9999" in stderr
-    assert "runtimeConfig.portMappings[1].hostPort: 0" in stderr
+    assert "runtimeConfig.portMappings[1].hostPort: -1" in stderr
 
 
 @pytest.mark.parametrize(

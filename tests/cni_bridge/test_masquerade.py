@@ -46,7 +46,7 @@ def test_every_address_has_an_element_and_every_subnet_a_chain(
 ) -> None:
     made = masquerade.make_rules(ATTACHMENT, "br0", addresses)
     assert made.family == expressions.INET
-    assert [entry.name for entry in made.maps] == ["masquerade4", "masquerade6"]
+    assert [entry.name for entry in made.maps] == ["masquerade4", "masquerade6", "exempt4", "exempt6"]
     assert [chain.name for chain in made.chains] == ["postrouting", *chains]
     assert list(made.elements) == elements
 
@@ -62,6 +62,13 @@ def test_the_same_address_on_two_bridges_has_two_elements() -> None:
     first, second = (masquerade.make_rules(ATTACHMENT, name, [V4]).elements for name in ("br0", "br1"))
     assert first[0].key != second[0].key
     assert first[0].key[16:] == second[0].key[16:] == V4.ip.packed
+
+
+def test_the_sets_of_exempt_networks_hold_intervals_of_addresses() -> None:
+    assert [entry[1:] for entry in masquerade.EXEMPT.values()] == [
+        (expressions.IPV4_ADDR, None, True),
+        (expressions.IPV6_ADDR, None, True),
+    ]
 
 
 def test_an_element_claims_nothing_so_that_a_vanished_container_s_gives_way() -> None:
@@ -85,10 +92,15 @@ def test_source_addresses_are_looked_up_where_nat_is_done() -> None:
 def test_what_stays_in_the_subnet_and_multicast_are_left_alone(address: CIDR, chain: str, staying: list[str]) -> None:
     own = chains_of(masquerade.make_rules(ATTACHMENT, "br0", [address]))[chain]
     assert own.kind == ""
-    *left, last = [list(rule) for rule in own.rules]
+    *left, exempt, last = [list(rule) for rule in own.rules]
     assert left == [
         [*expressions.match_network(parse_cidr(network), expressions.DESTINATION), expressions.leave_chain()]
         for network in staying
+    ]
+    assert exempt == [
+        *expressions.load_destination(address.version),
+        expressions.look_up(f"exempt{address.version}"),
+        expressions.leave_chain(),
     ]
     assert last == [expressions.masquerade()]
 

@@ -59,7 +59,7 @@ def find(nft: Nftables, element: Element) -> Element | None:
 
 
 def with_element(nft: Nftables, entry: Map, element: Element) -> list[Message]:
-    return [nft.add_table(), nft.add_chain(TARGET), nft.add_map(entry, 1), *nft.add_elements([element])]
+    return [nft.add_table(), nft.add_chain(TARGET), nft.add_map(entry, 1), *nft.add_elements(element.map, [element])]
 
 
 def test_a_table_is_made_once_and_deleted(host: Host, nft: Nftables) -> None:
@@ -163,11 +163,47 @@ def test_rules_are_what_nft_reads_there(host: Host, nft: Nftables, network: str,
             [{"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}}, {"masquerade": None}],
         ),
         (
-            [*expressions.match_other_interface("lo"), expressions.drop()],
-            [{"match": {"op": "!=", "left": {"meta": {"key": "iifname"}}, "right": "lo"}}, {"drop": None}],
+            [*expressions.match_no_destination_nat(), expressions.leave_chain()],
+            [
+                {
+                    "match": {
+                        "op": "==",
+                        "left": {"&": [{"ct": {"key": "status"}}, ["confirmed", "dnat"]]},
+                        "right": "confirmed",
+                    }
+                },
+                {"return": None},
+            ],
+        ),
+        (
+            [*expressions.match_direction(expressions.ORIGINAL), expressions.drop()],
+            [{"match": {"op": "==", "left": {"ct": {"key": "direction"}}, "right": "original"}}, {"drop": None}],
+        ),
+        (
+            [
+                *expressions.match_version(4),
+                expressions.load_value(parse_cidr("192.0.0.8/32").ip.packed),
+                expressions.set_address(expressions.SOURCE),
+            ],
+            [{"mangle": {"key": {"payload": {"protocol": "ip", "field": "saddr"}}, "value": "192.0.0.8"}}],
+        ),
+        (
+            [
+                *expressions.match_version(4),
+                expressions.load_connection_address(expressions.REPLY, expressions.DESTINATION),
+                expressions.set_address(expressions.DESTINATION),
+            ],
+            [
+                {
+                    "mangle": {
+                        "key": {"payload": {"protocol": "ip", "field": "daddr"}},
+                        "value": {"ct": {"key": "ip daddr", "dir": "reply"}},
+                    }
+                }
+            ],
         ),
     ],
-    ids=["to the host", "redirected", "from elsewhere"],
+    ids=["to the host", "redirected", "not redirected", "direction", "source", "destination"],
 )
 def test_conditions_are_what_nft_reads_there(host: Host, nft: Nftables, rule: Rule, expected: list[Any]) -> None:
     own = Chain("own", (rule,), "nat", expressions.POSTROUTING, expressions.SOURCE_NAT)
@@ -247,13 +283,13 @@ def test_nft_reads_the_types_of_a_map(host: Host, nft: Nftables, entry: Map, typ
 def test_an_element_carries_its_verdict_and_its_comment(
     host: Host, nft: Nftables, name: str, element: Element, text: str
 ) -> None:
-    nft.commit([*table_with_maps(nft), *nft.add_elements([element])])
+    nft.commit([*table_with_maps(nft), *nft.add_elements(element.map, [element])])
     [seen] = [entry for entry in objects(host, "map") if entry["name"] == name]
     assert seen["elem"] == [[{"elem": {"val": text, "comment": OWNER}}, {"jump": {"target": "target"}}]]
     assert nft.find_elements(name, OWNER) == [element]
     assert find(nft, element) == find(nft, element._replace(comment="", chain="")) == element
     assert not nft.is_empty(name)
-    nft.commit(list(nft.delete_elements([element])))
+    nft.commit(list(nft.delete_elements(element.map, [element])))
     assert nft.find_elements(name, OWNER) == []
     assert find(nft, element) is None
     assert nft.is_empty(name)
@@ -312,14 +348,14 @@ def test_elements_are_told_apart_by_their_comments(nft: Nftables) -> None:
     elements = [
         Element("map4", bytes([10, 1, 0, number]), comment, chain="target") for number, comment in enumerate(comments)
     ]
-    nft.commit([*table_with_maps(nft), *nft.add_elements(elements)])
+    nft.commit([*table_with_maps(nft), *nft.add_elements("map4", elements)])
     for mark in (*comments, "mynet,", "m", "", "eth0"):
         expected = [element for element in elements if mark in element.comment]
         assert sorted(nft.find_elements("map4", mark)) == sorted(expected)
 
 
 def test_elements_of_others_without_a_comment_do_no_harm(host: Host, nft: Nftables) -> None:
-    nft.commit([*table_with_maps(nft), *nft.add_elements([ELEMENT])])
+    nft.commit([*table_with_maps(nft), *nft.add_elements("map4", [ELEMENT])])
     host.run("nft", "add element inet pycni map4 { 10.1.0.6 : accept, 10.1.0.7 : jump target }")
     assert nft.find_elements("map4", ELEMENT.comment) == [ELEMENT]
     assert find(nft, ELEMENT._replace(key=bytes([10, 1, 0, 6]))) == Element("map4", bytes([10, 1, 0, 6]), "")
@@ -330,7 +366,7 @@ def test_one_container_s_elements_are_found_among_many(nft: Nftables) -> None:
     for block in range(10):
         keys = [bytes([10, 2, block, number]) for number in range(100)]
         many = [Element("map4", key, f"mynet,{key.hex()},eth0", chain="target") for key in keys]
-        nft.commit(list(nft.add_elements(many)))
+        nft.commit(list(nft.add_elements("map4", many)))
     assert nft.find_elements("map4", "mynet,0a020963,eth0") == [
         Element("map4", bytes([10, 2, 9, 99]), "mynet,0a020963,eth0", chain="target")
     ]
@@ -343,22 +379,22 @@ def many(number: int, *, chain: str = "target") -> list[Element]:
 
 def test_ten_thousand_elements_are_one_transaction(nft: Nftables) -> None:
     elements = many(10000)
-    nft.commit([*table_with_maps(nft), *nft.add_elements(elements)])
+    nft.commit([*table_with_maps(nft), *nft.add_elements("map4", elements)])
     assert sorted(nft.find_elements("map4", "mynet,")) == elements
     assert sorted(nft.find_same(elements).values()) == elements
-    nft.commit(list(nft.delete_elements(elements)))
+    nft.commit(list(nft.delete_elements("map4", elements)))
     assert nft.is_empty("map4")
 
 
 def test_of_many_elements_one_in_the_way_undoes_all(host: Host, nft: Nftables) -> None:
     elements = many(10000)
-    nft.commit([*table_with_maps(nft), *nft.add_elements(elements[7777:7778])])
+    nft.commit([*table_with_maps(nft), *nft.add_elements("map4", elements[7777:7778])])
     before = host.nft()
     with pytest.raises(NetlinkError) as caught:
-        nft.commit(list(nft.add_elements(elements)))
+        nft.commit(list(nft.add_elements("map4", elements)))
     assert caught.value.errno == errno.EEXIST
     assert host.nft() == before
-    nft.commit(list(nft.add_elements(elements[:100])))  # the socket is as it was
+    nft.commit(list(nft.add_elements("map4", elements[:100])))  # the socket is as it was
 
 
 @pytest.mark.parametrize(
@@ -367,7 +403,7 @@ def test_of_many_elements_one_in_the_way_undoes_all(host: Host, nft: Nftables) -
 def test_of_many_elements_those_that_are_there_are_found(nft: Nftables, there: Sequence[int]) -> None:
     elements = many(100)
     present = [elements[number] for number in there]
-    nft.commit([*table_with_maps(nft), *nft.add_elements([*present, ELEMENT6])])
+    nft.commit([*table_with_maps(nft), *nft.add_elements("map4", present), *nft.add_elements("map6", [ELEMENT6])])
     found = nft.find_same([*elements, ELEMENT6])
     assert found == {(element.map, element.key): element for element in (*present, ELEMENT6)}
     assert nft.find_same([]) == {}
@@ -377,7 +413,7 @@ def test_the_chains_that_a_map_leads_to_are_known(nft: Nftables) -> None:
     names = ["target", "masquerade-mynet-fd00_1__/64", "c" * 120]
     elements = [element._replace(chain=names[number % 3]) for number, element in enumerate(many(1000))]
     chains = [nft.add_chain(Chain(name, ())) for name in names]
-    nft.commit([*table_with_maps(nft), *chains, *nft.add_elements(elements)])
+    nft.commit([*table_with_maps(nft), *chains, *nft.add_elements("map4", elements)])
     assert nft.list_targets("map4") == set(names)
     assert nft.list_targets("map6") == nft.list_targets("none") == set()
 
@@ -409,11 +445,14 @@ def test_a_rule_that_was_changed_by_hand_is_seen_although_it_kept_its_comment(
 
 
 REFUSED: dict[str, tuple[Callable[[Nftables], Message], int]] = {
-    "there already": (lambda nft: next(nft.add_elements([ELEMENT])), errno.EEXIST),
-    "not there": (lambda nft: next(nft.delete_elements([ELEMENT._replace(key=bytes([10, 9, 9, 9]))])), errno.ENOENT),
-    "no map": (lambda nft: next(nft.add_elements([ELEMENT._replace(map="none")])), errno.ENOENT),
+    "there already": (lambda nft: next(nft.add_elements("map4", [ELEMENT])), errno.EEXIST),
+    "not there": (
+        lambda nft: next(nft.delete_elements("map4", [ELEMENT._replace(key=bytes([10, 9, 9, 9]))])),
+        errno.ENOENT,
+    ),
+    "no map": (lambda nft: next(nft.add_elements("none", [ELEMENT])), errno.ENOENT),
     "no target chain": (
-        lambda nft: next(nft.add_elements([ELEMENT._replace(key=bytes(4), chain="none")])),
+        lambda nft: next(nft.add_elements("map4", [ELEMENT._replace(key=bytes(4), chain="none")])),
         errno.ENOENT,
     ),
     "no chain": (lambda nft: nft.delete_chain("none"), errno.ENOENT),
@@ -426,7 +465,7 @@ REFUSED: dict[str, tuple[Callable[[Nftables], Message], int]] = {
 def test_a_refused_message_undoes_the_whole_transaction(
     host: Host, nft: Nftables, make: Callable[[Nftables], Message], number: int
 ) -> None:
-    nft.commit([*table_with_maps(nft), *nft.add_elements([ELEMENT])])
+    nft.commit([*table_with_maps(nft), *nft.add_elements("map4", [ELEMENT])])
     before = host.nft()
     with pytest.raises(NetlinkError) as caught:
         nft.commit([nft.add_chain(Chain("new", ())), make(nft), nft.add_chain(Chain("newer", ()))])
@@ -461,3 +500,39 @@ def test_a_rule_set_of_another_host_is_not_seen(host: Host, nft: Nftables) -> No
     host.add_container("c1")
     host.run("nft", "add table inet pycni; add chain inet pycni own", container="c1")
     assert nft.list_chains() == {}
+
+
+EXEMPT = Map("exempt", expressions.IPV4_ADDR, interval=True)
+
+
+def interval(first: str, behind: str, comment: str = "") -> list[Element]:
+    begin, end = (parse_cidr(f"{text}/32").ip.packed for text in (first, behind))
+    return [Element(EXEMPT.name, begin, comment), Element(EXEMPT.name, end, "", end=True)]
+
+
+def test_intervals_beside_each_other_stay_apart_and_are_read_back(host: Host, nft: Nftables) -> None:
+    elements = [*interval("10.1.0.0", "10.1.1.0", "node1"), *interval("10.1.1.0", "10.1.2.0", "node2")]
+    nft.commit([nft.add_table(), nft.add_map(EXEMPT, 1), *nft.add_elements(EXEMPT.name, elements)])
+    [listed] = objects(host, "set")
+    assert (listed["type"], listed["flags"]) == ("ipv4_addr", ["interval"])
+    prefixes = [(entry["elem"]["val"]["prefix"]["addr"], entry["elem"]["comment"]) for entry in listed["elem"]]
+    assert prefixes == [("10.1.0.0", "node1"), ("10.1.1.0", "node2")]
+    assert sorted(nft.find_elements(EXEMPT.name, "")) == sorted(elements)
+
+
+def test_an_interval_gives_way_to_another_in_one_transaction(host: Host, nft: Nftables) -> None:
+    before, after = interval("10.1.0.0", "10.1.1.0", "node1"), interval("10.1.0.0", "10.1.0.128", "node2")
+    nft.commit([nft.add_table(), nft.add_map(EXEMPT, 1), *nft.add_elements(EXEMPT.name, before)])
+    nft.commit([*nft.delete_elements(EXEMPT.name, before), *nft.add_elements(EXEMPT.name, after)])
+    assert sorted(nft.find_elements(EXEMPT.name, "")) == sorted(after)
+
+
+def test_more_intervals_than_a_message_holds(nft: Nftables) -> None:
+    pairs = [interval(f"10.{i >> 8}.{i & 255}.0", f"10.{i >> 8}.{i & 255}.128", "n" * 100) for i in range(300)]
+    elements = [element for pair in pairs for element in pair]
+    nft.commit([nft.add_table(), nft.add_map(EXEMPT, 1), *nft.add_elements(EXEMPT.name, elements)])
+    assert sorted(nft.find_elements(EXEMPT.name, "")) == sorted(elements)
+
+
+def test_a_socket_knows_the_port_that_notifications_name(nft: Nftables) -> None:
+    assert nft.port != 0

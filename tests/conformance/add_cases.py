@@ -4,6 +4,7 @@ from typing import Any
 
 from tests.conformance.registry import ALL, BRIDGE, EACH, IPAM, WITH_INTERFACES, case, expect, expect_equal
 from tests.conformance.world import Config, World, addresses_of, plain_result, refuse, succeed
+from tests.host import wait_until
 
 ONLY_BRIDGE = frozenset({BRIDGE})
 _SIDE_MAC = "02:00:00:00:77:01"
@@ -16,7 +17,9 @@ def interface(w: World) -> None:
     for ifname in ("eth0", "fifteen-chars.x", "net_1"):
         w.add(w.layer2_config(), ifname=ifname)
         expect(w.link(ifname, "cnt-1") is not None, f"an interface {ifname}", w.host.link_names("cnt-1"))
-        expect(w.link(ifname, "cnt-1")["operstate"] != "DOWN", f"{ifname} is up", w.link(ifname, "cnt-1")["operstate"])
+        # the kernel finds out a little after ADD that the other end is up, too
+        up = wait_until(lambda name=ifname: w.link(name, "cnt-1")["operstate"] != "DOWN")
+        expect(up, f"{ifname} is up", w.link(ifname, "cnt-1")["operstate"])
 
 
 @case(16, "The result is on stdout, and says what the kernel has.", versions=ALL)

@@ -89,7 +89,7 @@ def _warmed_up(w: World) -> tuple[Config, dict[str, object]]:
 
 
 def _judge_gone(w: World, config: Config, before: dict[str, object]) -> None:
-    wait_until(lambda: not w.interfaces(), 3.0)  # a veth goes with its namespace, a little later
+    wait_until(lambda: not w.interfaces(), 10.0)  # a veth goes with its namespace, a little later
     after = w.state()
     for key, wanted in before.items():
         expect(after[key] == wanted, f"{key} as before: {wanted}", after[key])

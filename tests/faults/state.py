@@ -12,7 +12,7 @@ _MARK = "----"
 _LOOK = f"""
 ip -j address; echo; echo {_MARK}
 [ ! -e /run/netns/{CONTAINER} ] || ip -n {CONTAINER} -j address; echo; echo {_MARK}
-nft -j list sync; echo {_MARK}
+nft -j list ruleset; echo {_MARK}
 find {DATA_DIR} -type f -printf '%P\\n'
 """
 _OUR_TABLE = "pycni"

@@ -7,7 +7,7 @@ import pytest
 
 from tests.host import Host
 from tests.system.networks import address, network, refused, sysctl
-from tests.system.runtime import Runtime
+from tests.system.runtime import HOST_ADDRESSES, OUTSIDE, Runtime, connect_outside
 
 pytestmark = pytest.mark.kernel
 
@@ -21,8 +21,8 @@ def flags(host: Host, container: str, text: str) -> set[str]:
     return {key for key in ("tentative", "dadfailed", "nodad") if entry.get(key)}
 
 
-def tentative(host: Host, container: str) -> Any:
-    return host.ip("-6", "address", "show", "dev", "eth0", "tentative", container=container)
+def tentative(host: Host, container: str | None, ifname: str = "eth0") -> Any:
+    return host.ip("-6", "address", "show", "dev", ifname, "tentative", container=container)
 
 
 def test_without_it_the_address_is_usable_at_once(bridge: Runtime) -> None:
@@ -32,6 +32,17 @@ def test_without_it_the_address_is_usable_at_once(bridge: Runtime) -> None:
     result = bridge.add("c1", PLAIN)
     assert flags(bridge.host, "c1", address(result, 6)) == {"nodad"}
     assert bridge.host.ping("fd00:1::1", "c1")
+
+
+def test_without_it_a_fresh_bridge_forwards_to_its_first_container_at_once(bridge: Runtime) -> None:
+    # the kernel looks for the container with the bridge's link-local address, once that is not tentative any more
+    host = bridge.host
+    sysctl(host, "ipv6/conf/default/dad_transmits", 60)
+    connect_outside(host)
+    host.run("ip", "-n", OUTSIDE, "route", "add", "fd00:1::/64", "via", HOST_ADDRESSES[6])
+    result = bridge.add("c1", PLAIN)
+    assert tentative(host, None, "br1") in ([], [{}])
+    assert host.ping(address(result, 6), OUTSIDE)
 
 
 def test_with_it_no_address_is_tentative_after_add(bridge: Runtime) -> None:

@@ -40,7 +40,7 @@ BRIDGE = {
     *(".refusals", ".spoofcheck", ".undo", ".verify"),
 }
 VALUES = {"", ".errors", ".expressions", ".values"}
-BRIDGE_AT_WORK = {".locks", ".removal", ".sandbox", ".sync", ".wiring"}
+BRIDGE_AT_WORK = {".bridge", ".locks", ".removal", ".sandbox", ".sync", ".wiring"}
 KERNEL = {
     *(".attributes", ".kernel", ".namespace", ".netlink", ".nft_attributes", ".nftables", ".rtnetlink", ".sysctl"),
 }
@@ -71,11 +71,13 @@ BRIDGE_GC = (
 )
 BRIDGE_ADD = (BRIDGE_GC | FOREIGN_FUNCTIONS | {"cni_protocol.light.libc"}) - {"cni_bridge.removal"}
 BRIDGE_DEL = BRIDGE_ADD | {"cni_bridge.removal"}
-BRIDGE_STATUS = BRIDGE_GC - named("cni_bridge", {".removal", ".sandbox"}) | {"cni_bridge.status", "cni_ipam.peek"}
+BRIDGE_STATUS = BRIDGE_GC - named("cni_bridge", {".removal", ".sandbox"}) | {
+    *("cni_bridge.overlap", "cni_bridge.status", "cni_ipam.peek"),
+}
 IPAM_ADD = STANDARD | FILES | named("cni_protocol", PROTOCOL, LOCKS) | named("cni_ipam", IPAM)
 BUDGET = {
     ("cni-bridge", "VERSION"): BRIDGE_VERSION,
-    ("cni-bridge", "ADD"): BRIDGE_ADD,
+    ("cni-bridge", "ADD"): BRIDGE_ADD | {"cni_bridge.overlap"},  # as the first on its bridge
     ("cni-bridge", "CHECK"): BRIDGE_ADD,
     ("cni-bridge", "STATUS"): BRIDGE_STATUS,
     ("cni-bridge", "DEL"): BRIDGE_DEL,

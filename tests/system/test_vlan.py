@@ -1,5 +1,6 @@
-"""vlan, vlanTrunk, preserveDefaultVlan: in full by the bytes of the messages, since this kernel may filter no VLANs.
+"""vlan, vlanTrunk, preserveDefaultVlan: by the bytes of the messages, and on a kernel that filters no VLANs.
 
+What a kernel that does filter makes of it: test_vlan_kernel.py.
 The kernel's side of the messages: include/uapi/linux/if_bridge.h, if_link.h and rtnetlink.h.
 """
 
@@ -13,9 +14,10 @@ from pytest_mock import MockerFixture
 
 from cni_bridge.config import BridgeConfig, parse_config
 from cni_bridge.plan import gateway_interface, list_vlans
+from cni_kernel.errors import KernelError
 from cni_kernel.kernel import Kernel
 from cni_kernel.netlink import ACK, Message, NetlinkError
-from cni_kernel.values import Link, PortVlan
+from cni_kernel.values import Link, PortVlan, group_vlans
 from cni_kernel.vlans import parse_vlans, vlan_message, vlan_query
 from cni_protocol.errors import CNIError
 from cni_protocol.request import parse_request
@@ -27,7 +29,7 @@ AF_BRIDGE, NESTED = 7, 0x8000
 IFLA_AF_SPEC, IFLA_EXT_MASK, IFLA_LINKINFO = 26, 29, 18
 IFLA_BRIDGE_VLAN_INFO = 2
 IFLA_BR_VLAN_FILTERING = 7
-PVID, UNTAGGED = 1 << 1, 1 << 2  # BRIDGE_VLAN_INFO_*
+PVID, UNTAGGED, BEGIN, END = 1 << 1, 1 << 2, 1 << 3, 1 << 4  # BRIDGE_VLAN_INFO_*, the last two of a range
 PORT = Link(7, "veth0", "veth", "", 1500, True, True, False, 3, 6, "", False, False, True, False)
 BRIDGE = Link(3, "cni0", "bridge", "", 1500, True, True, False, 0, 0, "", False, False, False, False)
 
@@ -65,9 +67,18 @@ def without_nested_flag(body: bytes) -> bytes:
         ([PortVlan(100)], vlan_info(100)),
         ([PortVlan(1, untagged=True)], vlan_info(1, UNTAGGED)),
         ([PortVlan(4094, pvid=True)], vlan_info(4094, PVID)),
-        ([PortVlan(5), PortVlan(6)], vlan_info(5) + vlan_info(6)),
+        ([PortVlan(5), PortVlan(7)], vlan_info(5) + vlan_info(7)),
+        ([PortVlan(5), PortVlan(6)], vlan_info(5, BEGIN) + vlan_info(6, END)),
+        (
+            [PortVlan(1, True, True), *(PortVlan(vid) for vid in range(2, 4095))],
+            vlan_info(1, PVID | UNTAGGED) + vlan_info(2, BEGIN) + vlan_info(4094, END),
+        ),
+        (
+            [PortVlan(5, False, True), PortVlan(6, False, True), PortVlan(7)],
+            vlan_info(5, UNTAGGED | BEGIN) + vlan_info(6, UNTAGGED | END) + vlan_info(7),
+        ),
     ],
-    ids=["pvid-untagged", "tagged", "untagged", "pvid", "two"],
+    ids=["pvid-untagged", "tagged", "untagged", "pvid", "two", "range", "all", "untagged-range"],
 )
 @pytest.mark.parametrize("kind", [SETLINK, DELLINK])
 def test_message_that_sets_or_deletes_vlans(kind: int, vlans: list[PortVlan], infos: bytes) -> None:
@@ -77,8 +88,8 @@ def test_message_that_sets_or_deletes_vlans(kind: int, vlans: list[PortVlan], in
 
 
 def test_query_for_the_vlans_of_all_ports() -> None:
-    # RTEXT_FILTER_BRVLAN
-    assert vlan_query() == ifinfmsg(AF_BRIDGE, 0) + attribute(IFLA_EXT_MASK, struct.pack("=I", 1 << 1))
+    # RTEXT_FILTER_BRVLAN_COMPRESSED
+    assert vlan_query() == ifinfmsg(AF_BRIDGE, 0) + attribute(IFLA_EXT_MASK, struct.pack("=I", 1 << 2))
 
 
 def reply(index: int, infos: bytes) -> bytes:
@@ -92,10 +103,14 @@ def reply(index: int, infos: bytes) -> bytes:
     [
         (reply(7, vlan_info(1, PVID | UNTAGGED)), [PortVlan(1, True, True)]),
         (reply(7, vlan_info(5) + vlan_info(100, UNTAGGED)), [PortVlan(5), PortVlan(100, False, True)]),
+        (
+            reply(7, vlan_info(5, UNTAGGED | BEGIN) + vlan_info(7, UNTAGGED | END) + vlan_info(9)),
+            [PortVlan(5, False, True), PortVlan(6, False, True), PortVlan(7, False, True), PortVlan(9)],
+        ),
         (reply(7, b""), []),
         (ifinfmsg(AF_BRIDGE, 7), []),
     ],
-    ids=["default", "several", "none", "no-filtering"],
+    ids=["default", "several", "range", "none", "no-filtering"],
 )
 def test_answer_with_vlans_is_read(body: bytes, vlans: list[PortVlan]) -> None:
     assert parse_vlans(body) == (7, vlans)
@@ -152,20 +167,15 @@ OTHERS = reply(8, vlan_info(50, PVID | UNTAGGED))
         ({"vlan": 100}, [(DELLINK, vlan_info(1)), (SETLINK, vlan_info(100, PVID | UNTAGGED))]),
         (
             {"vlan": 100, "preserveDefaultVlan": True},
-            [(SETLINK, vlan_info(1, UNTAGGED)), (SETLINK, vlan_info(100, PVID | UNTAGGED))],
+            [(SETLINK, vlan_info(1, UNTAGGED) + vlan_info(100, PVID | UNTAGGED))],
         ),
         (
             {"vlanTrunk": [{"id": 5}, {"minID": 10, "maxID": 11}]},
-            [
-                (SETLINK, vlan_info(1, PVID | UNTAGGED)),
-                (SETLINK, vlan_info(5)),
-                (SETLINK, vlan_info(10)),
-                (SETLINK, vlan_info(11)),
-            ],
+            [(SETLINK, vlan_info(5) + vlan_info(10, BEGIN) + vlan_info(11, END))],
         ),
         (
             {"vlan": 100, "vlanTrunk": [{"id": 5}]},
-            [(DELLINK, vlan_info(1)), (SETLINK, vlan_info(5)), (SETLINK, vlan_info(100, PVID | UNTAGGED))],
+            [(DELLINK, vlan_info(1)), (SETLINK, vlan_info(5) + vlan_info(100, PVID | UNTAGGED))],
         ),
     ],
     ids=["vlan", "vlan-and-default", "trunk", "vlan-and-trunk"],
@@ -185,15 +195,16 @@ def test_vlans_of_a_port_are_listed_without_those_of_others(record: Callable[...
     assert Kernel().list_vlans(PORT) == [PortVlan(1, True, True), PortVlan(100)]
 
 
-def test_bridge_is_told_to_filter(record: Callable[..., Recorder]) -> None:
+@pytest.mark.parametrize("on", [True, False], ids=["on", "off"])
+def test_bridge_is_told_to_filter(record: Callable[..., Recorder], on: bool) -> None:
     recorder = record()
-    Kernel().filter_vlans(BRIDGE)
+    Kernel().filter_vlans(BRIDGE, on=on)
     [message] = recorder.sent
     assert (message.kind, message.flags) == (NEWLINK, ACK)
     assert message.body[:16] == ifinfmsg(0, 3)
-    on = attribute(IFLA_BR_VLAN_FILTERING, b"\1")
-    kind, data = attribute(1, b"bridge\0"), attribute(2, on)  # IFLA_INFO_KIND, IFLA_INFO_DATA
-    nested_data = attribute(2 | NESTED, on)
+    setting = attribute(IFLA_BR_VLAN_FILTERING, b"\1" if on else b"\0")
+    kind, data = attribute(1, b"bridge\0"), attribute(2, setting)  # IFLA_INFO_KIND, IFLA_INFO_DATA
+    nested_data = attribute(2 | NESTED, setting)
     bodies = [attribute(IFLA_LINKINFO | flag, kind + inner) for flag in (0, NESTED) for inner in (data, nested_data)]
     assert message.body[16:] in bodies
 
@@ -208,11 +219,9 @@ def test_refusal_names_the_feature(
     record: Callable[..., Recorder], step: Callable[[Kernel], None], number: int
 ) -> None:
     record(refusal=number)
-    with pytest.raises(CNIError) as caught:
+    with pytest.raises(KernelError, match=r"^vlan: .*CONFIG_BRIDGE_VLAN_FILTERING") as caught:
         step(Kernel())
-    assert caught.value.code == 100
-    assert "vlan" in caught.value.msg
-    assert "CONFIG_BRIDGE_VLAN_FILTERING" in caught.value.msg
+    assert caught.value.errno == number
 
 
 NATIVE = PortVlan(1, pvid=True, untagged=True)
@@ -248,6 +257,24 @@ def test_whole_trunk() -> None:
     vlans = list_vlans(parse(vlanTrunk=[{"minID": 1, "maxID": 4094}]))
     assert [vlan.vid for vlan in vlans] == list(range(1, 4095))
     assert [vlan for vlan in vlans if vlan.pvid] == [NATIVE]
+
+
+@pytest.mark.parametrize(
+    ("vlans", "ranges"),
+    [
+        ([], []),
+        ([PortVlan(5)], [(5, 5)]),
+        ([PortVlan(5), PortVlan(6), PortVlan(7), PortVlan(9), PortVlan(10)], [(5, 7), (9, 10)]),
+        ([PortVlan(5), PortVlan(6, True, True), PortVlan(7)], [(5, 5), (6, 6), (7, 7)]),
+        ([PortVlan(5, False, True), PortVlan(6, False, True)], [(5, 6)]),
+    ],
+    ids=["none", "one", "two-ranges", "pvid-between", "untagged"],
+)
+def test_neighbours_with_the_same_flags_are_a_range(vlans: list[PortVlan], ranges: list[tuple[int, int]]) -> None:
+    grouped = group_vlans(vlans)
+    assert [(first.vid, last.vid) for first, last in grouped] == ranges
+    assert all(first[1:] == last[1:] for first, last in grouped)
+    assert {first for first, _ in grouped} | {last for _, last in grouped} <= set(vlans)
 
 
 @pytest.mark.parametrize(

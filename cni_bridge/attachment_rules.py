@@ -9,11 +9,10 @@ from . import masquerade, portmap, spoofcheck
 from .config import BridgeConfig
 from .nodes import list_untranslated
 from .plan import gateway_interface
-from .waiting_ports import WAITING_MAPS
 
 # Every map that elements of an attachment may be in, by the family of its table.
 ALL_MAPS: dict[int, tuple[Map, ...]] = {
-    INET: (*masquerade.MAPS.values(), *portmap.MAPS, *WAITING_MAPS),
+    INET: (*masquerade.MAPS.values(), *portmap.MAPS),
     BRIDGE: spoofcheck.MAPS,
 }
 # Those that others fill: their elements are no attachment's, but are lost with the table.

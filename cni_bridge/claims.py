@@ -7,33 +7,26 @@ Must not: send anything but questions; the answers are messages for a transactio
 """
 
 from cni_kernel.expressions import Element
-from cni_kernel.netlink import Message
-from cni_kernel.nftables import Nftables, by_map
+from cni_kernel.nftables import Nftables
 from cni_protocol.attachment import Attachment, describe_owner, spelt_anew
 from cni_protocol.errors import ALREADY_EXISTS, CNIError
-from cni_protocol.light.standard import Callable, Iterator, NamedTuple, Sequence
+from cni_protocol.light.standard import Callable, NamedTuple, Sequence
 
-from .portmap import list_beside
-from .waiting_ports import WAITING_MAPS, called_up, is_port, port_of, waiting_for
+from .portmap import WAITING, is_port, list_beside
+from .waiting_ports import called_up, port_of, waiting_for
 
 _OWNER_PARTS = 3  # network, container id, interface
 
 
 class Settlement(NamedTuple):
-    """What to delete and to add, in this order and in one transaction; `waiting` are the ports that lead elsewhere."""
+    """What to delete and then to add, in one transaction; `waiting` are the ports that lead elsewhere for now.
+
+    The kernel refuses it (ENOENT, EEXIST) when somebody has changed the same meanwhile.
+    """
 
     deleted: Sequence[Element]
     added: Sequence[Element]
-    waiting: Sequence[Element]
-
-    def messages(self, nft: Nftables) -> Iterator[Message]:
-        """The messages of the transaction. It is refused (ENOENT, EEXIST) where anybody changed the same meanwhile."""
-        if self.waiting:
-            yield from (nft.add_map(entry, number) for number, entry in enumerate(WAITING_MAPS, start=1 << 8))
-        for name, elements in by_map(self.deleted).items():
-            yield from nft.delete_elements(name, elements)
-        for name, elements in by_map(self.added).items():
-            yield from nft.add_elements(name, elements)
+    waiting: Sequence[Element] = ()
 
 
 def settle(nft: Nftables, wanted: Sequence[Element]) -> Settlement:
@@ -64,7 +57,7 @@ def settle(nft: Nftables, wanted: Sequence[Element]) -> Settlement:
 
 def find_heirs(nft: Nftables, is_stale: Callable[[str], bool]) -> Settlement:
     """How the host ports come in that somebody waits for whose owner is not stale, and nobody has but the stale."""
-    places = [place for waiting in WAITING_MAPS for place in nft.find_elements(waiting.name, "")]
+    places = [place for waiting in WAITING.values() for place in nft.find_elements(waiting.name, "")]
     queue = {called_up(place): place for place in places if not is_stale(spelt_anew(place.comment))}
     beside = [element for port in queue for element in list_beside(port)]
     there = nft.find_same([*queue, *beside])
@@ -73,7 +66,7 @@ def find_heirs(nft: Nftables, is_stale: Callable[[str], bool]) -> Settlement:
     led = [
         element for port in heirs.values() for element in list_beside(port) if (element.map, element.key) not in held
     ]
-    return Settlement([queue[port] for port in heirs.values()], [*heirs.values(), *led], [])
+    return Settlement([queue[port] for port in heirs.values()], [*heirs.values(), *led])
 
 
 def find_absent(nft: Nftables, wanted: Sequence[Element]) -> list[Element]:

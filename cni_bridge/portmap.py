@@ -4,6 +4,8 @@
         elements = { 192.168.1.11 . tcp . 8080 comment "mynet,CONTAINERID,eth0" : 10.244.0.7 . 80, ... } }
     map portmap_any4 { type inet_proto . inet_service : ipv4_addr . inet_service ... }      # without hostIP
     map portmapped4 { type ifname . ipv4_addr : verdict ... }           # containers that are reached so
+    map portmap_waiting4 { type ifname . ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
+        elements = { "veth8c1..." . 0.0.0.0 . tcp . 8080 comment "net2,CONTAINERID,eth1" : 10.245.0.7 . 80, ... } }
     chain portmap_prerouting { type nat hook prerouting priority dstnat        # from outside and from containers
         fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @portmap4
         fib daddr type local dnat ip to meta l4proto . th dport map @portmap_any4 }             # and for IPv6
@@ -14,6 +16,9 @@
     chain portmap-mynet-10.244.0.0/16 {        # the answer must come back through the host
         ip saddr 10.244.0.0/16 masquerade
         ip saddr 192.0.0.8 masquerade }
+
+A runtime sends the port mappings of a container to each of its networks. The first has them, and the others wait: no
+rule looks into the last map, which says where ports are to lead when their holder goes (claims.py).
 
 Linux lets no packet from ::1 out, so what the host sends to ::1 stays. From and to 127.0.0.0/8 it lets none in or out
 either, unless told to (route_localnet); then containers could reach what listens on the host's 127.0.0.1. Without that
@@ -74,7 +79,17 @@ LOOPBACK = {
     EXACT[4].name: Map("portmap_loopback", EXACT[4].key),
     ANY[4].name: Map("portmap_any_loopback", ANY[4].key),
 }
-MAPS = (*EXACT.values(), *ANY.values(), *_TARGETS.values(), *LOOPBACK.values())
+# The keys begin with the name of the host's end of who waits.
+WAITING = {
+    version: Map(
+        f"portmap_waiting{version}",
+        expressions.concatenated(expressions.IFNAME, expressions.ADDRESS[version], *_SERVICE),
+        ports.data,
+    )
+    for version, ports in ANY.items()
+}
+MAPS = (*EXACT.values(), *ANY.values(), *_TARGETS.values(), *LOOPBACK.values(), *WAITING.values())
+_PORTS = frozenset(entry.name for entry in (*EXACT.values(), *ANY.values()))
 
 
 class PortMapping(NamedTuple):
@@ -121,6 +136,11 @@ def make_rules(
     ]
     own = tuple(chain for version, chain in chains.items() if str(version) in used)
     return Rules(expressions.INET, MAPS, (*_base_chains(), *own), tuple(elements))
+
+
+def is_port(element: Element) -> bool:
+    """Whether this is a host port: what says where it leads, which cannot be two containers."""
+    return element.map in _PORTS
 
 
 def list_beside(port: Element) -> list[Element]:

@@ -17,9 +17,7 @@ from cni_protocol.attachment import Attachment, spelt_anew
 from cni_protocol.light.standard import Callable, Iterator, Sequence, contextmanager
 
 from .attachment_rules import ALL_MAPS, SHARED_MAPS
-from .claims import Settlement, find_absent, find_heirs, settle
-from .portmap import udp_ports, udp_targets
-from .waiting_ports import is_port
+from .portmap import is_port, udp_ports, udp_targets
 
 # The kernel takes some milliseconds to destroy what was deleted, and whoever closes a socket in that time waits until
 # it is done (nft_rcv_nl_event in net/netfilter/nf_tables_api.c). What the end of the process closes holds nobody up who
@@ -37,18 +35,30 @@ def ensure_rules(wanted: Rules) -> None:
     with _table(wanted.family, "packet filter rules cannot be set") as nft:
         for attempt in range(_TRIES):
             try:
-                if attempt == 0:  # as if nothing were in the way: that can be seen by the refusal
-                    settled, skeleton = Settlement([], wanted.elements, []), not _stands(nft, wanted)
-                else:
-                    settled, skeleton = settle(nft, wanted.elements), True
-                _commit(nft, [*(_skeleton(nft, wanted) if skeleton else ()), *settled.messages(nft)])
+                # first as if nothing were in the way: that shows
+                waiting = _put_in(nft, wanted) if attempt == 0 else _put_in_beside(nft, wanted)
                 _forget_flows(udp_ports(wanted.elements), set())
-                _warn(settled.waiting)
+                _warn(waiting)
                 return
             except NetlinkError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOENT):
                     raise
         raise KernelError(errno.EAGAIN, "packet filter rules cannot be set", f"table {TABLE} keeps changing; try again")
+
+
+def _put_in(nft: Nftables, wanted: Rules) -> Sequence[Element]:
+    skeleton = () if _stands(nft, wanted) else _skeleton(nft, wanted)
+    _commit(nft, [*skeleton, *nft.change_elements([], wanted.elements)])
+    return []
+
+
+def _put_in_beside(nft: Nftables, wanted: Rules) -> Sequence[Element]:
+    """Returns the host ports that have to wait."""
+    from .claims import settle  # little is in anybody's way
+
+    settled = settle(nft, wanted.elements)
+    _commit(nft, [*_skeleton(nft, wanted), *nft.change_elements(settled.deleted, settled.added)])
+    return settled.waiting
 
 
 def _warn(waiting: Sequence[Element]) -> None:
@@ -92,6 +102,8 @@ def find_missing(wanted: Rules) -> list[str]:
         for chain in wanted.chains:
             if not nft.has_rules(chain):
                 problems.append(f"chain {chain.name} of nftables table {TABLE} lacks its rules")
+        from .claims import find_absent
+
         absent = [element.map for element in find_absent(nft, wanted.elements)]
         for name in dict.fromkeys(absent):
             what = f"{absent.count(name)} elements" if absent.count(name) > 1 else "the element"
@@ -167,14 +179,17 @@ def _delete_elements(
     for _ in range(_TRIES):
         found = [element for entry in maps for element in nft.find_elements(entry.name, hint)]
         stale = [element for element in found if is_stale(spelt_anew(element.comment))]
-        ports = any(is_port(element) for element in (*stale, *deleted))
-        heirs = find_heirs(nft, is_stale) if ports else Settlement([], [], [])
-        if not stale and not heirs.added:
+        freed: Sequence[Element] = ()
+        heirs: Sequence[Element] = ()
+        if any(is_port(element) for element in (*stale, *deleted)):
+            from .claims import find_heirs
+
+            freed, heirs, _ = find_heirs(nft, is_stale)
+        if not stale and not heirs:
             break
-        change = Settlement([*stale, *heirs.deleted], heirs.added, [])
-        if _tolerate(nft, list(change.messages(nft))):
+        if _tolerate(nft, list(nft.change_elements([*stale, *freed], heirs))):
             deleted += stale
-            inherited += heirs.added
+            inherited += heirs
     chains = {element.chain for element in deleted if element.chain}
     if not deleted:  # perhaps a DEL died before it came to this
         chains = {name for name, at_hook in nft.list_chains().items() if not at_hook}

@@ -129,6 +129,13 @@ class Nftables:
         for portion in _portions(elements, _PER_MESSAGE):
             yield self._elements(_DELSETELEM, 0, name, [_key(element) for element in portion])
 
+    def change_elements(self, deleted: Sequence[Element], added: Sequence[Element]) -> Iterator[Message]:
+        """Elements of any sets and maps: these away, then those in."""
+        for name, elements in by_map(deleted).items():
+            yield from self.delete_elements(name, elements)
+        for name, elements in by_map(added).items():
+            yield from self.add_elements(name, elements)
+
     def find_same(self, elements: Sequence[Element]) -> dict[tuple[str, bytes], Element]:
         """The elements that are there with the same maps and keys, by map and key."""
         found = [

@@ -41,6 +41,7 @@ PURE = (
     "cni_kernel/expressions.py",
     "cni_bridge/masquerade.py",
     "cni_bridge/portmap.py",
+    "cni_bridge/waiting_ports.py",
     "cni_bridge/spoofcheck.py",
     "cni_bridge/attachment_rules.py",
     "cni_bridge/nodes.py",

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from cni_bridge import claims, portmap, sync
-from cni_bridge.portmap import PortMapping, list_beside, make_rules
+from cni_bridge import claims, portmap
+from cni_bridge.portmap import WAITING, PortMapping, is_port, list_beside, make_rules
 from cni_bridge.sync import delete_own_rules, delete_rules, ensure_rules, find_missing
-from cni_bridge.waiting_ports import WAITING_MAPS, called_up, is_port, port_of, waiting_for
+from cni_bridge.waiting_ports import called_up, port_of, waiting_for
 from cni_kernel import expressions
 from cni_kernel.expressions import Element, Rules
 from cni_kernel.netlink import Message
@@ -69,7 +69,7 @@ def test_who_waits_for_a_port_waits_for_that_one(version: int, host_ip: str | No
     assert len(ports) == (ip is None or ip.version == version)
     for port in ports:
         place = waiting_for(port)
-        [entry] = [entry for entry in WAITING_MAPS if entry.name == place.map]
+        [entry] = [entry for entry in WAITING.values() if entry.name == place.map]
         assert entry.data is not None
         assert (len(place.key), len(place.data)) == (entry.key[1], entry.data[1])
         assert not is_port(place)
@@ -137,7 +137,7 @@ def test_waiting_twice_changes_nothing(host: Host) -> None:
 
 def find_elements() -> list[Element]:
     nft = Nftables(expressions.INET)
-    found = [element for entry in (*portmap.MAPS, *WAITING_MAPS) for element in nft.find_elements(entry.name, "")]
+    found = [element for entry in portmap.MAPS for element in nft.find_elements(entry.name, "")]
     nft.close()
     return found
 
@@ -205,7 +205,7 @@ def test_who_comes_to_wait_while_the_holder_goes_has_the_port_in_the_end(host: H
         delete_own_rules(FIRST)
         return settled
 
-    patched = mocker.patch.object(sync, "settle", go_in_between)
+    patched = mocker.patch.object(claims, "settle", go_in_between)
     add(host, SECOND)
     assert led_to(host) == everywhere(SECOND)
     assert find_missing(wanted(SECOND)) == []

@@ -233,6 +233,6 @@ def test_the_maps_are_told_apart_by_family_and_by_host_ip() -> None:
     assert sorted(names) == sorted(
         [
             *("portmap4", "portmap6", "portmap_any4", "portmap_any6", "portmapped4", "portmapped6"),
-            *("portmap_loopback", "portmap_any_loopback"),
+            *("portmap_loopback", "portmap_any_loopback", "portmap_waiting4", "portmap_waiting6"),
         ]
     )

@@ -194,6 +194,8 @@ def test_host_ports_lead_to_the_container(host: Host) -> None:
         "portmap_any6": [({"concat": ["tcp", 8080]}, {"concat": ["fd00:1::5", 80]}, owner)],
         "portmapped4": [({"concat": ["br0", "10.1.0.5"]}, {"jump": {"target": BACK4}}, owner)],
         "portmapped6": [({"concat": ["br0", "fd00:1::5"]}, {"jump": {"target": BACK6}}, owner)],
+        "portmap_waiting4": [],
+        "portmap_waiting6": [],
     }
     prerouting = rules_of(host, "portmap_prerouting")
     assert [rule[-1]["dnat"]["family"] for rule in prerouting] == ["ip", "ip", "ip6", "ip6"]

@@ -78,7 +78,7 @@ IPAM_ADD = STANDARD | FILES | named("cni_protocol", PROTOCOL, LOCKS) | named("cn
 BUDGET = {
     ("cni-bridge", "VERSION"): BRIDGE_VERSION,
     ("cni-bridge", "ADD"): BRIDGE_ADD | {"cni_bridge.overlap"},  # as the first on its bridge
-    ("cni-bridge", "CHECK"): BRIDGE_ADD,
+    ("cni-bridge", "CHECK"): BRIDGE_ADD | {"cni_bridge.claims", "cni_bridge.waiting_ports"},
     ("cni-bridge", "STATUS"): BRIDGE_STATUS,
     ("cni-bridge", "DEL"): BRIDGE_DEL,
     ("cni-bridge", "GC"): BRIDGE_GC,

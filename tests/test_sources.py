@@ -165,14 +165,15 @@ def test_imports_point_one_way(file: str) -> None:
 
 
 def test_foreign_functions_are_called_where_the_standard_library_has_none() -> None:
-    """setns(2) is there from Python 3.12 on; prctl(2) and inotify(7) never."""
+    """setns(2) and unshare(2) are there from Python 3.12 on; prctl(2) and inotify(7) never."""
     users = {file for file in FILES if {"ctypes", "_ctypes"} & imported_by(tree_of(file), file)}
-    assert users == {"cni_protocol/light/libc.py", "cni_node/inotify.py"}
+    assert users == {"cni_protocol/light/libc.py", "cni_node/inotify.py", "cni_node/trial.py"}
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file.startswith("cni_node/")])
 def test_what_runs_for_days_uses_the_real_standard_library(file: str) -> None:
-    assert not {"cni_protocol.lean", "cni_protocol.document"} & imported_by(tree_of(file), file)
+    ours = imported_by(tree_of(file), file)
+    assert not {name for name in ours if name.startswith("cni_protocol.light")}
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file.startswith("cni_node/")])
@@ -204,6 +205,8 @@ def test_pure_modules_call_nothing_that_touches_the_host(file: str) -> None:
 def test_stdout_belongs_to_the_protocol(file: str) -> None:
     """Whatever is printed goes to stderr; stdout is the protocol's, in the process itself or by way of the service."""
     if file in ("cni_protocol/plugin.py", "cni_protocol/warm_client.py", "cni_warm/worker.py"):
+        return
+    if file in ("cni_node/cluster.py", "cni_node/setup.py", "cni_node/status.py"):  # a program for people
         return
     for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":

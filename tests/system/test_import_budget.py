@@ -74,14 +74,15 @@ BRIDGE_DEL = BRIDGE_ADD | {"cni_bridge.removal"}
 BRIDGE_STATUS = BRIDGE_GC - named("cni_bridge", {".removal", ".sandbox"}) | {
     *("cni_bridge.overlap", "cni_bridge.status", "cni_ipam.peek"),
 }
+WIRING = {"cni_bridge.bridge", "cni_bridge.wiring", "cni_kernel.sysctl"}
 IPAM_ADD = STANDARD | FILES | named("cni_protocol", PROTOCOL, LOCKS) | named("cni_ipam", IPAM)
 BUDGET = {
     ("cni-bridge", "VERSION"): BRIDGE_VERSION,
     ("cni-bridge", "ADD"): BRIDGE_ADD | {"cni_bridge.overlap"},  # as the first on its bridge
     ("cni-bridge", "CHECK"): BRIDGE_ADD | {"cni_bridge.claims", "cni_bridge.waiting_ports"},
     ("cni-bridge", "STATUS"): BRIDGE_STATUS,
-    ("cni-bridge", "DEL"): BRIDGE_DEL,
-    ("cni-bridge", "GC"): BRIDGE_GC,
+    ("cni-bridge", "DEL"): BRIDGE_DEL - WIRING,
+    ("cni-bridge", "GC"): BRIDGE_GC - WIRING,
     ("cni-ipam", "VERSION"): IPAM_ADD,
     ("cni-ipam", "ADD"): IPAM_ADD,
     ("cni-ipam", "CHECK"): IPAM_ADD,

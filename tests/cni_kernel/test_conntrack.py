@@ -157,6 +157,14 @@ def test_ports_and_containers_are_looked_for_in_one_pass_of_each_family(host: Ho
     assert (dumped.call_count, opened.call_count) == (2, 1)
 
 
+def test_of_one_port_or_container_the_kernel_lists_the_flows_alone(host: Host, mocker: MockerFixture) -> None:
+    make_flows(host)
+    dumped = mocker.spy(NetlinkSocket, "dump")
+    for ports, targets, number in ([(4, 54)], [], 1), ([], addresses("127.0.0.6"), 1), ([(4, 1), (4, 2)], [], 2):
+        forget_flows(ports, targets)
+        assert len(dumped.spy_return) == number
+
+
 def test_where_nothing_is_wanted_no_socket_is_opened(mocker: MockerFixture) -> None:
     opened = mocker.patch.object(conntrack, "NetlinkSocket")
     forget_flows([], [])

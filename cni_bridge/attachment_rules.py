@@ -7,7 +7,6 @@ from cni_protocol.light.standard import Sequence
 
 from . import masquerade, portmap, spoofcheck
 from .config import BridgeConfig
-from .nodes import list_untranslated
 from .plan import gateway_interface
 
 # Every map that elements of an attachment may be in, by the family of its table.
@@ -24,7 +23,7 @@ def list_rules(config: BridgeConfig, attachment: Attachment, addresses: Sequence
     found = []
     interface = gateway_interface(config)
     if config.ip_masq and addresses:
-        found.append(masquerade.make_rules(attachment, interface, addresses, list_untranslated(config.peers or ())))
+        found.append(masquerade.make_rules(attachment, interface, addresses))
     if config.port_mappings and addresses:
         found.append(portmap.make_rules(attachment, interface, config.port_mappings, addresses))
     if config.spoof_check and mac:

@@ -8,8 +8,7 @@
     chain masquerade-mynet-10.244.0.0/16 {
         ip daddr 10.244.0.0/16 return
         ip daddr 224.0.0.0/4 return
-        ip daddr 10.245.0.0/16 return               # pods of a peer that the configuration names, and so on
-        ip daddr @exempt4 return                    # peers, and their pods
+        ip daddr @exempt4 return                    # filled by others: the node's agent
         masquerade }
     set exempt4 { type ipv4_addr; flags interval; elements = { 10.246.0.0/16 comment "node2", ... } }
 
@@ -19,7 +18,7 @@ and each keeps its element. The elements of the sets of exempt networks are the 
 and looked up.
 """
 
-from cni_kernel import expressions
+from cni_kernel import connections, expressions
 from cni_kernel.expressions import Chain, Element, Map, Rules
 from cni_protocol.address import CIDR, parse_cidr
 from cni_protocol.attachment import Attachment
@@ -37,15 +36,13 @@ EXEMPT = {version: Map(f"exempt{version}", expressions.ADDRESS[version], interva
 _MULTICAST = {4: parse_cidr("224.0.0.0/4"), 6: parse_cidr("ff00::/8")}
 
 
-def make_rules(attachment: Attachment, interface: str, addresses: Sequence[CIDR], inside: Sequence[CIDR] = ()) -> Rules:
-    """The rules that masquerade what these addresses (with their subnets) send out of their subnet, but not `inside`.
+def make_rules(attachment: Attachment, interface: str, addresses: Sequence[CIDR]) -> Rules:
+    """The rules that masquerade what these addresses (with their subnets) send out of their subnet.
 
-    That is other nodes and their pods: who answers there has a way back. `interface` is the host's, by which packets
-    of the container come in.
+    What goes to an exempt network keeps its source: who answers there has a way back. Others fill these sets.
+    `interface` is the host's, by which packets of the container come in.
     """
-    subnets = {
-        subnet: _chain_of(attachment, subnet, inside) for subnet in dict.fromkeys(entry.network for entry in addresses)
-    }
+    subnets = {subnet: _chain_of(attachment, subnet) for subnet in dict.fromkeys(entry.network for entry in addresses)}
     name = expressions.pack_name(interface)
     elements = tuple(
         Element(MAPS[entry.version].name, name + entry.ip.packed, attachment.owner, chain=subnets[entry.network].name)
@@ -63,17 +60,16 @@ def _base_chain() -> Chain:
     return Chain("postrouting", look_ups, "nat", expressions.POSTROUTING, expressions.SOURCE_NAT)
 
 
-def _chain_of(attachment: Attachment, subnet: CIDR, inside: Sequence[CIDR]) -> Chain:
+def _chain_of(attachment: Attachment, subnet: CIDR) -> Chain:
     """The chain for the addresses of one subnet of a network; nft(8) takes no colon in a name."""
     name = f"masquerade-{attachment.owner_prefix[:-1]}-{subnet}".replace(":", "_")
     stay = tuple(
         [*expressions.match_network(network, expressions.DESTINATION), expressions.leave_chain()]
-        for network in (subnet, _MULTICAST[subnet.version], *inside)
-        if network.version == subnet.version
+        for network in (subnet, _MULTICAST[subnet.version])
     )
     exempt = [
         *expressions.load_destination(subnet.version),
         expressions.look_up(EXEMPT[subnet.version].name),
         expressions.leave_chain(),
     ]
-    return Chain(name, (*stay, exempt, [expressions.masquerade()]))
+    return Chain(name, (*stay, exempt, [connections.masquerade()]))

@@ -38,7 +38,7 @@ collisions of ports are its business; while a packet is routed it has others.
         ct direction reply ct original ip saddr 127.0.0.0/8 ip daddr set ct original ip saddr }
 """
 
-from cni_kernel import expressions
+from cni_kernel import connections, expressions
 from cni_kernel.expressions import Chain, Element, Map, Rules
 from cni_protocol.address import CIDR, IP, parse_cidr
 from cni_protocol.attachment import Attachment
@@ -184,7 +184,7 @@ def _base_chains() -> tuple[Chain, ...]:
     forward = tuple(rule for version in (4, 6) for rule in _forward_rules(version))
     back = tuple(
         [
-            *expressions.match_destination_nat(),
+            *connections.match_destination_nat(),
             *expressions.load_receiver(version),
             expressions.look_up(entry.name, verdict=True),
         ]
@@ -204,26 +204,26 @@ def _base_chains() -> tuple[Chain, ...]:
 
 def _loopback_chains() -> tuple[Chain, ...]:
     from_loopback = expressions.match_network(LOOPBACK4, expressions.SOURCE)
-    disguise = [expressions.load_value(_STAND_IN.ip.packed), expressions.set_address(expressions.SOURCE)]
+    disguise = [expressions.load_value(_STAND_IN.ip.packed), connections.set_address(expressions.SOURCE)]
     exact = [expressions.load_address(4, expressions.DESTINATION), *expressions.load_service(1)]
     out = (
-        [*expressions.match_no_destination_nat(), expressions.leave_chain()],
+        [*connections.match_no_destination_nat(), expressions.leave_chain()],
         [*from_loopback, *exact, expressions.look_up(LOOPBACK[EXACT[4].name].name), *disguise],
         [*from_loopback, *expressions.load_service(0), expressions.look_up(LOOPBACK[ANY[4].name].name), *disguise],
     )
     routed = [
-        *expressions.match_direction(expressions.REPLY),
+        *connections.match_direction(connections.REPLY),
         *expressions.match_network(LOOPBACK4, expressions.DESTINATION),
-        expressions.load_connection_address(expressions.REPLY, expressions.DESTINATION),
-        expressions.set_address(expressions.DESTINATION),
+        connections.load_connection_address(connections.REPLY, expressions.DESTINATION),
+        connections.set_address(expressions.DESTINATION),
     ]
     arrived = [
-        *expressions.match_direction(expressions.REPLY),
-        expressions.load_connection_address(expressions.ORIGINAL, expressions.SOURCE),
+        *connections.match_direction(connections.REPLY),
+        connections.load_connection_address(connections.ORIGINAL, expressions.SOURCE),
         *expressions.match_loaded(LOOPBACK4),
         *expressions.match_version(4),
-        expressions.load_connection_address(expressions.ORIGINAL, expressions.SOURCE),
-        expressions.set_address(expressions.DESTINATION),
+        connections.load_connection_address(connections.ORIGINAL, expressions.SOURCE),
+        connections.set_address(expressions.DESTINATION),
     ]
     before, after = expressions.DESTINATION_NAT + 1, expressions.SOURCE_NAT + 1
     return (
@@ -240,14 +240,14 @@ def _forward_rules(version: int) -> list[expressions.Rule]:
         *expressions.load_destination(version),
         *expressions.load_service(after_address),
         expressions.look_up(EXACT[version].name, data=True),
-        expressions.translate_destination(version),
+        connections.translate_destination(version),
     ]
     any_address = [
         *expressions.match_local_destination(),
         *expressions.match_version(version),
         *expressions.load_service(0),
         expressions.look_up(ANY[version].name, data=True),
-        expressions.translate_destination(version),
+        connections.translate_destination(version),
     ]
     return [exact, any_address]
 
@@ -257,6 +257,6 @@ def _return_chain(attachment: Attachment, address: CIDR) -> Chain:
     name = f"portmap-{attachment.owner_prefix[:-1]}-{address.network}".replace(":", "_")
     sources = [address.network] + ([_STAND_IN] if address.version == 4 else [])
     back = tuple(
-        [*expressions.match_network(source, expressions.SOURCE), expressions.masquerade()] for source in sources
+        [*expressions.match_network(source, expressions.SOURCE), connections.masquerade()] for source in sources
     )
     return Chain(name, back)

@@ -8,7 +8,8 @@ import os
 
 from cni_protocol.light.standard import Sequence, suppress
 
-from .netlink import ACK, NetlinkError, NetlinkSocket
+from .errors import KernelError, asking
+from .netlink import ACK, ROUTE, NetlinkError, NetlinkSocket
 from .rtnetlink import link_message, parse_group
 from .values import Link
 
@@ -16,12 +17,20 @@ _DELLINK, _GETLINK, _SETLINK = 17, 18, 19  # RTM_*
 _TOGETHER = 200  # interfaces in one go: the kernel lets nobody else change any meanwhile
 
 
-def delete_links(socket: NetlinkSocket, links: Sequence[Link]) -> list[tuple[Link, NetlinkError]]:
-    """Remove interfaces, all that can be; one that is gone is fine. Returns what was refused. Raises OSError."""
-    if len(links) > 1:
-        links = _delete_together(socket, links)
-    refusals = socket.send_all([link_message(_DELLINK, ACK, [], ifindex=link.ifindex) for link in links])
-    return [(links[refusal.index], refusal) for refusal in refusals if refusal.errno != errno.ENODEV]
+def delete_links(links: Sequence[Link]) -> list[KernelError]:
+    """Remove interfaces of the process's namespace, all that can be; one that is gone is fine.
+
+    Returns what was refused.
+    """
+    with asking("interfaces cannot be removed"), NetlinkSocket(ROUTE) as socket:
+        if len(links) > 1:
+            links = _delete_together(socket, links)
+        refusals = socket.send_all([link_message(_DELLINK, ACK, [], ifindex=link.ifindex) for link in links])
+    return [
+        KernelError(error.errno or 0, f"interface {links[error.index].name} cannot be removed", error.strerror or "")
+        for error in refusals
+        if error.errno != errno.ENODEV
+    ]
 
 
 def _delete_together(socket: NetlinkSocket, links: Sequence[Link]) -> Sequence[Link]:

@@ -13,7 +13,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from cni_bridge import bridge, locks, sandbox, sync, wiring
-from cni_kernel import conntrack, sysctl
+from cni_kernel import conntrack, link_groups, sysctl
 from cni_kernel.kernel import Kernel
 from cni_kernel.netlink import NetlinkError, NetlinkSocket
 from cni_protocol.errors import CNIError
@@ -774,9 +774,9 @@ def test_gc_with_a_malformed_list_removes_nothing(runtime: Runtime, valid: Any) 
 
 COLLECTING = {
     "the address": [],
-    "the link": [(Kernel, "delete_links")],
+    "the link": [(link_groups, "delete_links")],
     "the rules": [(sync, "delete_rules")],
-    "link and rules": [(Kernel, "delete_links"), (sync, "delete_rules")],
+    "link and rules": [(link_groups, "delete_links"), (sync, "delete_rules")],
 }
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from cni_bridge import masquerade
-from cni_kernel import expressions
+from cni_kernel import connections, expressions
 from cni_kernel.expressions import Chain, Element, Rules
 from cni_protocol.address import CIDR, parse_cidr
 from cni_protocol.attachment import Attachment
@@ -102,7 +102,7 @@ def test_what_stays_in_the_subnet_and_multicast_are_left_alone(address: CIDR, ch
         expressions.look_up(f"exempt{address.version}"),
         expressions.leave_chain(),
     ]
-    assert last == [expressions.masquerade()]
+    assert last == [connections.masquerade()]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from cni_bridge import portmap
 from cni_bridge.portmap import PortMapping, make_rules, udp_ports, udp_targets
-from cni_kernel import expressions
+from cni_kernel import connections, expressions
 from cni_kernel.expressions import Chain, Element, Rules
 from cni_protocol.address import CIDR, parse_cidr, parse_ip
 from cni_protocol.attachment import Attachment
@@ -189,7 +189,7 @@ def test_what_comes_from_the_subnet_itself_is_answered_through_the_host(
 ) -> None:
     own = chains_of(make_rules(ATTACHMENT, "br0", [mapping()], [address]))[chain]
     assert [list(rule) for rule in own.rules] == [
-        [*expressions.match_network(parse_cidr(source), expressions.SOURCE), expressions.masquerade()]
+        [*expressions.match_network(parse_cidr(source), expressions.SOURCE), connections.masquerade()]
         for source in sources
     ]
 

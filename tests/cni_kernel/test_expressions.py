@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cni_kernel import expressions
+from cni_kernel import connections, expressions
 from cni_kernel.expressions import DataType, Expression
 from cni_protocol.address import parse_cidr
 
@@ -153,7 +153,7 @@ def test_a_look_up_leads_to_a_verdict_or_to_data(options: dict[str, bool], expec
 
 @pytest.mark.parametrize(("version", "nfproto", "port"), [(4, 2, 9), (6, 10, 12)], ids=["IPv4", "IPv6"])
 def test_the_port_of_a_translation_stands_behind_the_address(version: int, nfproto: int, port: int) -> None:
-    assert attributes_of(expressions.translate_destination(version)) == (
+    assert attributes_of(connections.translate_destination(version)) == (
         "nat",
         {
             "NFTA_NAT_TYPE": 1,
@@ -167,7 +167,7 @@ def test_the_port_of_a_translation_stands_behind_the_address(version: int, nfpro
 def test_what_is_native_to_the_host_is_in_its_byte_order() -> None:
     local = attributes_of(expressions.match_local_destination()[1])[1]
     assert bytes_of(local["NFTA_CMP_DATA"]) == struct.pack("=I", 2)  # RTN_LOCAL
-    status = attributes_of(expressions.match_destination_nat()[1])[1]
+    status = attributes_of(connections.match_destination_nat()[1])[1]
     assert bytes_of(status["NFTA_BITWISE_MASK"]) == (32).to_bytes(4, sys.byteorder)  # IPS_DST_NAT
 
 

@@ -8,10 +8,10 @@ import pytest
 from pytest_mock import MockerFixture
 
 from cni_kernel.kernel import Kernel
+from cni_kernel.link_groups import delete_links
 from cni_kernel.netlink import Message, NetlinkError, NetlinkSocket
 from cni_kernel.rtnetlink import parse_group
 from cni_kernel.values import Link
-from tests.cni_bridge import open_kernel
 from tests.host import Host
 
 pytestmark = pytest.mark.kernel
@@ -21,8 +21,8 @@ DELLINK = 17
 
 @pytest.fixture
 def kernel(host: Host) -> Iterator[Kernel]:
-    """The kernel as the host sees it."""
-    with open_kernel(host) as opened:
+    """The kernel as the host sees it, in which the test runs."""
+    with host.entered(), Kernel() as opened:
         yield opened
 
 
@@ -41,7 +41,7 @@ def links_of(kernel: Kernel, *names: str) -> list[Link]:
 def test_exactly_these_are_removed(host: Host, kernel: Kernel, number: int) -> None:
     make_pairs(host, number + 2)
     staying = ["v0", "v1"]
-    assert kernel.delete_links([link for link in links_of(kernel) if link.name not in staying]) == []
+    assert delete_links([link for link in links_of(kernel) if link.name not in staying]) == []
     assert host.link_names() == staying
     assert [link["group"] for link in host.ip("link", "show", "type", "veth")] == ["default"] * 2
 
@@ -49,7 +49,7 @@ def test_exactly_these_are_removed(host: Host, kernel: Kernel, number: int) -> N
 def test_both_ends_of_a_pair_may_be_among_them(host: Host, kernel: Kernel) -> None:
     for number in range(3):
         host.run("ip", "link", "add", f"v{number}", "type", "veth", "peer", "name", f"w{number}")
-    assert kernel.delete_links(links_of(kernel)) == []
+    assert delete_links(links_of(kernel)) == []
     assert host.link_names() == []
 
 
@@ -57,21 +57,21 @@ def test_one_that_has_gone_meanwhile_is_fine(host: Host, kernel: Kernel) -> None
     make_pairs(host, 4)
     links = links_of(kernel)
     host.run("ip", "link", "delete", "v2")
-    assert kernel.delete_links(links) == []
+    assert delete_links(links) == []
     assert host.link_names() == []
 
 
 def test_many_go_in_a_few_requests(host: Host, kernel: Kernel, mocker: MockerFixture) -> None:
     make_pairs(host, 250)
     sent = mocker.spy(NetlinkSocket, "send")
-    assert kernel.delete_links(links_of(kernel)) == []
+    assert delete_links(links_of(kernel)) == []
     kinds = [message.kind for call in sent.call_args_list for message in call.args[1]]
     assert kinds == [DELLINK] * 2
 
 
 def test_an_interface_that_cannot_be_removed_is_named_and_the_others_go(host: Host, kernel: Kernel) -> None:
     make_pairs(host, 3)
-    assert [str(error) for error in kernel.delete_links([*links_of(kernel), kernel.get_link("lo")])] == [
+    assert [str(error) for error in delete_links([*links_of(kernel), kernel.get_link("lo")])] == [
         "interface lo cannot be removed: Operation not supported"
     ]
     assert host.link_names() == []
@@ -83,7 +83,7 @@ def test_a_group_that_somebody_else_has_a_member_in_is_not_deleted(
     make_pairs(host, 4)
     mocker.patch.object(os, "urandom", return_value=b"\0\0\7")
     host.run("ip", "link", "set", "v3", "group", str(8 << 7))
-    assert kernel.delete_links(links_of(kernel, "v0", "v1", "v2")) == []
+    assert delete_links(links_of(kernel, "v0", "v1", "v2")) == []
     assert host.link_names() == ["v3"]
 
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_done_together_is_done_one_by_one(
 
     mocker.patch.object(NetlinkSocket, "send_all", send_all)
     mocker.patch.object(NetlinkSocket, "send", send)
-    assert kernel.delete_links(links) == []
+    assert delete_links(links) == []
     assert host.link_names() == []
 
 

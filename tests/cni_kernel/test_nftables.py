@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cni_kernel import expressions
+from cni_kernel import connections, expressions
 from cni_kernel.expressions import Chain, Element, Map, Rule
 from cni_kernel.netlink import Message, NetlinkError
 from cni_kernel.nftables import Nftables, digest_of, expression_names
@@ -159,11 +159,11 @@ def test_rules_are_what_nft_reads_there(host: Host, nft: Nftables, network: str,
             ],
         ),
         (
-            [*expressions.match_destination_nat(), expressions.masquerade()],
+            [*connections.match_destination_nat(), connections.masquerade()],
             [{"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}}, {"masquerade": None}],
         ),
         (
-            [*expressions.match_no_destination_nat(), expressions.leave_chain()],
+            [*connections.match_no_destination_nat(), expressions.leave_chain()],
             [
                 {
                     "match": {
@@ -176,22 +176,22 @@ def test_rules_are_what_nft_reads_there(host: Host, nft: Nftables, network: str,
             ],
         ),
         (
-            [*expressions.match_direction(expressions.ORIGINAL), expressions.drop()],
+            [*connections.match_direction(connections.ORIGINAL), expressions.drop()],
             [{"match": {"op": "==", "left": {"ct": {"key": "direction"}}, "right": "original"}}, {"drop": None}],
         ),
         (
             [
                 *expressions.match_version(4),
                 expressions.load_value(parse_cidr("192.0.0.8/32").ip.packed),
-                expressions.set_address(expressions.SOURCE),
+                connections.set_address(expressions.SOURCE),
             ],
             [{"mangle": {"key": {"payload": {"protocol": "ip", "field": "saddr"}}, "value": "192.0.0.8"}}],
         ),
         (
             [
                 *expressions.match_version(4),
-                expressions.load_connection_address(expressions.REPLY, expressions.DESTINATION),
-                expressions.set_address(expressions.DESTINATION),
+                connections.load_connection_address(connections.REPLY, expressions.DESTINATION),
+                connections.set_address(expressions.DESTINATION),
             ],
             [
                 {
@@ -207,7 +207,7 @@ def test_rules_are_what_nft_reads_there(host: Host, nft: Nftables, network: str,
 )
 def test_conditions_are_what_nft_reads_there(host: Host, nft: Nftables, rule: Rule, expected: list[Any]) -> None:
     own = Chain("own", (rule,), "nat", expressions.POSTROUTING, expressions.SOURCE_NAT)
-    if rule[-1] != expressions.masquerade():
+    if rule[-1] != connections.masquerade():
         own = Chain("own", (rule,), "filter", expressions.PREROUTING, expressions.RAW)
     nft.commit([nft.add_table(), nft.add_chain(own), *nft.set_rules(own)])
     [seen] = objects(host, "rule")
@@ -242,7 +242,7 @@ def test_an_address_and_a_port_are_looked_up_to_translate(host: Host, nft: Nftab
         *expressions.match_version(4),
         *expressions.load_service(0),
         expressions.look_up("ports", data=True),
-        expressions.translate_destination(4),
+        connections.translate_destination(4),
     ]
     chain = Chain("nat", (rule,), "nat", expressions.PREROUTING, expressions.DESTINATION_NAT)
     nft.commit([nft.add_table(), nft.add_map(entry, 1), nft.add_chain(chain), *nft.set_rules(chain)])

@@ -41,8 +41,10 @@ PURE = (
     "cni_kernel/values.py",
     "cni_protocol/attachment.py",
     "cni_kernel/expressions.py",
+    "cni_kernel/connections.py",
     "cni_bridge/masquerade.py",
     "cni_bridge/portmap.py",
+    "cni_bridge/waiting_ports.py",
     "cni_bridge/spoofcheck.py",
     "cni_bridge/attachment_rules.py",
     "cni_kernel/attributes.py",
@@ -58,7 +60,7 @@ IMPURE_STDLIB = {
 }
 PURE_OF_OURS = {
     *(f"cni_protocol.{name}" for name in ("address", "attachment", "errors", "light.standard", "result", "version")),
-    *(f"cni_kernel.{name}" for name in ("attributes", "expressions", "values")),
+    *(f"cni_kernel.{name}" for name in ("attributes", "connections", "expressions", "values")),
     *(f"cni_bridge.{name}" for name in ("config", "masquerade", "plan", "portmap", "spoofcheck")),
     *("cni_ipam.ranges", "cni_node.snapshot", "cni_node.sources.members"),
 }

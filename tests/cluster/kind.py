@@ -4,8 +4,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.cluster import Cluster, Place
+from tests.cluster.cluster import Cluster
 from tests.cluster.fabric import Port, bare
+from tests.cluster.sources import Place
 from tests.conftest import ROOT
 from tests.standins import describe_node, environment, write_state
 

@@ -4,6 +4,7 @@ Its disk is the upper half of an overlay over the tree. A reboot throws all of i
 """
 
 import os
+import shutil
 import subprocess
 import uuid
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Any
 from tests.cluster.fabric import Fabric, Machine, Port, bare, run_in
 from tests.host import RUN_BOUND, wait_until
 from tests.runtimes.node import CGROUPS, kill
+from tests.standins import PROGRAMS
 
 # The first process of the node. Its number outside is read while /proc is still that of the machine. It lets its
 # orphans go as an init has to, and takes the node along after an hour, should nobody else.
@@ -96,6 +98,8 @@ class Node:
         self._fabric.plug(self.name, self.netns, self.port)
         for settings in sorted(self.path("/etc/sysctl.d").glob("*.conf")):  # as systemd has it at every boot
             run_in(self.netns, "sysctl", "-qp", str(settings))
+        shutil.copy(PROGRAMS / "systemctl", self.path("/usr/local/bin"))
+        self.run("systemctl", "start-enabled")
 
     def halt(self) -> None:
         """Pull the plug: every process of the node ends, its namespaces go, its disk stays."""

@@ -77,9 +77,10 @@ class Cluster:
         self.source.tell(self.places.values(), self.nodes)
 
     def settle(self) -> None:
-        """Wait until each agent knows all others and its node is ready; note the ranges of the pods."""
+        """Wait until each agent knows all others with pods and its node is ready; note the ranges of the pods."""
+        serving = {place.name for place in self.places.values() if place.pod_cidrs or self.source.gives_ranges}
         for name, agent in self.agents.items():
-            report = agent.await_settled(len(self.places) - 1)
+            report = agent.await_settled(len(serving - {name}))
             self.places[name] = self.places[name]._replace(pod_cidrs=tuple(report["pods"]))
 
     def options_of(self, name: str) -> list[str]:

@@ -4,7 +4,8 @@ import json
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,21 @@ class Agent:
         """Have systemd do something with the agent."""
         self.node.run("systemctl", *verb, UNIT)
 
-    def signal(self, name: str) -> None:
-        """Send a signal to the agent's own process; after its end systemd starts another one in a second."""
-        self.node.run("sh", "-c", f"kill -{name} {self.report()['pid']}")
+    def kill(self) -> int:
+        """End its process at once; systemd starts another one in a second. Returns the number that it had."""
+        pid = int(self.report()["pid"])
+        self.node.run("sh", "-c", f"kill -9 {pid}")
+        return pid
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Have its process do nothing for a block."""
+        pid = int(self.report()["pid"])
+        self.node.run("sh", "-c", f"kill -STOP {pid}")
+        try:
+            yield
+        finally:
+            self.node.run("sh", "-c", f"kill -CONT {pid}")
 
     def upgrade(self) -> None:
         """Put another directory of code there, and have the agent run from that."""

@@ -26,7 +26,9 @@ kind: Config
 current-context: only
 contexts:
 - name: only
-  context: {{cluster: only, user: only}}
+  context:
+    cluster: only
+    user: only
 clusters:
 - name: only
   cluster:
@@ -64,6 +66,8 @@ class Overlay(NamedTuple):
 class Source(Protocol):
     """Who tells a cluster's nodes of each other."""
 
+    gives_ranges: bool  # to every node; otherwise places have them
+
     def options(self, place: Place) -> list[str]:
         """The options of a node's agent."""
 
@@ -79,6 +83,8 @@ class Source(Protocol):
 
 class FileSource:
     """A file with all nodes, on every one of them."""
+
+    gives_ranges = False
 
     def __init__(self, version: int = 0) -> None:
         self._version = version  # the only one in which nodes have addresses there, 0 for both
@@ -114,6 +120,8 @@ class FileSource:
 class EtcdSource:
     """A real etcd. It gives the nodes their ranges."""
 
+    gives_ranges = True
+
     def __init__(self, fabric: Fabric, lease: int = 0) -> None:
         machine = fabric.add_machine("store", STORE)
         self._lease = lease  # seconds, 0 for what is usual
@@ -146,6 +154,8 @@ class EtcdSource:
 
 class ApiSource:
     """An API server with Nodes, over TLS, for who has the token."""
+
+    gives_ranges = False
 
     def __init__(self, fabric: Fabric, directory: Path) -> None:
         self._machine: Machine = fabric.add_machine("store", STORE)

@@ -10,6 +10,7 @@ from cni_kernel.values import Link, PortVlan, Veth
 from cni_protocol.address import CIDR
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import ALREADY_EXISTS, INVALID_CONFIG, CNIError
+from cni_protocol.light.standard import NamedTuple
 from cni_protocol.result import Interface
 
 from .bridge import add_port, ensure_bridge, get_bridge, list_advertised, warn
@@ -20,8 +21,19 @@ from .undo import Undo
 from .verify import Observed
 
 
-def require_absent(host: Kernel, inside: Kernel, attachment: Attachment) -> None:
+class Site(NamedTuple):
+    """Where a command works: the kernel as host and container see it, the sandbox, and what is to stand there."""
+
+    host: Kernel
+    inside: Kernel
+    namespace: Namespace
+    config: BridgeConfig
+    attachment: Attachment
+
+
+def require_absent(site: Site) -> None:
     """Raise CNIError (code 102) when either end of the pair is there already; neither is touched."""
+    host, inside, attachment = site.host, site.inside, site.attachment
     if inside.find_link(attachment.ifname) is not None:
         raise CNIError(ALREADY_EXISTS, f"interface {attachment.ifname} exists already in the container; send DEL first")
     if host.find_link(attachment.host_name) is not None:
@@ -32,11 +44,12 @@ def require_absent(host: Kernel, inside: Kernel, attachment: Attachment) -> None
         )
 
 
-def connect(host: Kernel, namespace: Namespace, config: BridgeConfig, attachment: Attachment, undo: Undo) -> None:
+def connect(site: Site, undo: Undo) -> None:
     """Make the bridge where it is missing, and the veth pair: one end a port, the other in the container, down.
 
     Under the host's lock: nobody removes the bridge as unused before it has our port. Raises CNIError (codes 7, 100).
     """
+    host, config, attachment = site.host, site.config, site.attachment
     with host_lock():
         bridge = ensure_bridge(host, config, undo)
         undo.on_failure(host.delete_link, attachment.host_name)
@@ -45,7 +58,7 @@ def connect(host: Kernel, namespace: Namespace, config: BridgeConfig, attachment
             owner=attachment.owner,
             bridge=bridge.ifindex,
             name=attachment.ifname,
-            namespace=namespace.descriptor,
+            namespace=site.namespace.descriptor,
             mac=config.mac,
             mtu=config.mtu or bridge.mtu,
             hairpin=config.wants_hairpin,
@@ -56,18 +69,16 @@ def connect(host: Kernel, namespace: Namespace, config: BridgeConfig, attachment
             host.set_vlans(host.get_link(attachment.host_name), list_vlans(config))
 
 
-def configure_container(
-    inside: Kernel, namespace: Namespace, config: BridgeConfig, plan: Plan, ifname: str, undo: Undo
-) -> Link:
+def configure_container(site: Site, plan: Plan, undo: Undo) -> Link:
     """Addresses, link up, routes, in the container. The veth pair takes all of it along, but for the loopback's IPv6.
 
     Returns the interface as it was before that.
     """
-    detect = config.detect_duplicates
-    with namespace.entered():
+    inside, ifname, detect = site.inside, site.attachment.ifname, site.config.detect_duplicates
+    with site.namespace.entered():
         ipv6 = any(entry.address.version == 6 for entry in plan.ips)
         if ipv6 and not sysctl.may_have_ipv6("lo"):
-            undo.on_failure(_restore_inside, namespace, sysctl.list_ipv6_settings("lo"))
+            undo.on_failure(_restore_inside, site.namespace, sysctl.list_ipv6_settings("lo"))
         warn(sysctl.own_interface(ifname, ipv6=ipv6, detect_duplicates=detect))
         warn(sysctl.announce_changes(ifname))
     link = inside.get_link(ifname)
@@ -76,7 +87,7 @@ def configure_container(
             raise CNIError(
                 ALREADY_EXISTS, f"address {entry.address} is on {ifname} already; the IPAM plugin gave it twice"
             )
-    if not config.leave_down:
+    if not site.config.leave_down:
         inside.set_up(link)
     inside.add_routes(link, plan.programmed)
     return link
@@ -181,34 +192,32 @@ def find_port(host: Kernel, link: Link) -> Link | None:
     return port if port is not None and port.master else None
 
 
-def go_live(host: Kernel, inside: Kernel, config: BridgeConfig, plan: Plan, port: str, link: Link) -> None:
+def go_live(site: Site, plan: Plan, link: Link) -> None:
     """Wait until the port forwards and the addresses of the container's `link` are settled.
 
     Then have the neighbours told who has them now.
     """
-    if config.leave_down:
+    if site.config.leave_down:
         return
-    host.wait_for_port(port)
-    if config.detect_duplicates and any(entry.address.version == 6 for entry in plan.ips):
-        inside.wait_for_addresses(link)
+    site.host.wait_for_port(site.attachment.host_name)
+    if site.config.detect_duplicates and any(entry.address.version == 6 for entry in plan.ips):
+        site.inside.wait_for_addresses(link)
     if plan.ips:
         # with arp_notify and ndisc_notify the kernel announces all addresses when a MAC is set, the same one too; a
         # packet socket of ours would do it as well, and closing that takes as long as all the rest of ADD
-        inside.set_mac(link, link.mac)
+        site.inside.set_mac(link, link.mac)
 
 
-def list_interfaces(
-    host: Kernel, link: Link, config: BridgeConfig, attachment: Attachment, netns: str
-) -> tuple[Interface, ...]:
-    """Bridge, host end and container end (`link`) as a result lists them."""
-    links = [(host.get_link(config.bridge), ""), (host.get_link(attachment.host_name), ""), (link, netns)]
+def list_interfaces(site: Site, link: Link, netns: str) -> tuple[Interface, ...]:
+    """Bridge, host end and container end (`link`, in the sandbox at `netns`) as a result lists them."""
+    bridge, port = site.host.get_link(site.config.bridge), site.host.get_link(site.attachment.host_name)
+    links = [(bridge, ""), (port, ""), (link, netns)]
     return tuple(Interface(link.name, link.mac, link.mtu, sandbox) for link, sandbox in links)
 
 
-def observe(
-    host: Kernel, inside: Kernel, config: BridgeConfig, attachment: Attachment, missing_rules: list[str]
-) -> Observed:
+def observe(site: Site, missing_rules: list[str]) -> Observed:
     """What the kernel holds of an attachment."""
+    host, inside, config, attachment = site.host, site.inside, site.config, site.attachment
     bridge, container = host.find_link(config.bridge), inside.find_link(attachment.ifname)
     port = host.find_link_at(container.peer) if container is not None and container.peer else None
     gateway = host.find_link(gateway_interface(config))

@@ -29,9 +29,8 @@ from .rtnetlink import (
 from .values import Address, Link, PortVlan, Route, Veth
 
 PORT_BOUND = 5.0  # seconds for a bridge port to come up; it takes milliseconds
-_PORT_POLL = 0.001
 DAD_BOUND = 10.0  # seconds; with the kernel's defaults it takes one to two
-_DAD_POLL = 0.02
+_PORT_POLL, _DAD_POLL = 0.001, 0.02
 
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19  # RTM_*
 _NEWADDR, _DELADDR, _GETADDR, _NEWROUTE, _GETROUTE = 20, 21, 22, 24, 26
@@ -63,9 +62,7 @@ class Kernel:
         """The interface of that name. Raises KernelError when there is none."""
         link = self.find_link(name)
         if link is None:
-            raise KernelError(
-                errno.ENODEV, f"interface {name}", "it is not there, or has vanished while it was being set up"
-            )
+            raise KernelError(errno.ENODEV, f"interface {name}", "it is not there, or has vanished meanwhile")
         return link
 
     def _find_link(self, attributes: Attributes, ifindex: int) -> Link | None:
@@ -300,5 +297,4 @@ class Kernel:
 
 def _random_mac() -> str:
     """A unicast MAC of the locally administered kind (IEEE 802)."""
-    first, *rest = os.urandom(6)
-    return ":".join(f"{byte:02x}" for byte in (first & 0xFC | 0x02, *rest))
+    return bytes((os.urandom(1)[0] & 0xFC | 0x02, *os.urandom(5))).hex(":")

@@ -176,7 +176,7 @@ def test_the_bridge_is_looked_at_and_used_under_the_host_s_lock(
     recorder.patch(wiring, "add_port")
     host = mocker.Mock()
     host.set_vlans = recorder.stand_in("set_vlans")
-    wiring.connect(host, mocker.Mock(), config_of(vlan=vlan), ATTACHMENT, Undo())
+    wiring.connect(wiring.Site(host, mocker.Mock(), mocker.Mock(), config_of(vlan=vlan), ATTACHMENT), Undo())
     vlans = ["set_vlans"] if vlan else []
     assert recorder.seen == ["host_lock begins", "ensure_bridge", "add_port", *vlans, "host_lock ends"]
 

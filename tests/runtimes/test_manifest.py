@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cni_ipam.config import DEFAULT_DATA_DIR
+from cni_ipam.data_dir import DEFAULT_DATA_DIR
 from cni_node import modules, plugins, settings
 from cni_node.credentials import SERVICE_ACCOUNT
 from cni_node.sources.kubernetes import KubernetesSettings

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from tests.cluster.fabric import Fabric, Machine, Port
 from tests.cluster.installation import Agent
 from tests.cluster.node import Node
-from tests.cluster.runtime import Kit, Runtime
+from tests.cluster.runtime import Daemon, Kit, Runtime
 from tests.cluster.sources import FileSource, Overlay, Place, Source
 
 Item = TypeVar("Item")
@@ -17,6 +17,8 @@ Item = TypeVar("Item")
 
 class Cluster:
     """The nodes by name, and the pods by name. Close it before the fabric."""
+
+    nodes_reboot = True  # otherwise they are containers, which are restarted
 
     def __init__(
         self,
@@ -30,12 +32,13 @@ class Cluster:
     ) -> None:
         self.nodes: dict[str, Node] = {}
         self.agents: dict[str, Agent] = {}
+        self.daemons: dict[str, Daemon] = {}  # those that nobody is a client of yet
         self.runtimes: dict[str, Runtime] = {}
         self.places: dict[str, Place] = {}
         self.pods: dict[str, Machine] = {}
         self.overlay = overlay
         self.source = source or FileSource(overlay.version if overlay else 0)
-        self._fabric, self._tree, self.bundle, self._kit = fabric, tree, bundle, kit
+        self._fabric, self._tree, self.bundle, self.kit = fabric, tree, bundle, kit
 
     def join(self, *places: Place) -> None:
         """Boot new nodes, have all of them learn of each other, and have runtimes on the new ones."""
@@ -47,14 +50,15 @@ class Cluster:
         """Boot new nodes; nobody has told them anything."""
         for place in places:
             self.places[place.name] = place
-            node = self.nodes[place.name] = Node(self._fabric, self._tree, place.name, place.port)
+            node = Node(self._fabric, self._tree, place.name, place.port, reboots=self.nodes_reboot)
+            self.nodes[place.name] = node
             self.agents[place.name] = Agent(node)
             node.boot()
 
     def start_runtimes(self, names: Sequence[str]) -> None:
         """Have containerd on nodes that are configured, where pods can be."""
         names = [name for name in names if self.places[name].pod_cidrs]
-        started = at_once(lambda name: Runtime(self.nodes[name], self._kit), names)
+        started = at_once(lambda name: Runtime(self.nodes[name], self.kit, self.daemons.pop(name, None)), names)
         self.runtimes.update(zip(names, started, strict=True))
 
     def leave(self, name: str) -> None:

@@ -12,7 +12,7 @@ from tests.cluster.fabric import Fabric, Machine, Port, bare, version_of
 from tests.cluster.node import Node
 from tests.kit.api_server import ApiServer
 from tests.kit.api_server import node as describe
-from tests.kit.certificates import make_ca, sign
+from tests.kit.certificates import Pair, make_ca, sign
 from tests.kit.etcd import EtcdCluster
 from tests.runtimes.node import entered
 
@@ -20,6 +20,7 @@ NODES_FILE = "/etc/pycni/nodes"
 KUBECONFIG = "/etc/pycni/kubeconfig"
 STORE = Port("lan", ("192.168.1.2/24",))
 PREFIX = "/pycni"
+TOKEN = "secret"
 _KUBECONFIG = """\
 apiVersion: v1
 kind: Config
@@ -157,10 +158,10 @@ class ApiSource:
 
     gives_ranges = False
 
-    def __init__(self, fabric: Fabric, directory: Path) -> None:
-        self._machine: Machine = fabric.add_machine("store", STORE)
-        self._ca = make_ca(directory)
-        self._pair = sign(self._ca, "server", hosts=f"IP:{self._machine.address(4)}")
+    def __init__(self, fabric: Fabric, directory: Path, port: Port = STORE) -> None:
+        self._machine: Machine = fabric.add_machine("store", port)
+        self.ca = make_ca(directory).certificate
+        self._pair = sign(Pair(self.ca, self.ca.with_suffix(".key")), "server", hosts=f"IP:{self._machine.address(4)}")
         self._places: dict[str, Place] = {}
         self._start(0)
 
@@ -170,11 +171,11 @@ class ApiSource:
 
     def tell(self, places: Collection[Place], nodes: Mapping[str, Node]) -> None:
         """See Source: what the API does not have yet, or otherwise."""
-        ca = base64.b64encode(self._ca.certificate.read_bytes()).decode()
+        ca = base64.b64encode(self.ca.read_bytes()).decode()
         for node in nodes.values():
             path = node.path(KUBECONFIG)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(_KUBECONFIG.format(server=self.server.url, ca=ca, token="secret"))
+            path.write_text(_KUBECONFIG.format(server=self.server.url, ca=ca, token=TOKEN))
         for place in places:
             if self._places.get(place.name) != place:
                 self._places[place.name] = place
@@ -191,7 +192,7 @@ class ApiSource:
 
     def resume(self) -> None:
         """Have it back at the same address, with the same nodes and a history of its own."""
-        self._start(self.server.port)
+        self._start(self.where[1])
         for place in self._places.values():
             self._put(place)
 
@@ -199,10 +200,15 @@ class ApiSource:
         """End it for good."""
         self.stop()
 
+    @property
+    def where(self) -> tuple[str, int]:
+        """Its address and port."""
+        return self._machine.address(4), self.server.port
+
     def _start(self, port: int) -> None:
         with entered(self._machine.netns):
             self.server = ApiServer(self._pair, where=(self._machine.address(4), port))
-        self.server.tokens = {"secret"}
+        self.server.tokens = {TOKEN}
         self.server.__enter__()
 
     def _put(self, place: Place) -> None:

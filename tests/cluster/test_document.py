@@ -95,7 +95,7 @@ class Stage:
 
     def _run_at_workstation(self, commands: str) -> "subprocess.CompletedProcess[str]":
         if self.cluster is not None and not isinstance(self.cluster, KindCluster):
-            write_state(self._stand_ins, [], [], {name: node.argv() for name, node in self.cluster.nodes.items()})
+            write_state(self._stand_ins, {name: node.argv() for name, node in self.cluster.nodes.items()})
         options: dict[str, Any] = {"env": environment(self._stand_ins), "cwd": self.checkout, "timeout": RUN_BOUND}
         command = ("bash", "-eo", "pipefail", "-c", commands)
         return subprocess.run(command, capture_output=True, text=True, check=False, **options)

@@ -1,7 +1,7 @@
 """The installation of a node: the one place that knows how pycni gets there, and how its agent is run and asked."""
 
 import json
-import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,15 +18,7 @@ PROGRAM = "/opt/cni/lib/pycni/pycni"
 SOCKET = "/run/pycni/agent.sock"
 UNIT = "pycni-agent"
 SETTLE_BOUND = 60.0  # seconds for an agent to get ready, on a machine that is busy
-_UNIT_TEXT = """[Service]
-Type=notify
-ExecStart={command}
-Restart=always
-RestartSec=1
-
-[Install]
-WantedBy=multi-user.target
-"""
+OPTIONS = "/etc/pycni/agent.conf"
 # Another directory of code and what starts it, as an unpacked bundle of another version has it. Renamed into place.
 _UPGRADE = f"""
 set -e
@@ -57,14 +49,14 @@ class Agent:
 
     def install(self, bundle: Path, options: Sequence[str]) -> None:
         """Unpack the bundle, unless that was done, and have the agent run with these options; or with other ones."""
-        unit = self.node.path(f"/etc/systemd/system/{UNIT}.service")
-        text = _UNIT_TEXT.format(command=shlex.join([PROGRAM, "agent", *options]))
+        file, text = self.node.path(OPTIONS), f"PYCNI_AGENT={' '.join(options)}\n"
         if not self.node.path(PROGRAM).exists():
             with bundle.open("rb") as archive:
                 self.node.run("tar", "-xz", "-C", "/", stdin=archive)
-        if not unit.exists() or unit.read_text() != text:
-            unit.parent.mkdir(parents=True, exist_ok=True)
-            unit.write_text(text)
+        if not file.exists() or file.read_text() != text:
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text)
+            shutil.copy(ROOT / f"conf/{UNIT}.service", self.node.path("/etc/systemd/system"))
             self.systemctl("stop")
         self.systemctl("enable", "--now")
 

@@ -14,7 +14,7 @@ from tests.cluster.kubelet import ACCOUNT
 from tests.cluster.runtime import Daemon
 from tests.cluster.sources import TOKEN, ApiSource, Place
 from tests.conftest import ROOT
-from tests.standins import environment, write_state
+from tests.kit.standins import environment, write_state
 
 LINK = "kind"
 API = Port(LINK, ("172.18.255.1/16",))

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.fabric import Fabric, Machine, Port, bare, run_in
-from tests.host import RUN_BOUND, wait_until
-from tests.runtimes.node import CGROUPS, kill
-from tests.standins import PROGRAMS
+from tests.kit.host import RUN_BOUND, wait_until
+from tests.kit.node import CGROUPS, kill
+from tests.kit.standins import PROGRAMS
 
 # The first process of the node. Its number outside is read while /proc is still that of the machine. It lets its
 # orphans go as an init has to, and takes the node along after an hour, should nobody else.

@@ -14,7 +14,7 @@ from tests.kit.api_server import ApiServer
 from tests.kit.api_server import node as describe
 from tests.kit.certificates import Pair, make_ca, sign
 from tests.kit.etcd import EtcdCluster
-from tests.runtimes.node import entered
+from tests.kit.node import entered
 
 NODES_FILE = "/etc/pycni/nodes"
 KUBECONFIG = "/etc/pycni/kubeconfig"

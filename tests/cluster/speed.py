@@ -29,7 +29,7 @@ from tests.cluster.fabric import Machine, run_in
 from tests.cluster.probe import BOUND
 from tests.cluster.sources import Overlay
 from tests.cluster.worlds import PORT, Parts, World, open_world, place_behind_router
-from tests.runtimes.node import entered
+from tests.kit.node import entered
 
 pytestmark = pytest.mark.kernel
 

@@ -10,7 +10,7 @@ from tests.cluster.fabric import ip_in, run_in
 from tests.cluster.installation import CONFLIST
 from tests.cluster.sources import FileSource
 from tests.cluster.worlds import Parts, World, open_world, place_on_lan
-from tests.host import wait_until
+from tests.kit.host import wait_until
 
 pytestmark = pytest.mark.kernel
 

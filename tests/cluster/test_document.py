@@ -20,7 +20,7 @@ from tests.cluster.fabric import run_in
 from tests.cluster.kind import LINK, KindCluster, kind_place
 from tests.cluster.worlds import Parts, open_site, place_behind_router, place_on_lan
 from tests.conftest import ROOT
-from tests.standins import environment, write_state
+from tests.kit.standins import environment, write_state
 
 pytestmark = pytest.mark.kernel
 

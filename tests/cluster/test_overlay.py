@@ -12,7 +12,7 @@ from tests.cluster.fabric import ip_in, run_in
 from tests.cluster.probe import Seen
 from tests.cluster.sources import Overlay
 from tests.cluster.worlds import NODES, PODS, Parts, World, open_world, place_behind_router
-from tests.runtimes.node import eth0
+from tests.kit.node import eth0
 
 pytestmark = pytest.mark.kernel
 

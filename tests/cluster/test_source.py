@@ -11,12 +11,12 @@ import pytest
 
 from tests.cluster.conftest import Record
 from tests.cluster.fabric import Fabric, Machine, Port, ip_in
-from tests.cluster.installation import CONFLIST, PROGRAM, UNIT
+from tests.cluster.installation import CONFLIST, OPTIONS, PROGRAM
 from tests.cluster.probe import Seen
 from tests.cluster.sources import ApiSource, EtcdSource, Place
 from tests.cluster.traffic import flowing
 from tests.cluster.worlds import NODES, Parts, World, open_world, place_on_lan
-from tests.host import wait_until
+from tests.kit.host import wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -88,8 +88,7 @@ def ranges(world: World) -> set[str]:
 
 def test_no_peer_is_typed_anywhere_and_pods_reach_each_other(told: World, record: Record) -> None:
     for node in NODES:
-        unit = told.cluster.nodes[node].path(f"/etc/systemd/system/{UNIT}.service").read_text()
-        assert "192.168.1.1" not in unit.replace(told.machine(node).address(4), "")
+        assert "192.168.1.1" not in told.cluster.nodes[node].path(OPTIONS).read_text()
         assert not told.cluster.nodes[node].path("/etc/pycni/nodes").exists()
     assert len(ranges(told)) == 3
     names = [*NODES, *PODS]

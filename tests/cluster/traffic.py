@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from tests.cluster.fabric import Machine
-from tests.runtimes.node import entered
+from tests.kit.node import entered
 
 PACE = 0.02  # seconds from one packet of a pair to the next
 PATIENCE = 3.0  # seconds for the last answers

@@ -11,7 +11,7 @@ from cni_kernel.namespace import Namespace, open_namespace
 from cni_protocol import plugin
 from cni_protocol.attachment import Attachment
 from cni_protocol.request import Request, parse_request
-from tests.host import Host, Outcome
+from tests.kit.host import Host, Outcome
 
 # Link flags that follow by themselves, some time after the fact, from what is on the other end.
 _PASSING_FLAGS = {"LOWER_UP", "NO-CARRIER", "RUNNING"}

@@ -6,7 +6,7 @@ import pytest
 
 from tests.cni_bridge import open_container, open_kernel
 from tests.cni_bridge.rooms import Rooms
-from tests.host import Host
+from tests.kit.host import Host
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from cni_protocol.attachment import Attachment
 from cni_protocol.errors import CNIError
 from cni_protocol.result import IPConfig, Result, Route
 from tests.cni_bridge import make_request
-from tests.host import Host
+from tests.kit.host import Host
 
 ATTACHMENT = Attachment("mynet", "c1", "eth0")
 PORT = ATTACHMENT.host_name

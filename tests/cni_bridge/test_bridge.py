@@ -12,7 +12,7 @@ from cni_kernel.errors import KernelError
 from cni_kernel.kernel import Kernel
 from cni_protocol.errors import CNIError
 from tests.cni_bridge.rooms import PORT, Rooms, plan_of, refused
-from tests.host import Host
+from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
 

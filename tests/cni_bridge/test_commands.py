@@ -18,7 +18,7 @@ from cni_kernel.kernel import Kernel
 from cni_kernel.netlink import NetlinkError, NetlinkSocket
 from cni_protocol.errors import CNIError
 from tests.cni_bridge import Runtime, host_name
-from tests.host import Host, Outcome, wait_until
+from tests.kit.host import Host, Outcome, wait_until
 
 pytestmark = pytest.mark.kernel
 

@@ -29,7 +29,7 @@ from cni_protocol.address import CIDR, parse_cidr, parse_ip
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import CNIError
 from tests.conftest import ROOT
-from tests.host import Host
+from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
 

@@ -19,7 +19,7 @@ from cni_protocol.errors import CNIError
 from cni_protocol.result import Route
 from tests.cni_bridge import make_request
 from tests.cni_bridge.rooms import ATTACHMENT, PORT, Rooms, config_of, plan_of, refused
-from tests.host import Host, wait_until
+from tests.kit.host import Host, wait_until
 
 pytestmark = pytest.mark.kernel
 

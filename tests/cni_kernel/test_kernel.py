@@ -19,7 +19,7 @@ from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import CNIError
 from tests.cni_bridge import open_container, open_kernel
-from tests.host import Host, wait_until
+from tests.kit.host import Host, wait_until
 
 pytestmark = pytest.mark.kernel
 

@@ -11,7 +11,7 @@ from cni_kernel.expressions import Chain, Element, Map, Rule
 from cni_kernel.netlink import Message, NetlinkError
 from cni_kernel.nftables import Nftables, digest_of, expression_names
 from cni_protocol.address import parse_cidr
-from tests.host import Host
+from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
 

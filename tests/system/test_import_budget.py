@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.host import Host
+from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.host import Host
-from tests.system.runtime import (
+from tests.kit.host import Host
+from tests.kit.runtime import (
     HOST_ADDRESSES,
     OUTSIDE,
     OUTSIDE_ADDRESSES,

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.host import Host, wait_until
-from tests.system.frames import (
+from tests.kit.frames import (
     IPV4,
     SILENCE,
     Wire,
@@ -23,8 +22,9 @@ from tests.system.frames import (
     sctp_init,
     udp_packet,
 )
+from tests.kit.host import Host, wait_until
+from tests.kit.runtime import HOST_ADDRESSES, OUTSIDE, OUTSIDE_ADDRESSES, Runtime, connect_outside, find_source
 from tests.system.networks import BOTH_FAMILIES, address, find_differences, mac_of, mapped, network, refused, sysctl
-from tests.system.runtime import HOST_ADDRESSES, OUTSIDE, OUTSIDE_ADDRESSES, Runtime, connect_outside, find_source
 
 pytestmark = pytest.mark.kernel
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 PROGRAMS = Path(__file__).parent
-_ROOT = PROGRAMS.parent.parent
+_ROOT = PROGRAMS.parent.parent.parent
 
 
 def write_state(root: Path, prefixes: Mapping[str, Sequence[str]]) -> None:

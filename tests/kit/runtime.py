@@ -7,7 +7,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.host import Host, Outcome
+from tests.kit.host import Host, Outcome
 
 OUTSIDE = "outside"
 HOST_ADDRESSES = {4: "192.0.2.1", 6: "2001:db8::1"}  # the host's, on the wire to the outside

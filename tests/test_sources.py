@@ -134,7 +134,9 @@ def test_imports_are_found_wherever_they_stand(source: str, imports: set[str]) -
 
 @pytest.mark.parametrize("file", FILES)
 def test_imports_are_the_standard_library_pyroute2_and_our_own(file: str) -> None:
-    allowed = (sys.stdlib_module_names - {"ipaddress"}) | set(PACKAGES) | {"_sha256", "_sha2"}  # of one Python or another
+    allowed = (
+        (sys.stdlib_module_names - {"ipaddress"}) | set(PACKAGES) | {"_sha256", "_sha2"}
+    )  # of one Python or another
     if file == MESSAGES or file.startswith("cni_node/"):
         allowed |= {"pyroute2"}
     assert top_level(imported_by(tree_of(file), file)) <= allowed

@@ -7,20 +7,21 @@ from cni_protocol.light.standard import Sequence
 
 from . import masquerade, portmap, spoofcheck
 from .config import BridgeConfig
-from .nodes import list_untranslated
 
 # Every map that elements of an attachment may be in, by the family of its table.
 ALL_MAPS: dict[int, tuple[Map, ...]] = {
     INET: (*masquerade.MAPS.values(), *portmap.MAPS),
     BRIDGE: spoofcheck.MAPS,
 }
+# Those that others fill: their elements are no attachment's, but are lost with the table.
+SHARED_MAPS: dict[int, tuple[Map, ...]] = {INET: tuple(masquerade.EXEMPT.values()), BRIDGE: ()}
 
 
 def list_rules(config: BridgeConfig, attachment: Attachment, addresses: Sequence[CIDR], mac: str) -> list[Rules]:
     """The rules for a container with these addresses (and their subnets) and this MAC."""
     found = []
     if config.ip_masq and addresses:
-        found.append(masquerade.make_rules(attachment, addresses, list_untranslated(config.peers or ())))
+        found.append(masquerade.make_rules(attachment, addresses))
     if config.port_mappings and addresses:
         found.append(portmap.make_rules(attachment, config.port_mappings, addresses))
     if config.spoof_check and mac:

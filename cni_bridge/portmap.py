@@ -8,18 +8,29 @@
         fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @portmap4
         fib daddr type local dnat ip to meta l4proto . th dport map @portmap_any4 }             # and for IPv6
     chain portmap_output { type nat hook output priority -100                                     # from the host
-        ip6 daddr ::1 return ... then the same }
+        ip saddr 127.0.0.0/8 return; ip6 daddr ::1 return; then the same }
     chain portmap_postrouting { type nat hook postrouting priority srcnat
         ct status dnat ip daddr vmap @portmapped4 }
     chain portmap-mynet-10.244.0.0/16 {        # the answer must come back through the host
         ip saddr 10.244.0.0/16 masquerade
-        ip saddr 127.0.0.0/8 masquerade }
-    chain portmap_guard { type filter hook prerouting priority raw
-        iifname != "lo" ip daddr 127.0.0.0/8 drop }
+        ip saddr 192.0.0.8 masquerade }
 
-What the host sends to ::1 stays: Linux lets no packet from ::1 out, so it would only vanish instead of being refused.
-The last one because 127.0.0.1 of the host only leads to a container with the sysctl route_localnet, with which the
-container in turn could reach what listens on the host's 127.0.0.1.
+Linux lets no packet from ::1 out, so what the host sends to ::1 stays. From and to 127.0.0.0/8 it lets none in or out
+either, unless told to (route_localnet); then containers could reach what listens on the host's 127.0.0.1. Without that
+127.0.0.1 of the host leads to a container by three more chains. Connection tracking knows the true addresses, and
+collisions of ports are its business; while a packet is routed it has others.
+
+    set portmap_loopback { type ipv4_addr . inet_proto . inet_service ... }       # the keys of portmap4 in 127.0.0.0/8
+    set portmap_any_loopback { type inet_proto . inet_service ... }               # those of portmap_any4
+    chain portmap_loopback_output { type filter hook output priority mangle   # a source that routing takes, for a while
+        ct status & (confirmed | dnat) == confirmed return      # it was there before the mapping, or is somebody else's
+        ip saddr 127.0.0.0/8 ip daddr . meta l4proto . th dport @portmap_loopback
+            ip saddr set 192.0.0.8                              # the dummy address (RFC 7600); masqueraded further on
+        ... and with @portmap_any_loopback }
+    chain portmap_loopback_prerouting { type filter hook prerouting priority dstnat + 1    # an answer, translated back
+        ct direction reply ip daddr 127.0.0.0/8 ip daddr set ct reply ip daddr }
+    chain portmap_loopback_input { type filter hook input priority srcnat + 1             # at its destination
+        ct direction reply ct original ip saddr 127.0.0.0/8 ip daddr set ct original ip saddr }
 """
 
 from cni_kernel import expressions
@@ -31,6 +42,7 @@ from cni_protocol.light.standard import Iterable, Iterator, NamedTuple, Sequence
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 LOOPBACK4 = parse_cidr("127.0.0.0/8")
 LOOPBACK6 = parse_cidr("::1/128")
+_STAND_IN = parse_cidr("192.0.0.8/32")
 
 _SERVICE = (expressions.INET_PROTO, expressions.INET_SERVICE)
 _EXACT = {
@@ -52,30 +64,45 @@ _ANY = {
 _TARGETS = {
     version: Map(f"portmapped{version}", expressions.ADDRESS[version], expressions.VERDICT) for version in (4, 6)
 }
-MAPS = (*_EXACT.values(), *_ANY.values(), *_TARGETS.values())
-LOOPBACK_TARGETS = _TARGETS[4]
+# By the map that has the same keys.
+_LOOPBACK = {
+    _EXACT[4].name: Map("portmap_loopback", _EXACT[4].key),
+    _ANY[4].name: Map("portmap_any_loopback", _ANY[4].key),
+}
+MAPS = (*_EXACT.values(), *_ANY.values(), *_TARGETS.values(), *_LOOPBACK.values())
 
 
 class PortMapping(NamedTuple):
-    """One host port that leads to a port of the container; `host_ip` None stands for every address of the host."""
+    """One host port that leads to a port of the container.
+
+    `host_ip` 0.0.0.0 stands for every IPv4 address of the host, :: for every IPv6 address, None for both.
+    """
 
     host_port: int
     container_port: int
     protocol: str
     host_ip: IP | None
 
+    @property
+    def claims(self) -> list[tuple[int, str, IP]]:
+        """Port, protocol and address of the host that it takes, an address without a bit for all of its version."""
+        addresses = [IP(4, 0), IP(6, 0)] if self.host_ip is None else [self.host_ip]
+        return [(self.host_port, self.protocol, address) for address in addresses]
+
 
 def make_rules(attachment: Attachment, mappings: Sequence[PortMapping], addresses: Sequence[CIDR]) -> Rules:
     """The rules that forward host ports to the first address of each family that the container has."""
     targets = {address.version: address for address in reversed(addresses)}
     chains = {version: _return_chain(attachment, address) for version, address in targets.items()}
-    elements = [
-        _port_element(attachment, mapping, address.ip)
+    ports = {
+        claim: _port_element(attachment, mapping, claim[-1], targets[claim[-1].version].ip)
         for mapping in mappings
-        for version, address in targets.items()
-        if mapping.host_ip is None or mapping.host_ip.version == version
-    ]
+        for claim in mapping.claims
+        if claim[-1].version in targets
+    }
+    elements = list(ports.values())
     used = {element.map[-1] for element in elements}
+    elements += [Element(_LOOPBACK[e.map].name, e.key, attachment.owner) for e in elements if _is_of_loopback(e)]
     elements += [
         Element(_TARGETS[version].name, address.ip.packed, attachment.owner, chain=chains[version].name)
         for version, address in targets.items()
@@ -95,11 +122,6 @@ def udp_ports(elements: Iterable[Element]) -> set[tuple[int, int]]:
     return {(version, int.from_bytes(service[4:6], "big")) for version, _, service in _udp_elements(elements)}
 
 
-def loopback_targets(elements: Iterable[Element]) -> set[IP]:
-    """The containers among these elements that 127.0.0.1 of the host may lead to."""
-    return {IP(4, int.from_bytes(element.key, "big")) for element in elements if element.map == LOOPBACK_TARGETS.name}
-
-
 def _udp_elements(elements: Iterable[Element]) -> Iterator[tuple[int, Element, bytes]]:
     """The UDP mappings among elements, with their IP version and the end of their key: protocol and port."""
     for element in elements:
@@ -108,15 +130,21 @@ def _udp_elements(elements: Iterable[Element]) -> Iterator[tuple[int, Element, b
                 yield version, element, element.key[-8:]
 
 
-def _port_element(attachment: Attachment, mapping: PortMapping, target: IP) -> Element:
+def _port_element(attachment: Attachment, mapping: PortMapping, host_ip: IP, target: IP) -> Element:
     service = (bytes([PROTOCOLS[mapping.protocol]]), mapping.host_port.to_bytes(2, "big"))
     data = expressions.pad(target.packed, mapping.container_port.to_bytes(2, "big"))
-    where = f"{mapping.host_ip} " if mapping.host_ip is not None else ""
+    where = f"{host_ip} " if host_ip.value else ""
     claim = f"host port {where}{mapping.host_port}/{mapping.protocol}"
-    if mapping.host_ip is None:
+    if not host_ip.value:
         return Element(_ANY[target.version].name, expressions.pad(*service), attachment.owner, data, claim=claim)
-    key = expressions.pad(mapping.host_ip.packed, *service)
+    key = expressions.pad(host_ip.packed, *service)
     return Element(_EXACT[target.version].name, key, attachment.owner, data, claim=claim)
+
+
+def _is_of_loopback(element: Element) -> bool:
+    """Whether a host port is one of 127.0.0.1, or of another address in its network, too."""
+    of_any = element.map == _ANY[4].name
+    return of_any or (element.map == _EXACT[4].name and IP(4, int.from_bytes(element.key[:4], "big")) in LOOPBACK4)
 
 
 def _base_chains() -> tuple[Chain, ...]:
@@ -129,22 +157,50 @@ def _base_chains() -> tuple[Chain, ...]:
         ]
         for version, entry in _TARGETS.items()
     )
-    stay = [
-        *expressions.load_address(6, expressions.DESTINATION),
-        *expressions.match_network(LOOPBACK6),
-        expressions.leave_chain(),
-    ]
-    guard = [
-        *expressions.match_other_interface("lo"),
-        *expressions.load_address(4, expressions.DESTINATION),
-        *expressions.match_network(LOOPBACK4),
-        expressions.drop(),
-    ]
+    stay = tuple(
+        [
+            *expressions.load_address(network.version, offset),
+            *expressions.match_network(network),
+            expressions.leave_chain(),
+        ]
+        for network, offset in ((LOOPBACK4, expressions.SOURCE), (LOOPBACK6, expressions.DESTINATION))
+    )
     return (
         Chain("portmap_prerouting", forward, "nat", expressions.PREROUTING, expressions.DESTINATION_NAT),
-        Chain("portmap_output", (stay, *forward), "nat", expressions.OUTPUT, expressions.DESTINATION_NAT),
+        Chain("portmap_output", (*stay, *forward), "nat", expressions.OUTPUT, expressions.DESTINATION_NAT),
         Chain("portmap_postrouting", back, "nat", expressions.POSTROUTING, expressions.SOURCE_NAT),
-        Chain("portmap_guard", (guard,), "filter", expressions.PREROUTING, expressions.RAW),
+        *_loopback_chains(),
+    )
+
+
+def _loopback_chains() -> tuple[Chain, ...]:
+    from_loopback = [*expressions.load_address(4, expressions.SOURCE), *expressions.match_network(LOOPBACK4)]
+    disguise = [expressions.load_value(_STAND_IN.ip.packed), expressions.set_address(expressions.SOURCE)]
+    exact = [*expressions.load_address(4, expressions.DESTINATION), *expressions.load_service(1)]
+    out = (
+        [*expressions.match_no_destination_nat(), expressions.leave_chain()],
+        [*from_loopback, *exact, expressions.look_up(_LOOPBACK[_EXACT[4].name].name), *disguise],
+        [*from_loopback, *expressions.load_service(0), expressions.look_up(_LOOPBACK[_ANY[4].name].name), *disguise],
+    )
+    routed = [
+        *expressions.match_direction(expressions.REPLY),
+        *expressions.load_address(4, expressions.DESTINATION),
+        *expressions.match_network(LOOPBACK4),
+        expressions.load_connection_address(expressions.REPLY, expressions.DESTINATION),
+        expressions.set_address(expressions.DESTINATION),
+    ]
+    arrived = [
+        *expressions.match_direction(expressions.REPLY),
+        expressions.load_connection_address(expressions.ORIGINAL, expressions.SOURCE),
+        *expressions.match_network(LOOPBACK4),
+        expressions.load_connection_address(expressions.ORIGINAL, expressions.SOURCE),
+        expressions.set_address(expressions.DESTINATION),
+    ]
+    before, after = expressions.DESTINATION_NAT + 1, expressions.SOURCE_NAT + 1
+    return (
+        Chain("portmap_loopback_output", out, "filter", expressions.OUTPUT, expressions.MANGLE),
+        Chain("portmap_loopback_prerouting", (routed,), "filter", expressions.PREROUTING, before),
+        Chain("portmap_loopback_input", (arrived,), "filter", expressions.INPUT, after),
     )
 
 
@@ -168,9 +224,9 @@ def _forward_rules(version: int) -> list[expressions.Rule]:
 
 
 def _return_chain(attachment: Attachment, address: CIDR) -> Chain:
-    """What comes from the container's own subnet, or the host's loopback, is answered through the host."""
+    """What comes from the container's own subnet, or stands for the host's loopback, is answered through the host."""
     name = f"portmap-{attachment.owner_prefix[:-1]}-{address.network}".replace(":", "_")
-    sources = [address.network] + ([LOOPBACK4] if address.version == 4 else [])
+    sources = [address.network] + ([_STAND_IN] if address.version == 4 else [])
     back = tuple(
         [
             *expressions.load_address(source.version, expressions.SOURCE),

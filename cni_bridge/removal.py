@@ -91,13 +91,7 @@ def disconnect_stale(host: Kernel, is_stale: IsStale) -> None:
 
 def remove_packet_rules(config: BridgeConfig, whose: Attachment, is_stale: IsStale) -> None:
     """Remove NAT and port mappings of the stale owners; `whose` has their hint. Raises KernelError."""
-    from .sync import has_loopback_targets, list_loopback_targets
-    from .wiring import close_loopback
-
-    network = Attachment(config.network, "", "")
-    if _remove_rules(config, INET, whose.hint, is_stale) and not has_loopback_targets(network):
-        with Kernel() as host:
-            close_loopback(host, config, list_loopback_targets)
+    _remove_rules(config, INET, whose.hint, is_stale)
 
 
 def remove_frame_rules(config: BridgeConfig, whose: Attachment, is_stale: IsStale) -> None:
@@ -105,13 +99,12 @@ def remove_frame_rules(config: BridgeConfig, whose: Attachment, is_stale: IsStal
     _remove_rules(config, BRIDGE, whose.hint, is_stale)
 
 
-def _remove_rules(config: BridgeConfig, family: int, hint: str, is_stale: IsStale) -> bool:
+def _remove_rules(config: BridgeConfig, family: int, hint: str, is_stale: IsStale) -> None:
     """Without ipMasq and the like too: it may have been on at ADD. Then a kernel without nftables is fine."""
     from .sync import delete_rules
 
     try:
-        return delete_rules(family, hint, is_stale, at_end=True)
+        delete_rules(family, hint, is_stale, at_end=True)
     except KernelError:
         if sample_rules(config):
             raise
-        return False

@@ -8,7 +8,7 @@ What the rules are for does not matter here, but for UDP port mappings, whose fl
 import errno
 
 from cni_kernel.errors import KernelError, asking
-from cni_kernel.expressions import INET, Element, Map, Rules
+from cni_kernel.expressions import Element, Map, Rules
 from cni_kernel.netlink import Message, NetlinkError
 from cni_kernel.nftables import TABLE, Nftables, digest_of, expression_names
 from cni_protocol.address import IP
@@ -16,8 +16,8 @@ from cni_protocol.attachment import Attachment, describe_owner, spelt_anew
 from cni_protocol.errors import ALREADY_EXISTS, CNIError
 from cni_protocol.light.standard import Callable, Iterator, Sequence, contextmanager
 
-from .attachment_rules import ALL_MAPS
-from .portmap import LOOPBACK_TARGETS, loopback_targets, udp_ports, udp_targets
+from .attachment_rules import ALL_MAPS, SHARED_MAPS
+from .portmap import udp_ports, udp_targets
 
 # The kernel takes some milliseconds to destroy what was deleted, and whoever closes a socket in that time waits until
 # it is done (nft_rcv_nl_event in net/netfilter/nf_tables_api.c). What the end of the process closes holds nobody up who
@@ -51,40 +51,24 @@ def delete_own_rules(attachment: Attachment) -> None:
         delete_rules(family, attachment.hint, attachment.owner.__eq__)
 
 
-def delete_rules(family: int, hint: str, is_stale: Callable[[str], bool], *, at_end: bool = False) -> bool:
+def delete_rules(family: int, hint: str, is_stale: Callable[[str], bool], *, at_end: bool = False) -> None:
     """Take away the elements whose owner is stale, and what only they needed; none is fine.
 
     `hint` is a text that each of these owners contains. UDP flows that port mappings among them directed are forgotten.
-    `at_end` says that the process ends after this command: it leaves the socket open until then. Returns whether
-    127.0.0.1 of the host led to one of these owners. Raises KernelError.
+    `at_end` says that the process ends after this command: it leaves the socket open until then. Raises KernelError.
     """
     if at_end and len(_left_open) == len(ALL_MAPS):  # the process went on, and this is another command
         close_sockets()
     with _table(family, "packet filter rules cannot be removed", leave_open=at_end) as nft:
-        if not nft.has_table():
-            return False
-        deleted = _delete_elements(nft, ALL_MAPS[family], hint, is_stale)
-        _forget_flows(set(), udp_targets(deleted))
-        return bool(loopback_targets(deleted))
+        if nft.has_table():
+            deleted = _delete_elements(nft, family, hint, is_stale)
+            _forget_flows(set(), udp_targets(deleted))
 
 
 def close_sockets() -> None:
     """Close what delete_rules has left open for the end of the process."""
     while _left_open:
         _left_open.pop().close()
-
-
-def has_loopback_targets(network: Attachment) -> bool:
-    """Whether 127.0.0.1 of the host may lead to a container of a network. Raises KernelError."""
-    with _table(INET, "packet filter rules cannot be read") as nft:
-        found = nft.find_elements(LOOPBACK_TARGETS.name, network.hint)
-        return any(spelt_anew(element.comment).startswith(network.owner_prefix) for element in found)
-
-
-def list_loopback_targets() -> set[IP]:
-    """The containers that 127.0.0.1 of the host may lead to. Raises KernelError."""
-    with _table(INET, "packet filter rules cannot be read") as nft:
-        return loopback_targets(nft.find_elements(LOOPBACK_TARGETS.name, ""))
 
 
 def find_missing(wanted: Rules) -> list[str]:
@@ -162,8 +146,8 @@ def _take_over(nft: Nftables, elements: Sequence[Element]) -> Iterator[Message]:
         yield nft.add_element(element)
 
 
-def _delete_elements(nft: Nftables, maps: Sequence[Map], hint: str, is_stale: Callable[[str], bool]) -> list[Element]:
-    deleted: list[Element] = []
+def _delete_elements(nft: Nftables, family: int, hint: str, is_stale: Callable[[str], bool]) -> list[Element]:
+    maps, deleted = ALL_MAPS[family], list[Element]()
     for _ in range(_TRIES):
         found = [element for entry in maps for element in nft.find_elements(entry.name, hint)]
         stale = [element for element in found if is_stale(spelt_anew(element.comment))]
@@ -177,7 +161,7 @@ def _delete_elements(nft: Nftables, maps: Sequence[Map], hint: str, is_stale: Ca
     unused = [chain for chain in chains if not any(nft.may_lead_to(entry.name, chain) for entry in maps)]
     freed = [_tolerate(nft, [nft.delete_chain(chain)]) for chain in unused]
     if any(freed) or not chains:
-        _delete_empty_table(nft, maps)
+        _delete_empty_table(nft, (*maps, *SHARED_MAPS[family]))
     return deleted
 
 

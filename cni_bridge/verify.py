@@ -8,19 +8,28 @@ from cni_kernel.values import Link, PortVlan, group_vlans
 from cni_kernel.values import Route as KernelRoute
 from cni_protocol.address import CIDR
 from cni_protocol.attachment import Attachment
-from cni_protocol.light.standard import NamedTuple
+from cni_protocol.light.standard import Collection, NamedTuple
 from cni_protocol.result import Interface, IPConfig, Result, Route
 
-from .config import BridgeConfig
+from .config import BridgeConfig, normal_mac
 from .plan import gateway_interface, list_vlans, program_routes
+
+# What the kernel makes of a route's numbers: the largest metrics (ip_metrics_convert in net/ipv4/metrics.c), and the
+# priority of an IPv6 route without one (IP6_RT_PRIO_USER).
+_MAX_ROUTE_MTU, _MAX_ADVMSS = 65535 - 15, 65535 - 40
+_PRIORITY6 = 1024
 
 
 class Expected(NamedTuple):
-    """The part of prevResult that this attachment made: its interface in the container, addresses, routes."""
+    """The part of prevResult that this attachment made: its interface in the container, addresses, routes.
+
+    `outside` are the names of all interfaces of the host that prevResult lists.
+    """
 
     container: Interface | None
     ips: tuple[IPConfig, ...]
     routes: tuple[KernelRoute, ...]
+    outside: frozenset[str] = frozenset()
 
 
 class Observed(NamedTuple):
@@ -41,20 +50,20 @@ class Observed(NamedTuple):
     gateway_port: Link | None
     vlans: dict[int, list[PortVlan]]
     missing_rules: list[str]
-    missing_ways: list[str]
 
 
-def make_expected(previous: Result, ifname: str, netns: str) -> Expected:
-    """What of a prevResult concerns the interface `ifname` in the namespace at `netns`."""
+def make_expected(previous: Result, ifname: str, sandboxes: Collection[str]) -> Expected:
+    """What of a prevResult concerns the interface `ifname` in the namespace that these paths of it lead to."""
+    outside = frozenset(entry.name for entry in previous.interfaces if not entry.sandbox)
     index = next(
-        (i for i, entry in enumerate(previous.interfaces) if entry.name == ifname and entry.sandbox == netns), None
+        (i for i, entry in enumerate(previous.interfaces) if entry.name == ifname and entry.sandbox in sandboxes), None
     )
     if index is None:
-        return Expected(None, (), ())
+        return Expected(None, (), (), outside)
     ips = tuple(entry for entry in previous.ips if entry.interface in (index, None))
     others = [entry.address for entry in previous.ips if entry not in ips]
     routes = tuple(route for route in previous.routes if not _is_elsewhere(route, others))
-    return Expected(previous.interfaces[index], ips, program_routes(ips, routes))
+    return Expected(previous.interfaces[index], ips, program_routes(ips, routes), outside)
 
 
 def _is_elsewhere(route: Route, others: list[CIDR]) -> bool:
@@ -66,9 +75,11 @@ def _is_elsewhere(route: Route, others: list[CIDR]) -> bool:
 
 def find_differences(config: BridgeConfig, attachment: Attachment, expected: Expected, observed: Observed) -> list[str]:
     """All differences, none for an attachment that is as ADD left it."""
-    differences = _link_differences(config, attachment, observed)
+    differences = _link_differences(config, attachment, observed) + _listing_differences(config, expected, observed)
     if expected.container is None:
         differences.append(f"prevResult lists no interface {attachment.ifname} in this namespace")
+    elif expected.container.mac and not normal_mac(expected.container.mac):
+        differences.append(f"mac of {attachment.ifname} in prevResult is no MAC address: {expected.container.mac!r}")
     if observed.container is not None:
         differences += [
             f"address {entry.address} of prevResult is missing on {attachment.ifname}"
@@ -80,9 +91,7 @@ def find_differences(config: BridgeConfig, attachment: Attachment, expected: Exp
             for route in expected.routes
             if not any(_is_same_route(route, there) for there in observed.routes)
         ]
-    return (
-        differences + _gateway_differences(config, expected, observed) + observed.missing_rules + observed.missing_ways
-    )
+    return differences + _gateway_differences(config, expected, observed) + observed.missing_rules
 
 
 def _link_differences(config: BridgeConfig, attachment: Attachment, observed: Observed) -> list[str]:
@@ -91,6 +100,16 @@ def _link_differences(config: BridgeConfig, attachment: Attachment, observed: Ob
         + _container_differences(config, attachment, observed.container)
         + _port_differences(config, attachment, observed)
     )
+
+
+def _listing_differences(config: BridgeConfig, expected: Expected, observed: Observed) -> list[str]:
+    """What prevResult lists others of the host for: then it is the result of another attachment."""
+    if not expected.outside:
+        return []
+    wanted = [(config.bridge, "the bridge")]
+    if observed.host is not None:
+        wanted.append((observed.host.name, "the host's end"))
+    return [f"prevResult does not list {name}, {what}" for name, what in wanted if name not in expected.outside]
 
 
 def _bridge_differences(config: BridgeConfig, bridge: Link | None) -> list[str]:
@@ -176,10 +195,12 @@ def _is_same_route(wanted: KernelRoute, there: KernelRoute) -> bool:
     """Whether the kernel's route is the wanted one; what the wanted one leaves open may be anything."""
     if (wanted.dst, wanted.gw, wanted.table) != (there.dst, there.gw, there.table):
         return False
-    pairs = [(wanted.priority, there.priority), (wanted.mtu, there.mtu), (wanted.advmss, there.advmss)]
-    if wanted.dst.version == 4:  # IPv6 routes have no scope
-        pairs.append((wanted.scope, there.scope))
-    return all(want is None or want == (have or 0) for want, have in pairs)
+    pairs = [(wanted.mtu, there.mtu, _MAX_ROUTE_MTU), (wanted.advmss, there.advmss, _MAX_ADVMSS)]
+    if any(want is not None and min(want, limit) != (have or 0) for want, have, limit in pairs):
+        return False
+    if wanted.dst.version == 6:  # no scope; and no priority is another number
+        return wanted.priority is None or (wanted.priority or _PRIORITY6) == there.priority
+    return wanted.priority in (None, there.priority or 0) and wanted.scope in (None, there.scope)
 
 
 def _on(flag: bool) -> str:

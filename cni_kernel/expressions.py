@@ -12,8 +12,9 @@ from cni_protocol.light.standard import Any, NamedTuple, Sequence
 
 INET, BRIDGE = 1, 7  # NFPROTO_INET, NFPROTO_BRIDGE: the families of tables
 
-PREROUTING, OUTPUT, POSTROUTING = 0, 3, 4  # NF_INET_*; NF_BR_PRE_ROUTING is 0 too
-RAW, DESTINATION_NAT, SOURCE_NAT = -300, -100, 100  # NF_IP_PRI_*; NF_BR_PRI_NAT_DST_BRIDGED is -300
+PREROUTING, INPUT, OUTPUT, POSTROUTING = 0, 1, 3, 4  # NF_INET_*; NF_BR_PRE_ROUTING is 0 too
+# NF_IP_PRI_*; connection tracking is at -200, and NF_BR_PRI_NAT_DST_BRIDGED is -300
+RAW, MANGLE, DESTINATION_NAT, SOURCE_NAT = -300, -150, -100, 100
 
 # What nft(8) calls ipv4_addr, ipv6_addr, ether_addr, inet_proto, inet_service and ifname, with their bytes.
 IPV4_ADDR, IPV6_ADDR, ETHER_ADDR, INET_PROTO, INET_SERVICE, IFNAME = (7, 4), (8, 16), (9, 6), (12, 1), (13, 2), (41, 16)
@@ -26,7 +27,9 @@ _LINK_HEADER, _NETWORK_HEADER, _TRANSPORT_HEADER = 0, 1, 2  # NFT_PAYLOAD_*
 _META_IIFNAME, _META_NFPROTO, _META_L4PROTO = 6, 15, 16
 _NFPROTO = {4: 2, 6: 10}  # NFPROTO_IPV4, NFPROTO_IPV6
 _EQUAL, _NOT_EQUAL = 0, 1  # NFT_CMP_*
-_CT_STATUS, _STATUS_DNAT = 2, 1 << 5  # NFT_CT_STATUS, IPS_DST_NAT
+_CT_DIRECTION, _CT_STATUS, _CT_SRC_IP, _CT_DST_IP = 1, 2, 19, 20  # NFT_CT_*
+_STATUS_CONFIRMED, _STATUS_DNAT = 1 << 3, 1 << 5  # IPS_CONFIRMED, IPS_DST_NAT
+_CHECKSUM_INET, _CHECKSUM_AT, _CHECKSUM_FLAGS = 1, 10, 1  # NFT_PAYLOAD_CSUM_INET; the IPv4 header's; and TCP's, UDP's
 _DADDR_FLAG, _LOCAL = 1 << 1, 2  # NFTA_FIB_F_DADDR, RTN_LOCAL
 _RESULT_ADDRTYPE = 3  # NFT_FIB_RESULT_ADDRTYPE
 _DNAT = 1  # NFT_NAT_DNAT
@@ -36,6 +39,7 @@ _TYPE_BITS = 6  # bits per type in a concatenation's type number (TYPE_BITS of n
 # Where an address stands in the network header, in bytes, by IP version.
 SOURCE = {4: 12, 6: 8}
 DESTINATION = {4: 16, 6: 24}
+ORIGINAL, REPLY = 0, 1  # IP_CT_DIR_*
 
 Attributes = list[tuple[str, Any]]
 Expression = tuple[str, Attributes]
@@ -44,18 +48,22 @@ DataType = tuple[int, int]
 
 
 class Map(NamedTuple):
-    """A set, or with `data` a map: type and length (bytes) of its keys and of what they lead to."""
+    """A set, or with `data` a map: type and length (bytes) of its keys and of what they lead to.
+
+    With `interval` its elements are the beginnings and ends of intervals of keys.
+    """
 
     name: str
     key: DataType
     data: DataType | None = None
+    interval: bool = False
 
 
 class Element(NamedTuple):
     """An element of a set or map: key, what it leads to (bytes, or a chain to jump to), and whose it is.
 
     `claim` says in words what a key stands for that no two owners may have; where it is empty, an element that
-    somebody left behind gives way.
+    somebody left behind gives way. With `end` the key is the first one behind an interval that began with another.
     """
 
     map: str
@@ -64,6 +72,7 @@ class Element(NamedTuple):
     data: bytes = b""
     chain: str = ""
     claim: str = ""
+    end: bool = False
 
 
 class Chain(NamedTuple):
@@ -194,15 +203,51 @@ def match_local_destination() -> list[Expression]:
     return [load, _compare(_EQUAL, _LOCAL.to_bytes(4, sys.byteorder))]
 
 
+def _load_connection(key: int, *attributes: tuple[str, Any]) -> Expression:
+    return _expression("ct", ("NFTA_CT_DREG", _FIRST_REGISTER), ("NFTA_CT_KEY", key), *attributes)
+
+
 def match_destination_nat() -> list[Expression]:
     """Go on only if the connection's destination was translated."""
-    load = _expression("ct", ("NFTA_CT_DREG", _FIRST_REGISTER), ("NFTA_CT_KEY", _CT_STATUS))
-    return [load, _mask(_STATUS_DNAT.to_bytes(4, sys.byteorder)), _compare(_NOT_EQUAL, bytes(4))]
+    status = _STATUS_DNAT.to_bytes(4, sys.byteorder)
+    return [_load_connection(_CT_STATUS), _mask(status), _compare(_NOT_EQUAL, bytes(4))]
 
 
-def match_other_interface(name: str) -> list[Expression]:
-    """Go on only if the packet came in by another interface."""
-    return [load_interface(), _compare(_NOT_EQUAL, name.encode().ljust(IFNAME[1], b"\0"))]
+def match_no_destination_nat() -> list[Expression]:
+    """Go on only if the connection's destination was not translated, and no longer can be."""
+    mask, status = _STATUS_CONFIRMED | _STATUS_DNAT, _STATUS_CONFIRMED
+    equal = _compare(_EQUAL, status.to_bytes(4, sys.byteorder))
+    return [_load_connection(_CT_STATUS), _mask(mask.to_bytes(4, sys.byteorder)), equal]
+
+
+def match_direction(direction: int) -> list[Expression]:
+    """Go on only with packets of this direction of their connection: ORIGINAL or REPLY."""
+    return [_load_connection(_CT_DIRECTION), _compare(_EQUAL, bytes([direction]))]
+
+
+def load_connection_address(direction: int, offset: dict[int, int]) -> Expression:
+    """Load the IPv4 address that packets of a direction have as SOURCE or DESTINATION, before it is translated."""
+    key = _CT_SRC_IP if offset is SOURCE else _CT_DST_IP
+    return _load_connection(key, ("NFTA_CT_DIRECTION", direction))
+
+
+def load_value(data: bytes) -> Expression:
+    """Load these bytes."""
+    return _expression("immediate", ("NFTA_IMMEDIATE_DREG", _FIRST_REGISTER), ("NFTA_IMMEDIATE_DATA", data_value(data)))
+
+
+def set_address(offset: dict[int, int]) -> Expression:
+    """Make what was loaded the packet's IPv4 SOURCE or DESTINATION, unknown to connection tracking; mend checksums."""
+    return _expression(
+        "payload",
+        ("NFTA_PAYLOAD_SREG", _FIRST_REGISTER),
+        ("NFTA_PAYLOAD_BASE", _NETWORK_HEADER),
+        ("NFTA_PAYLOAD_OFFSET", offset[4]),
+        ("NFTA_PAYLOAD_LEN", ADDRESS[4][1]),
+        ("NFTA_PAYLOAD_CSUM_TYPE", _CHECKSUM_INET),
+        ("NFTA_PAYLOAD_CSUM_OFFSET", _CHECKSUM_AT),
+        ("NFTA_PAYLOAD_CSUM_FLAGS", _CHECKSUM_FLAGS),
+    )
 
 
 def look_up(name: str, *, verdict: bool = False, data: bool = False, inverted: bool = False) -> Expression:

@@ -21,7 +21,7 @@ from .rtnetlink import (
     link_message,
     parse_address,
     parse_link,
-    parse_route,
+    parse_routes,
     port_info,
     route_body,
     route_query,
@@ -29,9 +29,8 @@ from .rtnetlink import (
 from .values import Address, Link, PortVlan, Route, Veth
 
 PORT_BOUND = 5.0  # seconds for a bridge port to come up; it takes milliseconds
-_PORT_POLL = 0.001
 DAD_BOUND = 10.0  # seconds; with the kernel's defaults it takes one to two
-_DAD_POLL = 0.02
+_PORT_POLL, _DAD_POLL = 0.001, 0.02
 
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19  # RTM_*
 _NEWADDR, _DELADDR, _GETADDR, _NEWROUTE, _GETROUTE = 20, 21, 22, 24, 26
@@ -63,9 +62,7 @@ class Kernel:
         """The interface of that name. Raises KernelError when there is none."""
         link = self.find_link(name)
         if link is None:
-            raise KernelError(
-                errno.ENODEV, f"interface {name}", "it is not there, or has vanished while it was being set up"
-            )
+            raise KernelError(errno.ENODEV, f"interface {name}", "it is not there, or has vanished meanwhile")
         return link
 
     def _find_link(self, attributes: Attributes, ifindex: int) -> Link | None:
@@ -202,6 +199,11 @@ class Kernel:
         with asking(f"the MAC of {link.name} cannot be set to {mac}"):
             self._socket.send([link_message(_NEWLINK, ACK, [("IFLA_ADDRESS", mac)], ifindex=link.ifindex)])
 
+    def set_mtu(self, link: Link, mtu: int) -> None:
+        """Set the MTU of an interface, in bytes; a bridge keeps it from then on, whatever its ports have."""
+        with asking(f"the MTU of {link.name} cannot be set to {mtu}"):
+            self._socket.send([link_message(_NEWLINK, ACK, [("IFLA_MTU", mtu)], ifindex=link.ifindex)])
+
     def list_addresses(self, link: Link) -> list[Address]:
         """The addresses of an interface, those of the link-local scope too."""
         with asking(f"addresses of {link.name} cannot be read"):
@@ -243,13 +245,21 @@ class Kernel:
 
     def list_routes(self, link: Link) -> list[Route]:
         """The unicast routes through an interface, of all tables."""
-        with asking("routes cannot be read"):
-            replies = [reply for version in (4, 6) for reply in self._dump_routes(link, version)]
-        routes = [parse_route(reply, link) for reply in replies]
-        return [route for route in routes if route is not None]
+        return [route for ifindex, route in self.list_all_routes(ifindex=link.ifindex) if ifindex == link.ifindex]
 
-    def _dump_routes(self, link: Link, version: int) -> list[bytes]:
-        return self._socket.dump(_GETROUTE, route_query(link, version))
+    def list_all_routes(self, *, ifindex: int = 0, table: int = 0, protocol: int = 0) -> list[tuple[int, Route]]:
+        """Unicast routes, each with the index of its interface; arguments other than 0 tell which."""
+        queries = [route_query(version, ifindex=ifindex, table=table, protocol=protocol) for version in (4, 6)]
+        with asking("routes cannot be read"):
+            return [pair for query in queries for reply in self._dump_routes(query) for pair in parse_routes(reply)]
+
+    def _dump_routes(self, query: bytes) -> list[bytes]:
+        try:
+            return self._socket.dump(_GETROUTE, query)
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:  # a table that nobody has put a route in
+                raise
+            return []
 
     def wait_for_addresses(self, link: Link) -> None:
         """Wait until duplicate address detection has passed all addresses of an interface.
@@ -287,5 +297,4 @@ class Kernel:
 
 def _random_mac() -> str:
     """A unicast MAC of the locally administered kind (IEEE 802)."""
-    first, *rest = os.urandom(6)
-    return ":".join(f"{byte:02x}" for byte in (first & 0xFC | 0x02, *rest))
+    return bytes((os.urandom(1)[0] & 0xFC | 0x02, *os.urandom(5))).hex(":")

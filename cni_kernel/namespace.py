@@ -35,6 +35,13 @@ class Namespace:
         """Whether it is the namespace that the process is in."""
         return os.path.samestat(os.fstat(self.descriptor), os.stat(_OWN))
 
+    def is_at(self, path: str) -> bool:
+        """Whether a path leads to this namespace, by whatever name; one that leads nowhere does not."""
+        try:
+            return os.path.samestat(os.fstat(self.descriptor), os.stat(path))
+        except (OSError, ValueError):
+            return False
+
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Run a block, a short one, inside the namespace; the process is back in its own one afterwards.

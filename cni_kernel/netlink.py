@@ -81,6 +81,11 @@ class NetlinkSocket:
         """Close the socket."""
         self._socket.close()
 
+    @property
+    def port(self) -> int:
+        """The socket's address, which the kernel's notifications name for what was changed through it."""
+        return int(self._socket.getsockname()[0])
+
     def send(self, messages: Sequence[Message]) -> list[bytes]:
         """Send messages in one system call and wait until every one that has the ACK flag was answered.
 

@@ -6,7 +6,7 @@ network byte order.
 
 from cni_protocol.light.standard import Any, Sequence
 
-from .attributes import BE32, NESTED, RAW, TEXT, Kind, Table, nested
+from .attributes import BE32, NESTED, RAW, TEXT, U8, Kind, Table, nested
 
 _SIGNED = Kind(
     lambda value: value.to_bytes(4, "big", signed=True), lambda data: int.from_bytes(data, "big", signed=True)
@@ -49,6 +49,7 @@ SET = Table(
 ELEMENT = Table(
     NFTA_SET_ELEM_KEY=(1, nested(DATA)),
     NFTA_SET_ELEM_DATA=(2, nested(DATA)),
+    NFTA_SET_ELEM_FLAGS=(3, BE32),
     NFTA_SET_ELEM_USERDATA=(6, RAW),
 )
 ELEMENTS = Table(
@@ -66,7 +67,7 @@ _EXPRESSIONS = {
         NFTA_BITWISE_XOR=(5, nested(DATA)),
     ),
     "cmp": Table(NFTA_CMP_SREG=(1, BE32), NFTA_CMP_OP=(2, BE32), NFTA_CMP_DATA=(3, nested(DATA))),
-    "ct": Table(NFTA_CT_DREG=(1, BE32), NFTA_CT_KEY=(2, BE32)),
+    "ct": Table(NFTA_CT_DREG=(1, BE32), NFTA_CT_KEY=(2, BE32), NFTA_CT_DIRECTION=(3, U8)),
     "fib": Table(NFTA_FIB_DREG=(1, BE32), NFTA_FIB_RESULT=(2, BE32), NFTA_FIB_FLAGS=(3, BE32)),
     "immediate": Table(NFTA_IMMEDIATE_DREG=(1, BE32), NFTA_IMMEDIATE_DATA=(2, nested(DATA))),
     "lookup": Table(
@@ -88,6 +89,10 @@ _EXPRESSIONS = {
         NFTA_PAYLOAD_BASE=(2, BE32),
         NFTA_PAYLOAD_OFFSET=(3, BE32),
         NFTA_PAYLOAD_LEN=(4, BE32),
+        NFTA_PAYLOAD_SREG=(5, BE32),
+        NFTA_PAYLOAD_CSUM_TYPE=(6, BE32),
+        NFTA_PAYLOAD_CSUM_OFFSET=(7, BE32),
+        NFTA_PAYLOAD_CSUM_FLAGS=(8, BE32),
     ),
 }
 _EXPRESSION = Table(NFTA_EXPR_NAME=(1, TEXT), NFTA_EXPR_DATA=(2, Kind(bytes, bytes, NESTED)))

@@ -25,7 +25,9 @@ _NEWSETELEM, _GETSETELEM, _DELSETELEM, _GETGEN = 12, 13, 14, 16
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11  # NFNL_MSG_BATCH_*
 _BATCH_GENID = 1  # NFNL_BATCH_GENID
 _JUMP = -3  # NFT_JUMP
-_SET_MAP = 0x8  # NFT_SET_MAP
+_SET_INTERVAL, _SET_MAP = 0x4, 0x8  # NFT_SET_*
+_INTERVAL_END = 0x1  # NFT_SET_ELEM_INTERVAL_END
+_AT_ONCE = 250  # elements of one message: a nested attribute holds 64 KiB, a comment 128 bytes
 _KEY_BYTE_ORDER, _HOST_ENDIAN = 0, 1  # NFTNL_UDATA_SET_KEYBYTEORDER; BYTEORDER_HOST_ENDIAN of nft(8)
 _COMMENT = 0  # NFTNL_UDATA_SET_ELEM_COMMENT, NFTNL_UDATA_RULE_COMMENT
 _HEAD = struct.Struct("!BBH")  # nfgenmsg: family, version, resource id
@@ -42,6 +44,11 @@ class Nftables:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+    @property
+    def port(self) -> int:
+        """The socket's address, which the kernel's notifications name for what this has changed."""
+        return self._socket.port
 
     def commit(self, messages: Sequence[Message], generation: int | None = None) -> None:
         """Do all of this, or nothing of it. Raises NetlinkError (ERESTART: another generation than the one named)."""
@@ -72,7 +79,7 @@ class Nftables:
         attributes = [
             ("NFTA_SET_TABLE", TABLE),
             ("NFTA_SET_NAME", entry.name),
-            ("NFTA_SET_FLAGS", _SET_MAP if entry.data else 0),
+            ("NFTA_SET_FLAGS", (_SET_MAP if entry.data else 0) | (_SET_INTERVAL if entry.interval else 0)),
             ("NFTA_SET_KEY_TYPE", entry.key[0]),
             ("NFTA_SET_KEY_LEN", entry.key[1]),
             ("NFTA_SET_ID", number),
@@ -107,15 +114,17 @@ class Nftables:
 
     def add_element(self, element: Element) -> Message:
         """A new element of a set or map; EEXIST when its key is there already."""
-        attributes = [
-            ("NFTA_SET_ELEM_KEY", expressions.data_value(element.key)),
-            ("NFTA_SET_ELEM_USERDATA", nft_attributes.pack_user_data(_COMMENT, element.comment.encode() + b"\0")),
-        ]
-        if element.chain:
-            attributes.append(("NFTA_SET_ELEM_DATA", expressions.data_verdict(_JUMP, element.chain)))
-        elif element.data:
-            attributes.append(("NFTA_SET_ELEM_DATA", expressions.data_value(element.data)))
-        return self._elements(_NEWSETELEM, CREATE | EXCL, element.map, [attributes])
+        return self._elements(_NEWSETELEM, CREATE | EXCL, element.map, [_describe(element)])
+
+    def add_elements(self, name: str, elements: Sequence[Element]) -> Iterator[Message]:
+        """New elements of one set, many to a message; EEXIST when a key is there, or intervals overlap."""
+        for i in range(0, len(elements), _AT_ONCE):
+            yield self._elements(_NEWSETELEM, CREATE | EXCL, name, list(map(_describe, elements[i : i + _AT_ONCE])))
+
+    def delete_elements(self, name: str, elements: Sequence[Element]) -> Iterator[Message]:
+        """Elements of one set away, many to a message; ENOENT when one is not there."""
+        for i in range(0, len(elements), _AT_ONCE):
+            yield self._elements(_DELSETELEM, 0, name, list(map(_key, elements[i : i + _AT_ONCE])))
 
     def delete_element(self, element: Element) -> Message:
         """An element of a set or map; ENOENT when it is not there."""
@@ -140,9 +149,9 @@ class Nftables:
         return any(needle in reply for reply in self._dump(self._elements(_GETSETELEM, 0, name, [])))
 
     def is_empty(self, name: str) -> bool:
-        """Whether a set or map has no element, or is not there."""
+        """Whether a set or map has no element, or is not there; nft(8) leaves an end behind where it had intervals."""
         replies = self._dump(self._elements(_GETSETELEM, 0, name, []))
-        return not any(_parse_elements(reply) for reply in replies[:1])
+        return all(element.end for reply in replies[:1] for element in _parse_elements(reply))
 
     def list_chains(self) -> dict[str, bool]:
         """The chains of our table, and whether the kernel runs them at a hook."""
@@ -203,7 +212,21 @@ def _chain(name: str) -> list[tuple[str, Any]]:
 
 
 def _key(element: Element) -> expressions.Attributes:
-    return [("NFTA_SET_ELEM_KEY", expressions.data_value(element.key))]
+    end = [("NFTA_SET_ELEM_FLAGS", _INTERVAL_END)] if element.end else []
+    return [("NFTA_SET_ELEM_KEY", expressions.data_value(element.key)), *end]
+
+
+def _describe(element: Element) -> expressions.Attributes:
+    """An element with all that it has; the end of an interval has no comment."""
+    attributes = _key(element)
+    if element.comment:
+        mark = nft_attributes.pack_user_data(_COMMENT, element.comment.encode() + b"\0")
+        attributes.append(("NFTA_SET_ELEM_USERDATA", mark))
+    if element.chain:
+        attributes.append(("NFTA_SET_ELEM_DATA", expressions.data_verdict(_JUMP, element.chain)))
+    elif element.data:
+        attributes.append(("NFTA_SET_ELEM_DATA", expressions.data_value(element.data)))
+    return attributes
 
 
 def _parse_elements(body: bytes) -> list[Element]:
@@ -220,6 +243,7 @@ def _parse_element(name: str, entry: Any) -> Element:
         comment=_comment_of(entry.get("NFTA_SET_ELEM_USERDATA", b"")),
         data=data.get("NFTA_DATA_VALUE", b""),
         chain=data.get("NFTA_DATA_VERDICT", {}).get("NFTA_VERDICT_CHAIN", ""),
+        end=bool(entry.get("NFTA_SET_ELEM_FLAGS", 0) & _INTERVAL_END),
     )
 
 

@@ -10,7 +10,7 @@ from .netlink import Message
 from .values import Address, Link, Route
 
 _UP, _PROMISC, _LOWER_UP = 0x1, 0x100, 0x10000  # netdevice(7)
-_NODAD, _DAD_FAILED, _TENTATIVE = 0x02, 0x08, 0x40  # IFA_F_*
+_NODAD, _DAD_FAILED, _TENTATIVE, _PERMANENT = 0x02, 0x08, 0x40, 0x80  # IFA_F_*
 _PORT_DISABLED = 0  # BR_STATE_DISABLED
 _PROTOCOL_BOOT, _UNICAST = 3, 1  # RTPROT_BOOT, RTN_UNICAST
 
@@ -19,6 +19,8 @@ _ADDRESS_HEAD = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, fla
 _ROUTE_HEAD = struct.Struct(
     "=BBBBBBBBI"
 )  # rtmsg: family, dst length, src length, tos, table, protocol, scope, type, flags
+
+_NEXT_HOP = struct.Struct("=HxxI")  # rtnexthop: length with its attributes, index
 
 Attributes = list[tuple[str, Any]]
 
@@ -95,16 +97,17 @@ def address_body(ifindex: int, address: CIDR, *, detect_duplicates: bool = False
 
 def parse_address(body: bytes) -> Address:
     """The address that an RTM_NEWADDR body describes."""
-    _, prefix, short_flags, _, _ = _ADDRESS_HEAD.unpack_from(body)
+    _, prefix, short_flags, _, ifindex = _ADDRESS_HEAD.unpack_from(body)
     found = IFA.unpack(body[_ADDRESS_HEAD.size :])
     flags = found.get("IFA_FLAGS", short_flags)
     cidr = CIDR(found.get("IFA_LOCAL") or found["IFA_ADDRESS"], prefix)
-    return Address(cidr, bool(flags & _TENTATIVE), bool(flags & _DAD_FAILED))
+    return Address(cidr, bool(flags & _TENTATIVE), bool(flags & _DAD_FAILED), bool(flags & _PERMANENT), ifindex)
 
 
-def route_query(link: Link, version: int) -> bytes:
-    """The body of a dump request for the routes of an IP version through a link."""
-    return _ROUTE_HEAD.pack(IP(version, 0).family, 0, 0, 0, 0, 0, 0, 0, 0) + RTA.pack([("RTA_OIF", link.ifindex)])
+def route_query(version: int, *, ifindex: int = 0, table: int = 0, protocol: int = 0) -> bytes:
+    """The body of a dump request for routes of an IP version: through a link, in a table, of a protocol; 0 is any."""
+    attributes: Attributes = [("RTA_OIF", ifindex)] if ifindex else []
+    return _ROUTE_HEAD.pack(IP(version, 0).family, 0, 0, 0, table, protocol, 0, 0, 0) + RTA.pack(attributes)
 
 
 def route_body(link: Link, route: Route) -> bytes:
@@ -126,20 +129,35 @@ def route_body(link: Link, route: Route) -> bytes:
     return head + RTA.pack(attributes)
 
 
-def parse_route(body: bytes, link: Link) -> Route | None:
-    """A unicast route through the link, as its numbers in the kernel (0 for a priority or metric not set)."""
+def parse_routes(body: bytes) -> list[tuple[int, Route]]:
+    """A unicast route as its numbers in the kernel (0 for a priority or metric not set), with its interface's index.
+
+    One that has several next hops, as the kernel makes of IPv6 routes to one destination, is several.
+    """
     family, prefix, _, _, table, _, scope, kind, _ = _ROUTE_HEAD.unpack_from(body)
+    if kind != _UNICAST:
+        return []
     found = RTA.unpack(body[_ROUTE_HEAD.size :])
-    if found.get("RTA_OIF") != link.ifindex or kind != _UNICAST:
-        return None
     version = 4 if family == IP(4, 0).family else 6
     metrics = found.get("RTA_METRICS", {})
-    return Route(
+    route = Route(
         dst=CIDR(found.get("RTA_DST") or IP(version, 0), prefix),
-        gw=found.get("RTA_GATEWAY"),
         mtu=metrics.get("RTAX_MTU"),
         advmss=metrics.get("RTAX_ADVMSS"),
         priority=found.get("RTA_PRIORITY"),
         table=found.get("RTA_TABLE", table),
         scope=scope,
     )
+    hops = [(found["RTA_OIF"], found.get("RTA_GATEWAY"))] if "RTA_OIF" in found else []
+    hops += _parse_next_hops(found.get("RTA_MULTIPATH", b""))
+    return [(ifindex, route._replace(gw=gw)) for ifindex, gw in hops]
+
+
+def _parse_next_hops(data: bytes) -> list[tuple[int, IP | None]]:
+    """Interface and gateway of each next hop of a multipath route."""
+    hops = []
+    while len(data) >= _NEXT_HOP.size:
+        length, ifindex = _NEXT_HOP.unpack_from(data)
+        hops.append((ifindex, RTA.unpack(data[_NEXT_HOP.size : length]).get("RTA_GATEWAY")))
+        data = data[max((length + 3) & ~3, _NEXT_HOP.size) :]
+    return hops

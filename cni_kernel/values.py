@@ -37,11 +37,16 @@ class Link(NamedTuple):
 
 
 class Address(NamedTuple):
-    """An address of an interface: `tentative` while duplicates are being looked for, `duplicate` when one was found."""
+    """An address of an interface: `tentative` while duplicates are being looked for, `duplicate` when one was found.
+
+    `permanent` is one without an end, as nobody but an administrator gives; `ifindex` is the interface's.
+    """
 
     cidr: CIDR
     tentative: bool
     duplicate: bool
+    permanent: bool = True
+    ifindex: int = 0
 
 
 class Veth(NamedTuple):

@@ -73,6 +73,10 @@ class Fields:
         """Whether the key is set (null is not)."""
         return self.raw(key) is not None
 
+    def stands(self, key: str) -> bool:
+        """Whether the key is there at all, be it with null."""
+        return key in self._object or key.lower() in self._keys
+
     def text(self, key: str, default: str = "") -> str:
         """A string."""
         value = self._typed(key, str, default)

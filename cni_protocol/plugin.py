@@ -83,9 +83,13 @@ def answer(
     """
     version = NEWEST
     try:
-        data = read()
-        version = _version_for_errors(data)
-        document = _dispatch(plugin, env, data, finish)
+        if env.get("CNI_COMMAND") == "VERSION":
+            data = _read_if_possible(read)
+            document: dict[str, Any] | None = supported_versions_reply(parse_config(data) if data.strip() else {})
+        else:
+            data = read()
+            version = _version_for_errors(data)
+            document = _run_command(plugin, env, data, finish)
         status = 0
     except CNIError as error:
         document = error_json(error, version)
@@ -116,9 +120,17 @@ def _encode(document: dict[str, Any]) -> bytes:
     return write_json(document).encode() + b"\n"
 
 
-def _dispatch(plugin: Plugin, env: Mapping[str, str], data: bytes, finish: Callable[[], None]) -> dict[str, Any] | None:
-    if env.get("CNI_COMMAND") == "VERSION":
-        return supported_versions_reply(parse_config(data) if data.strip() else {})
+def _read_if_possible(read: Callable[[], bytes]) -> bytes:
+    """All of stdin, nothing where it cannot be read: VERSION needs nothing of it."""
+    try:
+        return read()
+    except CNIError:
+        return b""
+
+
+def _run_command(
+    plugin: Plugin, env: Mapping[str, str], data: bytes, finish: Callable[[], None]
+) -> dict[str, Any] | None:
     request = parse_request(env, data)._replace(finish_uninterrupted=finish)
     function = plugin.commands.get(request.command)
     if function is None:
@@ -137,7 +149,7 @@ def _version_for_errors(data: bytes) -> str:
 
 def _read_stdin(env: Mapping[str, str]) -> bytes:
     """All of stdin. Raises CNIError (code 5) when it cannot be read, does not end, or is too large."""
-    if not env.get("CNI_COMMAND") and os.isatty(0):
+    if env.get("CNI_COMMAND", "") in ("", "VERSION") and os.isatty(0):
         return b""  # somebody tries the executable by hand: say what is missing, do not wait for a configuration
     deadline = time.monotonic() + STDIN_SECONDS
     data = b""

@@ -18,7 +18,8 @@ class ValidAttachments(NamedTuple):
 def parse_valid_attachments(request: Request) -> ValidAttachments | None:
     """The list of a GC request, None when it has none: then nothing is known, and nothing may be removed.
 
-    An empty list is another thing: no attachment is valid. Raises CNIError (code 7) for a malformed list.
+    An empty list is another thing: no attachment is valid. So is null, which is how Go writes a list without elements.
+    Raises CNIError (code 7) for a malformed list.
     """
     problems: list[str] = []
     fields = Fields(request.config, "", problems)
@@ -31,4 +32,4 @@ def parse_valid_attachments(request: Request) -> ValidAttachments | None:
             pairs.add(pair)
     if problems:  # an attachment that cannot be read may be a valid one
         raise CNIError(INVALID_CONFIG, "nothing was removed: " + "; ".join(problems))
-    return ValidAttachments(frozenset(pairs)) if any(fields.has(key) for key in _KEYS) else None
+    return ValidAttachments(frozenset(pairs)) if any(fields.stands(key) for key in _KEYS) else None

@@ -21,18 +21,11 @@ from cni_protocol.request import parse_request
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
+CONFIGURATION = (ROOT / "docs/configuration.md").read_text("utf-8")
+ERRORS = (ROOT / "docs/errors.md").read_text("utf-8")
+FIRST_NETWORK = (ROOT / "docs/first-network.md").read_text("utf-8")
 PERFORMANCE = (ROOT / "docs/performance.md").read_text("utf-8")
-DOCUMENTS = (
-    "README.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    "docs/cluster.md",
-    "docs/kubernetes.md",
-    "docs/design.md",
-    "docs/performance.md",
-    "docs/conformance.md",
-    "docs/reliability.md",
-)
+DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
 MODES = ("cold", "warm")
 RUN_BOUND = 100  # seconds for a script
 BENCH_ROWS = (
@@ -58,11 +51,6 @@ RICH: dict[str, Any] = {
         "routes": [{"dst": "0.0.0.0/0"}],
     },
 }
-# What excludes each other.
-WAYS: list[dict[str, Any]] = [
-    {"nodeRoutes": [{"dst": "10.3.0.0/16", "gw": "192.168.1.12"}]},
-    {"overlay": {"type": "vxlan", "vni": 1, "peers": [{"node": "192.168.1.12", "podCIDR": "10.3.0.0/16"}]}},
-]
 
 
 def machine_network() -> list[str]:
@@ -108,7 +96,7 @@ def test_demo_fails_with_a_plugin_that_fails(tmp_path: Path) -> None:
             '#!/bin/sh\necho \'{"cniVersion": "1.0.0", "code": 100, "msg": "broken on purpose"}\'; exit 1\n'
         )
         plugin.chmod(0o755)
-    body = ("/usr/bin/python3", "scripts/lib/demo.py", str(tmp_path), "conf/10-mynet.conflist")
+    body = ("/usr/bin/python3", "-Bm", "suites.demo", str(tmp_path), "conf/10-mynet.conflist")
     result = run_script("unshare", "--net", "--mount", "--propagation", "private", *body)
     assert result.returncode == 1
     assert "FAIL  ADD c1" in result.stdout
@@ -195,15 +183,18 @@ def check_plot(path: Path, curve: list[dict[str, Any]]) -> None:
     ids=["no rounds", "a part of the document", "a document without markers", "a plot of nothing", "unknown rows"],
 )
 def test_bench_refuses_what_cannot_be_before_it_measures(options: tuple[str, ...], complaint: str) -> None:
-    result = run_script("/usr/bin/python3", "-B", "scripts/lib/bench.py", "/bin", "/lib", "/reference", *options)
+    result = run_script("/usr/bin/python3", "-Bm", "benchmark", "/bin", "/lib", "/reference", *options)
     assert result.returncode != 0
     assert complaint in result.stderr
 
 
 @pytest.mark.kernel
 def test_demo_and_bench_bodies_refuse_to_work_on_the_machine_itself() -> None:
-    for body, places in (("demo.py", ["/nonexistent", "conf/10-mynet.conflist"]), ("bench.py", ["/nonexistent"] * 3)):
-        result = run_script("/usr/bin/python3", f"scripts/lib/{body}", *places)
+    for body, places in (
+        ("suites.demo", ["/nonexistent", "conf/10-mynet.conflist"]),
+        ("benchmark", ["/nonexistent"] * 3),
+    ):
+        result = run_script("/usr/bin/python3", "-Bm", body, *places)
         assert result.returncode != 0
         assert "namespaces of the caller" in result.stderr
 
@@ -226,8 +217,8 @@ def test_script_without_root_says_how_to_call_it(script: str, tmp_path: Path) ->
 )
 def test_skipping_counts_as_failed_in_scripts_test(tmp_path: Path, source: str) -> None:
     (tmp_path / "test_it.py").write_text(f"import pytest\n{source}")
-    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(tmp_path), "-p", "no_skips"]
-    result = run_script(*command, str(tmp_path), env={**os.environ, "PYTHONPATH": f"{ROOT}/scripts/lib"})
+    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(tmp_path), "-p", "suites.no_skips"]
+    result = run_script(*command, str(tmp_path), env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert result.returncode in (1, 2)
     assert "must not skip here" in result.stdout
 
@@ -240,9 +231,11 @@ def test_ci_runs_the_test_script() -> None:
 # --- README.md
 
 
-def section(title: str) -> str:
-    """A section of the README, from its heading to the next one of that level."""
-    return re.split(r"^## ", README.split(f"\n## {title}\n")[1], flags=re.MULTILINE)[0]
+README_LINES = 130
+
+
+def test_the_readme_fits_a_few_screens() -> None:
+    assert len(README.splitlines()) <= README_LINES
 
 
 def code_blocks(text: str) -> list[tuple[str, str]]:
@@ -292,25 +285,24 @@ def keys_read(parse: Any, monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
     monkeypatch.setattr(Fields, "raw", record)
     env = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c", "CNI_NETNS": "/n", "CNI_IFNAME": "eth0"}
-    for way in WAYS:
-        parse(parse_request(env, json.dumps({**RICH, **way}).encode())._replace(args=Arguments()))
+    parse(parse_request(env, json.dumps(RICH).encode())._replace(args=Arguments()))
     return {key for key in seen if not any(other.startswith((f"{key}.", f"{key}[")) for other in seen)}
 
 
 def test_key_tables_name_exactly_the_keys_that_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     read = keys_read(cni_bridge.config.parse_config, monkeypatch) | keys_read(cni_ipam.config.parse_config, monkeypatch)
-    named = first_columns(section("The keys"))
+    named = first_columns(CONFIGURATION)
     assert sorted(named) == sorted(read)
 
 
 def test_table_of_errors_is_that_of_the_code() -> None:
-    named = re.findall(r"^\| (\d+) \| `(\w+)` \|", section("Errors"), re.MULTILINE)
+    named = re.findall(r"^\| (\d+) \| `(\w+)` \|", ERRORS, re.MULTILINE)
     defined = [(str(value), name) for name, value in vars(errors).items() if name.isupper()]
     assert named == defined
 
 
-def test_errors_that_the_readme_calls_unused_are_unused() -> None:
-    unused = re.findall(r"`(\w+)` \|[^|]*not used so far", section("Errors"))
+def test_errors_that_are_called_unused_are_unused() -> None:
+    unused = re.findall(r"`(\w+)` \|[^|]*not used so far", ERRORS)
     sources = [
         path.read_text("utf-8")
         for package in ("cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam")
@@ -346,10 +338,10 @@ def normalized(text: str) -> str:
 
 
 @pytest.mark.kernel
-def test_first_network_runs_as_the_readme_has_it_and_prints_what_it_shows(tmp_path: Path) -> None:
+def test_first_network_runs_as_written_and_prints_what_it_shows(tmp_path: Path) -> None:
     """All commands go to one shell through a pipe, as if typed; the shell of `unshare ... bash` reads on from there."""
     before = machine_network()
-    blocks = code_blocks(section("The first network by hand"))
+    blocks = code_blocks(FIRST_NETWORK)
     assert [language for language, _ in blocks].count("sh") >= 5
     script = "".join(body if language == "sh" else "echo END OF OUTPUT\n" for language, body in blocks)
     options = "errexit:pipefail"  # inherited by the shell inside: the first failure ends both
@@ -361,3 +353,26 @@ def test_first_network_runs_as_the_readme_has_it_and_prints_what_it_shows(tmp_pa
     assert printed == [*shown, ""]
     assert machine_network() == before
     assert left_behind(tmp_path) == []
+
+
+# Private to the commands: what an installation writes to, and namespaces with names.
+IN_A_HOST_OF_ITS_OWN = """
+for place in /opt/cni /run /var/lib; do mkdir -p $place; mount -t tmpfs tmpfs $place; done
+ip link set lo up
+cp -r . /run/checkout
+cd /run/checkout
+"""
+
+
+@pytest.mark.kernel
+def test_the_first_network_in_five_commands(wheel_dir: Path) -> None:
+    before = machine_network()
+    [script] = [body for language, body in code_blocks(README) if language == "sh"]
+    look = "ip -n c1 -4 -brief address show eth0\n"
+    host = ("unshare", "--net", "--mount", "--propagation", "private", "bash", "-euo", "pipefail")
+    env = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheel_dir)}  # that host has no way out
+    result = run_script(*host, input=IN_A_HOST_OF_ITS_OWN + script + look, env=env)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert '"address": "10.244.0.2/16"' in result.stdout
+    assert result.stdout.splitlines()[-1].split()[-1] == "10.244.0.2/16"
+    assert machine_network() == before

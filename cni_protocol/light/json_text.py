@@ -1,14 +1,27 @@
 """JSON text to values and back, with the C parts of the json module: loading the whole of it takes longer than a call.
 
-Whatever the quick way does not take is given to the json module, which knows it or puts the mistake into words.
+Source: RFC 8259. UTF-8 alone, without a byte order mark; no NaN, no Infinity and no number too large for a float; no
+half of a surrogate pair. Of a key that stands twice the last one counts, as for Go's encoding/json. Whatever the quick
+way does not take is given to the json module, which puts the mistake into words.
 """
 
 from _json import encode_basestring_ascii, make_scanner
 
-from .standard import Any
+from .standard import Any, NoReturn
 
 _WHITE_SPACE = " \t\n\r"
-_CONSTANTS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+_INFINITY = float("inf")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no value of JSON")
+
+
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if value in (_INFINITY, -_INFINITY):
+        raise ValueError(f"the number {text} is too large")
+    return value
 
 
 class _Scanner:
@@ -16,8 +29,9 @@ class _Scanner:
 
     strict = True
     object_hook = object_pairs_hook = None
-    parse_float, parse_int = float, int
-    parse_constant = _CONSTANTS.__getitem__
+    parse_float = staticmethod(_parse_float)
+    parse_int = int
+    parse_constant = staticmethod(_refuse_constant)
 
 
 _scan = make_scanner(_Scanner)  # type: ignore[arg-type]  # it wants these attributes, of whatever
@@ -26,15 +40,31 @@ _scan = make_scanner(_Scanner)  # type: ignore[arg-type]  # it wants these attri
 def parse_json(data: bytes) -> Any:
     """The value that a JSON text stands for. Raises ValueError, RecursionError."""
     try:
-        text = data.decode().strip(_WHITE_SPACE)
-        value, end = _scan(text, 0)
-        if end == len(text):
-            return value
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it must be UTF-8, and byte {error.start} is none of it") from None
+    try:
+        value, end = _scan(text.strip(_WHITE_SPACE), 0)
+        if end != len(text.strip(_WHITE_SPACE)):
+            raise ValueError
     except (StopIteration, ValueError, SystemError):  # the last where json.decoder with its exception is not loaded
-        pass
+        import json
+
+        value = json.loads(text, parse_float=_parse_float, parse_constant=_refuse_constant)
+    if "\\ud" in text or "\\uD" in text:
+        _require_whole_characters(value)
+    return value
+
+
+def _require_whole_characters(value: Any) -> None:
+    """Raise ValueError for half of a surrogate pair, which is no character and can be written nowhere."""
     import json
 
-    return json.loads(data)
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ValueError(f"\\u{ord(half):04x} is half of a surrogate pair") from None
 
 
 def write_json(value: Any, indent: str = "\n") -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cni_bridge import masquerade, portmap, spoofcheck
-from cni_bridge.attachment_rules import ALL_MAPS, list_rules, sample_rules
+from cni_bridge.attachment_rules import ALL_MAPS, SHARED_MAPS, list_rules, sample_rules
 from cni_bridge.config import parse_config
 from cni_kernel import expressions
 from cni_kernel.expressions import Rules
@@ -74,5 +74,5 @@ def test_every_element_lies_in_a_map_that_a_deletion_looks_into() -> None:
     for made in filters(ALL):
         searched = {entry.name for entry in ALL_MAPS[made.family]}
         assert {element.map for element in made.elements} <= searched
-        assert {entry.name for entry in made.maps} <= searched
-    assert set(ALL_MAPS) == {expressions.INET, expressions.BRIDGE}
+        assert {entry.name for entry in made.maps} <= searched | {entry.name for entry in SHARED_MAPS[made.family]}
+    assert set(ALL_MAPS) == set(SHARED_MAPS) == {expressions.INET, expressions.BRIDGE}

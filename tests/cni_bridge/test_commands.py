@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from cni_bridge import locks, sandbox, sync, wiring
+from cni_bridge import bridge, locks, sandbox, sync, wiring
 from cni_kernel import conntrack, sysctl
 from cni_kernel.kernel import Kernel
 from cni_kernel.netlink import NetlinkError, NetlinkSocket
 from cni_protocol.errors import CNIError
 from tests.cni_bridge import Runtime, host_name
-from tests.host import Host, Outcome, wait_until
+from tests.kit.host import Host, Outcome, wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -101,7 +101,7 @@ STEPS = [
     (wiring, "require_absent", "before", 1),
     (wiring, "connect", "before", 1),
     (Kernel, "create_bridge", "before", 1),
-    (wiring, "get_bridge", "before", 1),
+    (bridge, "get_bridge", "before", 1),
     (sysctl, "ignore_router_advertisements", "before", 1),
     (Kernel, "set_flags", "before", 1),
     (Kernel, "set_flags", "after", 1),
@@ -146,8 +146,6 @@ STEPS_WITH_FILTERS = [
     (conntrack, "forget_flows_from_port", "after", 1),
     (wiring, "go_live", "before", 1),
     (wiring, "configure_host", "before", 1),
-    (sysctl, "route_loopback", "before", 1),
-    (sysctl, "route_loopback", "after", 1),
     (wiring, "configure_host", "after", 1),
 ]
 
@@ -382,6 +380,8 @@ def test_force_address_replaces_and_a_failure_restores(runtime: Runtime, mocker:
         runtime.call("DEL", old, "c0")
     assert runtime.host.addresses("cni0") == ["10.1.0.1/16"]
     before = runtime.state("c0", "c1")
+    with runtime.host.entered():
+        sysctl.stop_forwarding(4)
     fail_at(mocker, sysctl, "ensure_forwarding", "after")
     assert_refused(runtime.call("ADD", config), 100, "ensure_forwarding was made to fail")
     assert runtime.state("c0", "c1") == before
@@ -720,15 +720,6 @@ def test_delete_removes_filters_without_their_configuration(runtime: Runtime) ->
     assert runtime.state("c1", "c2") == before
     assert runtime.call("DEL", network(runtime, V4, V6), "c2").status == 0
     assert runtime.host.nft() == []
-
-
-def test_the_host_s_loopback_is_closed_with_the_last_port_mapping(runtime: Runtime) -> None:
-    path = "/proc/sys/net/ipv4/conf/cni0/route_localnet"
-    for number, container in enumerate(("c1", "c2")):
-        runtime.add(filtered(runtime, port=8080 + number), container)
-    for container, expected in (("c1", "1"), ("c2", "0")):
-        assert runtime.call("DEL", network(runtime, V4, V6), container).status == 0
-        assert runtime.host.run("cat", path).stdout.strip() == expected
 
 
 def gc(config: dict[str, Any], *containers: str) -> dict[str, Any]:

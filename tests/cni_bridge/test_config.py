@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from cni_bridge.config import BridgeConfig, parse_config, salvage_config
-from cni_bridge.nodes import Overlay, Peer
 from cni_bridge.portmap import PortMapping
 from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.errors import CNIError
@@ -36,15 +35,6 @@ DEFAULT = BridgeConfig(
     previous=None,
 )
 MAC, OTHER_MAC, THIRD_MAC = "0a:58:0a:f4:00:02", "0a:58:0a:f4:00:03", "0a:58:0a:f4:00:04"
-
-
-PEER = Peer(parse_cidr("10.2.0.0/24"), parse_ip("192.168.1.12"))
-ROUTE = {"dst": "10.2.0.0/24", "gw": "192.168.1.12"}
-OVERLAY = {"type": "vxlan", "vni": 42, "peers": [{"node": "192.168.1.12", "podCIDR": "10.2.0.0/24"}]}
-
-
-def other_overlay(*peers: dict[str, Any], **keys: Any) -> dict[str, Any]:
-    return {"isGateway": True, "overlay": {**OVERLAY, **({"peers": peers} if peers else {}), **keys}}
 
 
 def mac_config(runtime: str | None = None, args: str | None = None) -> dict[str, Any]:
@@ -93,19 +83,7 @@ def test_an_empty_configuration_has_the_documented_defaults() -> None:
         ({"enabledad": True}, {"detect_duplicates": True}),
         ({"disableContainerInterface": True}, {"leave_down": True}),
         ({"requireBridgeNetfilter": True}, {"require_filter": True}),
-        ({"nodeRoutes": []}, {"peers": ()}),
-        (
-            {"isGateway": True, "nodeRoutes": [{"dst": "10.2.0.0/24", "gw": "192.168.1.12"}]},
-            {"is_gateway": True, "peers": (PEER,)},
-        ),
-        (
-            {"isGateway": True, "overlay": {**OVERLAY, "port": 8472, "device": "eth1"}},
-            {"is_gateway": True, "peers": (PEER,), "overlay": Overlay(42, 8472, "eth1")},
-        ),
-        (
-            {"isGateway": True, "overlay": OVERLAY},
-            {"is_gateway": True, "peers": (PEER,), "overlay": Overlay(42, 4789, "")},
-        ),
+        ({"agent": "/run/pycni/agent.sock"}, {"agent": "/run/pycni/agent.sock"}),
         ({"ipMasqBackend": "nftables"}, {}),
         ({"ipMasqBackend": ""}, {}),
         ({"strict": True}, {}),
@@ -124,6 +102,8 @@ def test_each_key_is_read(keys: dict[str, Any], expected: dict[str, Any]) -> Non
 
 
 TCP = PortMapping(8080, 80, "tcp", None)
+EVERY4, EVERY6 = TCP._replace(host_ip=parse_ip("0.0.0.0")), TCP._replace(host_ip=parse_ip("::"))
+OTHER6 = EVERY6._replace(container_port=81)
 BASE = {"hostPort": 8080, "containerPort": 80}
 
 
@@ -140,13 +120,19 @@ BASE = {"hostPort": 8080, "containerPort": 80}
         ([{**BASE, "protocol": "SCTP"}], (TCP._replace(protocol="sctp"),)),
         ([{"HostPort": 8080, "ContainerPort": 80, "Protocol": "udp"}], (TCP._replace(protocol="udp"),)),
         ([{**BASE, "hostIP": ""}], (TCP,)),
-        ([{**BASE, "hostIP": "0.0.0.0"}], (TCP,)),
-        ([{**BASE, "hostIP": "::"}], (TCP,)),
+        ([{**BASE, "hostIP": None}], (TCP,)),
+        ([{**BASE, "hostIP": "0.0.0.0"}], (EVERY4,)),
+        ([{**BASE, "hostIP": "::"}], (EVERY6,)),
+        ([{**BASE, "hostIP": "0:0::0"}], (EVERY6,)),
+        ([{**BASE, "hostIP": "::ffff:0.0.0.0"}], (EVERY4,)),
+        ([{**BASE, "hostIP": "0.0.0.0"}, {**BASE, "hostIP": "::", "containerPort": 81}], (EVERY4, OTHER6)),
+        ([{**BASE, "hostPort": 0}], ()),
+        ([{**BASE, "hostPort": 0}, BASE, {"HostPort": 0, "ContainerPort": 81}], (TCP,)),
         ([{**BASE, "hostIP": "192.168.1.11"}], (TCP._replace(host_ip=parse_ip("192.168.1.11")),)),
         ([{**BASE, "HostIP": "fd00::7"}], (TCP._replace(host_ip=parse_ip("fd00::7")),)),
         ([{"hostPort": 1, "containerPort": 65535}], (PortMapping(1, 65535, "tcp", None),)),
         ([{"hostPort": 65535, "containerPort": 1}], (PortMapping(65535, 1, "tcp", None),)),
-        ([BASE, BASE, {**BASE, "hostIP": "0.0.0.0"}], (TCP,)),
+        ([BASE, BASE, {**BASE, "hostIP": "0.0.0.0"}], (TCP, EVERY4)),
         ([BASE, {**BASE, "protocol": "udp"}], (TCP, TCP._replace(protocol="udp"))),
         (
             [BASE, {**BASE, "containerPort": 81, "hostIP": "127.0.0.1"}],
@@ -168,8 +154,14 @@ BASE = {"hostPort": 8080, "containerPort": 80}
         "sctp",
         "keys in capitals",
         "empty hostIP",
+        "null hostIP",
         "0.0.0.0",
         "::",
+        "another ::",
+        "IPv4 in IPv6",
+        "one port for each family",
+        "host port 0",
+        "host port 0 among others",
         "hostIP",
         "IPv6 hostIP",
         "least and largest port",
@@ -265,34 +257,8 @@ def test_all_wrong_types_are_reported_at_once() -> None:
             ["disableContainerInterface", "ipam wants addresses"],
         ),
         ({"runtimeConfig": {"portMappings": [BASE]}}, ["runtimeConfig.portMappings", "no ipam"]),
-        ({"nodeRoutes": [ROUTE]}, ["nodeRoutes: leads from a gateway on this node; set isGateway"]),
-        ({"nodeRoutes": {}}, ["nodeRoutes: must be a list"]),
-        ({"isGateway": True, "nodeRoutes": [{}]}, ["nodeRoutes[0].dst: is missing", "nodeRoutes[0].gw: is missing"]),
-        (
-            {"isGateway": True, "nodeRoutes": [{**ROUTE, "gw": "fd00::1"}]},
-            ["nodeRoutes[0].gw: fd00::1 is not of the family"],
-        ),
-        (
-            {"isGateway": True, "nodeRoutes": [ROUTE, {**ROUTE, "dst": "10.0.0.0/8"}]},
-            ["nodeRoutes[1].dst: 10.0.0.0/8 overlaps"],
-        ),
-        (
-            {"isGateway": True, "nodeRoutes": [ROUTE, {**ROUTE, "dst": "10.2.0.128/25"}]},
-            ["nodeRoutes[1].dst", "overlaps"],
-        ),
-        ({"isGateway": True, "nodeRoutes": [ROUTE], "overlay": OVERLAY}, ["overlay: leads to other nodes by itself"]),
-        (other_overlay(type="geneve"), ["overlay.type: 'geneve' is not known; it must be 'vxlan'"]),
-        (other_overlay(vni=None), ["overlay.vni: is missing"]),
-        (other_overlay(vni=1 << 24), ["overlay.vni: 16777216 is not between 1 and 16777215"]),
-        (other_overlay(port=0), ["overlay.port: 0 is not between 1 and 65535"]),
-        (other_overlay(device="a/b"), ["overlay.device: 'a/b' is no interface name"]),
-        (other_overlay({"node": "192.168.1.12"}), ["overlay.peers[0].podCIDR: is missing"]),
-        (
-            other_overlay(
-                {"node": "192.168.1.12", "podCIDR": "10.2.0.0/24"}, {"node": "fd00::1", "podCIDR": "10.3.0.0/24"}
-            ),
-            ["overlay.peers[1].node: fd00::1 is not of the family of 192.168.1.12"],
-        ),
+        ({"agent": "agent.sock"}, ["agent: 'agent.sock' must be an absolute path"]),
+        ({"agent": True}, ["agent: must be a string"]),
         ({"mtu": 1}, ["mtu: 1 is less than 68"]),
         ({"mtu": 67}, ["mtu: 67 is less than 68"]),
         ({"mtu": -1}, ["mtu", "-1", "65535"]),
@@ -322,7 +288,8 @@ def test_a_wrong_value_is_reported_with_its_key(keys: dict[str, Any], words: lis
         ([8080], ["portMappings[0]: must be an object"]),
         ([{}], ["portMappings[0].hostPort: is missing", "portMappings[0].containerPort: is missing"]),
         ([BASE, {"hostPort": 81}], ["portMappings[1].containerPort: is missing"]),
-        ([{**BASE, "hostPort": 0}], ["portMappings[0].hostPort: 0 is not between 1 and 65535"]),
+        ([{**BASE, "hostPort": -1}], ["portMappings[0].hostPort: -1 is not between 0 and 65535"]),
+        ([{"hostPort": 0}], ["portMappings[0].containerPort: is missing"]),
         ([{**BASE, "hostPort": 65536}], ["portMappings[0].hostPort: 65536"]),
         ([{**BASE, "containerPort": -1}], ["portMappings[0].containerPort: -1"]),
         ([{**BASE, "hostPort": "8080"}], ["portMappings[0].hostPort: must be a whole number"]),
@@ -336,6 +303,7 @@ def test_a_wrong_value_is_reported_with_its_key(keys: dict[str, Any], words: lis
             [{**BASE, "hostIP": "0.0.0.0"}, {**BASE, "containerPort": 81, "hostIP": ""}],
             ["host port 8080/tcp leads to two ports"],
         ),
+        ([BASE, {**BASE, "containerPort": 81, "hostIP": "::"}], ["host port 8080/tcp leads to two ports"]),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -359,7 +327,7 @@ def test_all_problems_are_reported_at_once() -> None:
                 promiscMode=True,
                 disableContainerInterface=True,
                 ipam={"type": "host-local"},
-                runtimeConfig={"mac": "zz", "portMappings": [{"hostPort": 0, "protocol": "icmp"}]},
+                runtimeConfig={"mac": "zz", "portMappings": [{"hostPort": -1, "protocol": "icmp"}]},
             )
         )
     assert caught.value.msg.startswith("invalid bridge configuration: ")
@@ -479,12 +447,12 @@ def test_a_del_is_not_strict() -> None:
 
 
 def test_a_del_keeps_the_mappings_that_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
-    mappings = [BASE, {"hostPort": 0, "containerPort": 1}]
+    mappings = [BASE, {"hostPort": -1, "containerPort": 1}]
     config = salvage_config(make_request("DEL", runtimeConfig={"portMappings": mappings}, vlan=9999))
     assert (config.port_mappings, config.vlan) == ((TCP,), 0)
     stderr = capsys.readouterr().err
     assert "cni-bridge: ignored on DEL: vlan: 9999" in stderr
-    assert "runtimeConfig.portMappings[1].hostPort: 0" in stderr
+    assert "runtimeConfig.portMappings[1].hostPort: -1" in stderr
 
 
 @pytest.mark.parametrize(

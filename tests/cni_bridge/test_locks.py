@@ -16,7 +16,7 @@ from cni_bridge import locks as subject
 from cni_bridge.locks import activity_lock, attachment_lock, host_lock
 from cni_protocol.errors import TRY_AGAIN_LATER, CNIError
 from tests.conftest import ROOT
-from tests.host import Host
+from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
 

@@ -45,7 +45,7 @@ def test_every_address_has_an_element_and_every_subnet_a_chain(
 ) -> None:
     made = masquerade.make_rules(ATTACHMENT, addresses)
     assert made.family == expressions.INET
-    assert [entry.name for entry in made.maps] == ["masquerade4", "masquerade6"]
+    assert [entry.name for entry in made.maps] == ["masquerade4", "masquerade6", "exempt4", "exempt6"]
     assert [chain.name for chain in made.chains] == ["postrouting", *chains]
     assert list(made.elements) == elements
 
@@ -54,6 +54,13 @@ def test_the_maps_lead_from_an_address_to_a_verdict() -> None:
     assert [(entry.key, entry.data) for entry in masquerade.MAPS.values()] == [
         (expressions.IPV4_ADDR, expressions.VERDICT),
         (expressions.IPV6_ADDR, expressions.VERDICT),
+    ]
+
+
+def test_the_sets_of_exempt_networks_hold_intervals_of_addresses() -> None:
+    assert [entry[1:] for entry in masquerade.EXEMPT.values()] == [
+        (expressions.IPV4_ADDR, None, True),
+        (expressions.IPV6_ADDR, None, True),
     ]
 
 
@@ -78,7 +85,7 @@ def test_source_addresses_are_looked_up_where_nat_is_done() -> None:
 def test_what_stays_in_the_subnet_and_multicast_are_left_alone(address: CIDR, chain: str, staying: list[str]) -> None:
     own = chains_of(masquerade.make_rules(ATTACHMENT, [address]))[chain]
     assert own.kind == ""
-    *left, last = [list(rule) for rule in own.rules]
+    *left, exempt, last = [list(rule) for rule in own.rules]
     assert left == [
         [
             *expressions.load_address(address.version, expressions.DESTINATION),
@@ -86,6 +93,11 @@ def test_what_stays_in_the_subnet_and_multicast_are_left_alone(address: CIDR, ch
             expressions.leave_chain(),
         ]
         for network in staying
+    ]
+    assert exempt == [
+        *expressions.load_address(address.version, expressions.DESTINATION),
+        expressions.look_up(f"exempt{address.version}"),
+        expressions.leave_chain(),
     ]
     assert last == [expressions.masquerade()]
 

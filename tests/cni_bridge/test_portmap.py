@@ -28,6 +28,7 @@ def chains_of(made: Rules) -> dict[str, Chain]:
 
 ANY4 = Element("portmap_any4", ANY_TCP, OWNER, TO4, claim=CLAIM)
 ANY6 = Element("portmap_any6", ANY_TCP, OWNER, TO6, claim=CLAIM)
+LOOPBACK = Element("portmap_any_loopback", ANY_TCP, OWNER)
 TARGET4 = Element("portmapped4", V4.ip.packed, OWNER, chain=CHAIN4)
 TARGET6 = Element("portmapped6", V6.ip.packed, OWNER, chain=CHAIN6)
 
@@ -35,10 +36,25 @@ TARGET6 = Element("portmapped6", V6.ip.packed, OWNER, chain=CHAIN6)
 @pytest.mark.parametrize(
     ("mappings", "addresses", "elements"),
     [
-        ([mapping()], [V4], [ANY4, TARGET4]),
+        ([mapping()], [V4], [ANY4, LOOPBACK, TARGET4]),
         ([mapping()], [V6], [ANY6, TARGET6]),
-        ([mapping()], [V4, V6], [ANY4, ANY6, TARGET4, TARGET6]),
-        ([mapping()], [V4, parse_cidr("10.1.0.6/16")], [ANY4, TARGET4]),
+        ([mapping()], [V4, V6], [ANY4, LOOPBACK, ANY6, TARGET4, TARGET6]),
+        ([mapping()], [V4, parse_cidr("10.1.0.6/16")], [ANY4, LOOPBACK, TARGET4]),
+        (
+            [mapping("127.0.0.5")],
+            [V4, V6],
+            [
+                Element(
+                    "portmap4",
+                    bytes.fromhex("7f000005060000001f900000"),
+                    OWNER,
+                    TO4,
+                    claim="host port 127.0.0.5 8080/tcp",
+                ),
+                Element("portmap_loopback", bytes.fromhex("7f000005060000001f900000"), OWNER),
+                TARGET4,
+            ],
+        ),
         (
             [mapping("192.168.1.11")],
             [V4, V6],
@@ -78,12 +94,21 @@ TARGET6 = Element("portmapped6", V6.ip.packed, OWNER, chain=CHAIN6)
                     bytes.fromhex("0a01000500010000"),
                     claim="host port 65535/sctp",
                 ),
+                Element("portmap_any_loopback", bytes.fromhex("84000000ffff0000"), OWNER),
                 TARGET4,
             ],
         ),
         ([mapping("fd00::7")], [V4], []),
+        ([mapping("0.0.0.0")], [V4, V6], [ANY4, LOOPBACK, TARGET4]),
+        ([mapping("::")], [V4, V6], [ANY6, TARGET6]),
+        ([mapping("0.0.0.0")], [V6], []),
+        ([mapping(), mapping("0.0.0.0"), mapping("::")], [V4, V6], [ANY4, LOOPBACK, ANY6, TARGET4, TARGET6]),
     ],
-    ids=["IPv4", "IPv6", "both", "first of a family", "hostIP", "IPv6 hostIP", "SCTP", "hostIP of another family"],
+    ids=[
+        *("IPv4", "IPv6", "both", "first of a family", "hostIP 127.0.0.5", "hostIP", "IPv6 hostIP", "SCTP"),
+        *("hostIP of another family", "every IPv4 address", "every IPv6 address", "every one of another family"),
+        "every one said twice",
+    ],
 )
 def test_the_elements_of_a_mapping(mappings: list[PortMapping], addresses: list[CIDR], elements: list[Element]) -> None:
     assert sorted(make_rules(ATTACHMENT, mappings, addresses).elements) == sorted(elements)
@@ -97,8 +122,10 @@ def test_keys_and_data_are_as_long_as_their_maps_say(mappings: list[PortMapping]
     for element in made.elements:
         entry = maps[element.map]
         assert len(element.key) == entry.key[1]
-        assert entry.data is not None
-        assert element.chain if entry.data == expressions.VERDICT else len(element.data) == entry.data[1]
+        if entry.data == expressions.VERDICT:
+            assert element.chain
+        else:
+            assert len(element.data) == (entry.data[1] if entry.data else 0)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +154,9 @@ def test_the_hooks_of_port_mappings() -> None:
         ("portmap_prerouting", "nat", 0, -100),
         ("portmap_output", "nat", 3, -100),
         ("portmap_postrouting", "nat", 4, 100),
-        ("portmap_guard", "filter", 0, -300),
+        ("portmap_loopback_output", "filter", 3, -150),
+        ("portmap_loopback_prerouting", "filter", 0, -99),
+        ("portmap_loopback_input", "filter", 1, 101),
     }
 
 
@@ -144,19 +173,9 @@ def test_what_the_host_sends_is_forwarded_likewise() -> None:
     assert [list(rule) for rule in chains["portmap_output"].rules][-len(forward) :] == forward
 
 
-def test_what_comes_from_outside_for_the_host_s_loopback_is_dropped() -> None:
-    [guard] = chains_of(make_rules(ATTACHMENT, [mapping()], [V4]))["portmap_guard"].rules
-    assert list(guard) == [
-        *expressions.match_other_interface("lo"),
-        *expressions.load_address(4, expressions.DESTINATION),
-        *expressions.match_network(parse_cidr("127.0.0.0/8")),
-        expressions.drop(),
-    ]
-
-
 @pytest.mark.parametrize(
     ("address", "chain", "sources"),
-    [(V4, CHAIN4, ["10.1.0.0/16", "127.0.0.0/8"]), (V6, CHAIN6, ["fd00:1::/64"])],
+    [(V4, CHAIN4, ["10.1.0.0/16", "192.0.0.8/32"]), (V6, CHAIN6, ["fd00:1::/64"])],
     ids=["IPv4", "IPv6"],
 )
 def test_what_comes_from_the_subnet_itself_is_answered_through_the_host(
@@ -210,5 +229,8 @@ def test_a_port_number_of_an_address_is_no_protocol() -> None:
 def test_the_maps_are_told_apart_by_family_and_by_host_ip() -> None:
     names = [entry.name for entry in portmap.MAPS]
     assert sorted(names) == sorted(
-        ["portmap4", "portmap6", "portmap_any4", "portmap_any6", "portmapped4", "portmapped6"]
+        [
+            *("portmap4", "portmap6", "portmap_any4", "portmap_any6", "portmapped4", "portmapped6"),
+            *("portmap_loopback", "portmap_any_loopback"),
+        ]
     )

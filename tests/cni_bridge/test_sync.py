@@ -18,8 +18,6 @@ from cni_bridge.sync import (
     delete_rules,
     ensure_rules,
     find_missing,
-    has_loopback_targets,
-    list_loopback_targets,
     probe_rules,
 )
 from cni_kernel import expressions
@@ -31,7 +29,7 @@ from cni_protocol.address import CIDR, parse_cidr, parse_ip
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import CNIError
 from tests.conftest import ROOT
-from tests.host import Host
+from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
 
@@ -126,6 +124,11 @@ def stay(protocol: str, network: str, prefix: int) -> list[Any]:
     ]
 
 
+def exempt(protocol: str, name: str) -> list[Any]:
+    left = {"payload": {"protocol": protocol, "field": "daddr"}}
+    return [{"match": {"op": "==", "left": left, "right": f"@{name}"}}, {"return": None}]
+
+
 def look_up(protocol: str, name: str) -> list[Any]:
     return [{"vmap": {"key": {"payload": {"protocol": protocol, "field": "saddr"}}, "data": f"@{name}"}}]
 
@@ -150,8 +153,15 @@ def test_what_leaves_the_subnet_is_masqueraded_but_multicast(host: Host) -> None
         "fd00:1::5": (CHAIN6, "mynet,c1,eth0"),
     }
     assert rules_of(host, "postrouting") == [look_up("ip", "masquerade4"), look_up("ip6", "masquerade6")]
-    assert rules_of(host, CHAIN4) == [stay("ip", "10.1.0.0", 16), stay("ip", "224.0.0.0", 4), [{"masquerade": None}]]
-    assert rules_of(host, CHAIN6) == [stay("ip6", "fd00:1::", 64), stay("ip6", "ff00::", 8), [{"masquerade": None}]]
+    subnet4, subnet6 = stay("ip", "10.1.0.0", 16), stay("ip6", "fd00:1::", 64)
+    last = [{"masquerade": None}]
+    assert rules_of(host, CHAIN4) == [subnet4, stay("ip", "224.0.0.0", 4), exempt("ip", "exempt4"), last]
+    assert rules_of(host, CHAIN6) == [subnet6, stay("ip6", "ff00::", 8), exempt("ip6", "exempt6"), last]
+    sets = {entry["set"]["name"]: entry["set"] for entry in host.nft() if "set" in entry}
+    assert {name: (entry["type"], entry["flags"]) for name, entry in sets.items()} == {
+        "exempt4": ("ipv4_addr", ["interval"]),
+        "exempt6": ("ipv6_addr", ["interval"]),
+    }
     [base] = [entry["chain"] for entry in host.nft() if entry.get("chain", {}).get("name") == "postrouting"]
     assert (base["type"], base["hook"], base["prio"]) == ("nat", "postrouting", 100)
 
@@ -164,6 +174,10 @@ def test_host_ports_lead_to_the_container(host: Host) -> None:
         for name, elements in maps.items()
     }
     owner = "mynet,c1,eth0"
+    ports = {entry["set"]["name"]: entry["set"]["elem"] for entry in host.nft() if entry.get("set", {}).get("elem")}
+    assert {name: [entry["elem"]["val"] for entry in elements] for name, elements in ports.items()} == {
+        "portmap_any_loopback": [{"concat": ["tcp", 8080]}]
+    }
     assert read == {
         "portmap4": [({"concat": ["192.168.1.11", "udp", 53]}, {"concat": ["10.1.0.5", 5353]}, owner)],
         "portmap6": [],
@@ -180,7 +194,6 @@ def test_host_ports_lead_to_the_container(host: Host) -> None:
         "@portmap6",
         "@portmap_any6",
     ]
-    assert rules_of(host, "portmap_guard")[0][-1] == {"drop": None}
     assert [rule[-1] for rule in rules_of(host, BACK4)] == [{"masquerade": None}] * 2
     assert [rule[-1] for rule in rules_of(host, BACK6)] == [{"masquerade": None}]
 
@@ -241,6 +254,7 @@ def test_the_address_of_a_vanished_container_is_reached_through_the_new_one_s_po
     assert owners(host) == {
         "portmap_any4": ["mynet,c1,eth0", "mynet,gone,eth0"],
         "portmap_any6": ["mynet,c1,eth0", "mynet,gone,eth0"],
+        "portmap_any_loopback": ["mynet,c1,eth0", "mynet,gone,eth0"],
         "portmapped4": ["mynet,c1,eth0"],
         "portmapped6": ["mynet,c1,eth0"],
     }
@@ -319,6 +333,24 @@ def test_deleting_takes_the_subnet_s_chains_with_their_last_container(host: Host
     ensure_rules(masquerading(attachment("c2"), address(6)))
     delete_own_rules(attachment("c1"))
     assert chains(host) == sorted([CHAIN4, "postrouting"])
+
+
+@pytest.mark.parametrize(
+    "element", ["exempt4 { 10.2.0.0/16", "exempt6 { fd00:2::/64"], ids=["networks", "networks of IPv6"]
+)
+def test_exempt_networks_are_nobody_s_and_keep_the_table(host: Host, element: str) -> None:
+    ensure_all()
+    host.run("nft", f'add element inet pycni {element} comment "mynet,node2" }}')
+    delete_rules(expressions.INET, "mynet", lambda owner: owner.startswith("mynet,"))
+    delete_own_rules(attachment("c2"))
+    name, _, network = element.partition(" { ")
+    kept = [entry["set"] for entry in host.nft() if entry.get("set", {}).get("name") == name]
+    assert [entry["elem"][0]["elem"]["comment"] for entry in kept] == ["mynet,node2"]
+    assert [chain for chain in chains(host) if chain.startswith(("masquerade-", "portmap-"))] == []
+    assert find_missing(ensure_all()[0]) == []
+    host.run("nft", f"delete element inet pycni {name} {{ {network} }}")
+    delete_own_rules(attachment())
+    assert host.nft() == []
 
 
 def test_what_is_stale_by_a_condition_goes_and_nothing_else(host: Host) -> None:
@@ -420,7 +452,10 @@ DAMAGES: dict[str, tuple[str, list[str]]] = {
     "prerouting": ("flush chain inet pycni portmap_prerouting", ["portmap_prerouting"]),
     "output": ("flush chain inet pycni portmap_output", ["portmap_output"]),
     "the way back": ("flush chain inet pycni portmap_postrouting", ["portmap_postrouting"]),
-    "guard": ("flush chain inet pycni portmap_guard", ["portmap_guard"]),
+    "out of the loopback": ("flush chain inet pycni portmap_loopback_output", ["portmap_loopback_output"]),
+    "an answer on its way": ("flush chain inet pycni portmap_loopback_prerouting", ["portmap_loopback_prerouting"]),
+    "an answer in the end": ("flush chain inet pycni portmap_loopback_input", ["portmap_loopback_input"]),
+    "ports of the loopback": ("flush set inet pycni portmap_any_loopback", ["portmap_any_loopback"]),
     "the way back of the subnet": (f"flush chain inet pycni {BACK6}", [BACK6]),
     "host port": ("delete element inet pycni portmap_any4 { tcp . 8080 }", ["portmap_any4"]),
     "host port, IPv6": ("delete element inet pycni portmap_any6 { tcp . 8080 }", ["portmap_any6"]),
@@ -684,39 +719,6 @@ def test_a_table_that_is_used_again_at_the_last_moment_stays(host: Host, mocker:
     delete_own_rules(attachment("c1"))
     assert masqueraded(host) == {"10.1.0.6": (CHAIN4, "mynet,c2,eth0")}
     assert find_missing(wanted) == []
-
-
-def test_what_the_host_s_loopback_leads_to_is_known() -> None:
-    assert list_loopback_targets() == set()
-    ensure_rules(masquerading(attachment("c0"), address(9)))
-    assert list_loopback_targets() == set()
-    ensure_rules(forwarding(attachment("c1"), TCP))
-    ensure_rules(forwarding(attachment("c2"), TCP._replace(host_port=8081), to=(address(6),)))
-    assert list_loopback_targets() == {parse_ip("10.1.0.5"), parse_ip("10.1.0.6")}
-    given_back = [
-        delete_rules(expressions.INET, name, attachment(name).owner.__eq__) for name in ("c0", "c1", "c1", "c2")
-    ]
-    assert given_back == [False, True, False, True]
-
-
-@pytest.mark.parametrize(
-    ("owner", "network", "expected"),
-    [
-        (("mynet", "c1"), "mynet", True),
-        (("mynet", "c1"), "othernet", False),
-        (("mynet2", "c1"), "mynet", False),
-        (("xmynet", "c1"), "mynet", False),
-        (("a" * 40 + "mynet", "c1"), "mynet", False),
-        (("othernet", "mynet"), "mynet", False),
-    ],
-    ids=["its own", "another", "a longer one", "an ending", "an ending far in", "a container's id"],
-)
-def test_a_network_is_known_to_have_mappings_by_its_whole_name(
-    owner: tuple[str, str], network: str, expected: bool
-) -> None:
-    of, container = owner
-    ensure_rules(forwarding(attachment(container, of), TCP))
-    assert has_loopback_targets(Attachment(network, "", "")) is expected
 
 
 def test_what_was_marked_in_the_former_spelling_is_found_and_goes(host: Host) -> None:

@@ -57,7 +57,6 @@ HEALTHY = Observed(
     gateway_port=None,
     vlans={},
     missing_rules=[],
-    missing_ways=[],
 )
 IN_5 = PortVlan(5, True, True)
 FILTERING = BRIDGE._replace(vlan_filtering=True)
@@ -82,7 +81,7 @@ def differences(
     keys: dict[str, Any] | None = None, observed: Observed = HEALTHY, previous: Result = PREVIOUS
 ) -> list[str]:
     config = parse_config(make_request("CHECK", **{**CONFIG, **(keys or {})}))
-    return find_differences(config, ATTACHMENT, make_expected(previous, "eth0", NETNS), observed)
+    return find_differences(config, ATTACHMENT, make_expected(previous, "eth0", [NETNS]), observed)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +94,7 @@ def differences(
         ({}, {"routes": [*HEALTHY.routes, DEFAULT._replace(priority=900), DEFAULT._replace(table=100)]}),
         ({}, {"gateways": [*HEALTHY.gateways, parse_cidr("192.168.0.1/24")]}),
         ({}, {"bridge": BRIDGE._replace(promisc=True, mtu=1500, mac="02:00:00:00:00:02")}),
-        ({}, {"host": HOST._replace(name="other", mac="02:00:00:00:00:03", alias="")}),
+        ({}, {"host": HOST._replace(mac="02:00:00:00:00:03", alias="")}),
         ({"promiscMode": True}, {"bridge": BRIDGE._replace(promisc=True)}),
         ({"hairpinMode": True}, {"host": HOST._replace(hairpin=True)}),
         ({"isGateway": False}, {"gateways": []}),
@@ -301,7 +300,7 @@ ELSEWHERE = IPConfig(parse_cidr("10.3.0.5/16"), parse_ip("10.3.0.1"), 1)
 )
 def test_a_route_of_another_plugin_of_the_chain_is_not_expected(route: Route, ours: bool) -> None:
     previous = PREVIOUS._replace(ips=(*PREVIOUS.ips, ELSEWHERE), routes=(route,))
-    assert [entry.dst for entry in make_expected(previous, "eth0", NETNS).routes] == ([route.dst] if ours else [])
+    assert [entry.dst for entry in make_expected(previous, "eth0", [NETNS]).routes] == ([route.dst] if ours else [])
 
 
 def test_all_differences_are_reported_at_once() -> None:
@@ -328,13 +327,88 @@ def test_all_differences_are_reported_at_once() -> None:
 def test_the_expectation_is_what_is_on_our_interface(interfaces: tuple[Interface, ...], index: int) -> None:
     mine, unbound = IPConfig(parse_cidr("10.1.0.5/16"), None, index), IPConfig(parse_cidr("10.2.0.5/16"))
     foreign = IPConfig(parse_cidr("10.3.0.5/16"), None, index + 7)
-    expected = make_expected(Result(interfaces, (mine, foreign, unbound)), "eth0", NETNS)
-    assert expected == Expected(interfaces[index], (mine, unbound), ())
+    expected = make_expected(Result(interfaces, (mine, foreign, unbound)), "eth0", [NETNS])
+    outside = frozenset(entry.name for entry in interfaces if not entry.sandbox)
+    assert expected == Expected(interfaces[index], (mine, unbound), (), outside)
+
+
+def test_the_namespace_may_have_several_names() -> None:
+    sandboxes = ["/proc/7/ns/net", "/var/run/netns/c1"]
+    for path in (NETNS, *sandboxes):
+        interface = Interface("eth0", sandbox=path)
+        expected = make_expected(Result((interface,)), "eth0", sandboxes)
+        assert expected.container == (interface if path in sandboxes else None)
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "words"),
+    [
+        ([(0, "other0")], ["prevResult does not list cni0, the bridge"]),
+        ([(1, "veth2")], ["prevResult does not list veth1, the host's end"]),
+        (
+            [(0, "other0"), (1, "veth2")],
+            ["prevResult does not list cni0, the bridge", "prevResult does not list veth1, the host's end"],
+        ),
+        ([(0, "veth1"), (1, "cni0")], []),
+    ],
+    ids=["bridge", "host's end", "both", "another order"],
+)
+def test_a_prev_result_that_names_others_is_a_difference(interfaces: list[tuple[int, str]], words: list[str]) -> None:
+    listed = list(PREVIOUS.interfaces)
+    for index, name in interfaces:
+        listed[index] = Interface(name)
+    assert differences(previous=PREVIOUS._replace(interfaces=tuple(listed))) == words
+
+
+@pytest.mark.parametrize("mac", ["zz", "0a:58:0a:f4:00", "0a580af40002", "0a:58:0a:f4:00:0g"])
+def test_what_is_no_mac_is_a_difference(mac: str) -> None:
+    listed = (*PREVIOUS.interfaces[:2], PREVIOUS.interfaces[2]._replace(mac=mac))
+    assert differences(previous=PREVIOUS._replace(interfaces=listed)) == [
+        f"mac of eth0 in prevResult is no MAC address: {mac!r}"
+    ]
+
+
+def test_a_prev_result_may_leave_the_host_out() -> None:
+    listed = tuple(entry._replace(interface=0) for entry in PREVIOUS.ips)
+    assert differences(previous=PREVIOUS._replace(interfaces=PREVIOUS.interfaces[2:], ips=listed)) == []
+
+
+def test_the_bridge_in_the_container_s_namespace_is_not_the_host_s() -> None:
+    listed = (PREVIOUS.interfaces[0]._replace(sandbox=NETNS), *PREVIOUS.interfaces[1:])
+    previous = PREVIOUS._replace(interfaces=listed)
+    assert differences(previous=previous) == ["prevResult does not list cni0, the bridge"]
+
+
+# ip_metrics_convert in net/ipv4/metrics.c, IP6_RT_PRIO_USER in include/uapi/linux/ipv6_route.h
+@pytest.mark.parametrize(
+    ("wanted", "there", "same"),
+    [
+        ({"dst": "fd00:9::/64", "priority": 0}, {"priority": 1024}, True),
+        ({"dst": "fd00:9::/64", "priority": 1024}, {"priority": 1024}, True),
+        ({"dst": "fd00:9::/64", "priority": 0}, {"priority": 1}, False),
+        ({"dst": "fd00:9::/64", "priority": 1}, {"priority": 1024}, False),
+        ({"dst": "10.9.0.0/16", "priority": 0}, {"priority": None}, True),
+        ({"dst": "10.9.0.0/16", "priority": 0}, {"priority": 0}, True),
+        ({"dst": "10.9.0.0/16", "priority": 0}, {"priority": 1024}, False),
+        ({"dst": "10.9.0.0/16", "mtu": 65535}, {"mtu": 65520}, True),
+        ({"dst": "10.9.0.0/16", "mtu": 65535}, {"mtu": 65535}, False),
+        ({"dst": "10.9.0.0/16", "mtu": 0}, {"mtu": None}, True),
+        ({"dst": "fd00:9::/64", "advmss": 70000}, {"advmss": 65495, "priority": 1024}, True),
+        ({"dst": "10.9.0.0/16", "advmss": 1000}, {"advmss": 1001}, False),
+    ],
+)
+def test_the_numbers_of_a_route_are_as_the_kernel_keeps_them(
+    wanted: dict[str, Any], there: dict[str, Any], same: bool
+) -> None:
+    route = Route(**{**wanted, "dst": parse_cidr(wanted["dst"])}, scope=253)
+    kept = {"priority": 1024 if ":" in wanted["dst"] else None, **there}
+    observed = HEALTHY._replace(routes=[KernelRoute(route.dst, None, table=254, scope=253, **kept)])
+    assert (differences(observed=observed, previous=PREVIOUS._replace(routes=(route,))) == []) is same
 
 
 @pytest.mark.parametrize(
     "interface", [Interface("eth0"), Interface("eth1", sandbox=NETNS), Interface("eth0", sandbox="/run/netns/c2")]
 )
 def test_a_prev_result_without_our_interface_is_a_difference(interface: Interface) -> None:
-    previous = Result((interface,), (IPConfig(parse_cidr("10.1.0.9/16"), None, 0),))
+    previous = Result((*PREVIOUS.interfaces[:2], interface), (IPConfig(parse_cidr("10.1.0.9/16"), None, 2),))
     assert differences(previous=previous) == ["prevResult lists no interface eth0 in this namespace"]

@@ -1,102 +1,41 @@
 """The steps of ADD and DEL on links, each with its way back."""
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from pytest_mock import MockerFixture
 
 from cni_bridge import removal, wiring
-from cni_bridge.config import BridgeConfig, parse_config
-from cni_bridge.plan import LAYER_2, Plan, make_plan
-from cni_bridge.refusals import kernel_refusals
-from cni_bridge.undo import Undo
+from cni_bridge.bridge import get_bridge
+from cni_bridge.config import parse_config
+from cni_bridge.plan import LAYER_2
 from cni_kernel import sysctl
 from cni_kernel.errors import KernelError
 from cni_kernel.kernel import Kernel
-from cni_kernel.namespace import Namespace
 from cni_kernel.values import PortVlan
 from cni_protocol.address import parse_cidr, parse_ip
-from cni_protocol.attachment import Attachment
 from cni_protocol.errors import CNIError
-from cni_protocol.result import IPConfig, Result, Route
-from tests.cni_bridge import make_request, open_container, open_kernel
-from tests.host import Host, wait_until
+from cni_protocol.result import Route
+from tests.cni_bridge import make_request
+from tests.cni_bridge.rooms import ATTACHMENT, PORT, Rooms, config_of, plan_of, refused
+from tests.kit.host import Host, wait_until
 
 pytestmark = pytest.mark.kernel
-
-ATTACHMENT = Attachment("mynet", "c1", "eth0")
-PORT = ATTACHMENT.host_name
-
-
-class Rooms:
-    """All that a step needs, opened inside a host with one container."""
-
-    def __init__(self, host: Host, outside: Kernel, inside: Kernel, namespace: Namespace) -> None:
-        self.host = host
-        self.outside = outside
-        self.inside = inside
-        self.namespace = namespace
-        self.undo = Undo()
-
-    def connect(self, **keys: Any) -> BridgeConfig:
-        config = config_of(**keys)
-        wiring.connect(self.outside, self.namespace, config, ATTACHMENT, self.undo)
-        return config
-
-    def go_live(self, config: BridgeConfig, plan: Plan) -> None:
-        wiring.go_live(self.outside, self.inside, config, plan, PORT, self.inside.get_link("eth0"))
-
-    def fail(self) -> None:
-        """Leave the undo stack as a failure does."""
-        with pytest.raises(ZeroDivisionError), self.undo:
-            raise ZeroDivisionError
-
-
-@pytest.fixture
-def rooms(host: Host) -> Iterator[Rooms]:
-    """The rooms of one attachment; the test runs inside the host."""
-    host.add_container("c1")
-    with (
-        open_kernel(host) as outside,
-        open_kernel(host, "c1") as inside,
-        open_container(host, "c1") as namespace,
-        host.entered(),
-    ):
-        yield Rooms(host, outside, inside, namespace)
-
-
-def config_of(**keys: Any) -> BridgeConfig:
-    return parse_config(make_request(ipam={"type": "host-local"}, **keys))
-
-
-def plan_of(config: BridgeConfig, *addresses: str, routes: tuple[Route, ...] = ()) -> Plan:
-    ips = tuple(IPConfig(parse_cidr(address)) for address in addresses)
-    return make_plan(config, Result(ips=ips, routes=routes))
 
 
 def bridge(host: Host, name: str = "cni0") -> Any:
     return host.ip("link", "show", "dev", name)[0]
 
 
-@contextmanager
-def refused(code: int, words: str) -> Iterator[None]:
-    with pytest.raises(CNIError) as caught, kernel_refusals():
-        yield
-    assert caught.value.code == code
-    assert words in caught.value.msg
-
-
 def test_neither_end_may_be_there_already(rooms: Rooms) -> None:
-    wiring.require_absent(rooms.outside, rooms.inside, ATTACHMENT)
+    wiring.require_absent(rooms.site(config_of()))
     rooms.host.run("ip", "link", "add", PORT, "type", "bridge")
     with refused(102, f"interface {PORT} on the host belongs to an earlier ADD of container c1 interface eth0"):
-        wiring.require_absent(rooms.outside, rooms.inside, ATTACHMENT)
+        wiring.require_absent(rooms.site(config_of()))
     rooms.host.run("ip", "-n", "c1", "link", "add", "eth0", "type", "bridge")
     with refused(102, "interface eth0 exists already in the container"):
-        wiring.require_absent(rooms.outside, rooms.inside, ATTACHMENT)
+        wiring.require_absent(rooms.site(config_of()))
     assert rooms.host.link_names() == [PORT]
     assert rooms.host.link_names("c1") == ["eth0"]
 
@@ -151,7 +90,7 @@ def test_the_container_gets_addresses_link_and_routes(rooms: Rooms) -> None:
     config = rooms.connect(isDefaultGateway=True)
     wanted = Route(parse_cidr("10.9.0.0/16"), parse_ip("10.1.0.7"), mtu=1300)
     plan = plan_of(config, "10.1.0.5/16", "fd00:1::5/64", routes=(wanted,))
-    wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0")
+    wiring.configure_container(rooms.site(config), plan, rooms.undo)
     assert rooms.host.addresses("eth0", "c1") == ["10.1.0.5/16", "fd00:1::5/64"]
     routes = rooms.host.ip("-4", "route", container="c1") + rooms.host.ip("-6", "route", container="c1")
     gateways = [(entry["dst"], entry["gateway"]) for entry in routes if "gateway" in entry]
@@ -163,7 +102,7 @@ def test_an_address_given_twice_is_an_error(rooms: Rooms) -> None:
     config = rooms.connect()
     with refused(102, "the IPAM plugin gave it twice"):
         plan = plan_of(config, "10.1.0.5/16", "10.1.0.5/16")
-        wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0")
+        wiring.configure_container(rooms.site(config), plan, rooms.undo)
 
 
 def test_the_gateway_address_is_on_the_bridge_and_forwarding_is_on(rooms: Rooms) -> None:
@@ -241,7 +180,7 @@ def test_a_network_without_gateway_leaves_bridge_and_forwarding_alone(rooms: Roo
 
 def test_live_means_that_the_port_forwards(rooms: Rooms) -> None:
     config = rooms.connect()
-    wiring.configure_container(rooms.inside, rooms.namespace, config, LAYER_2, "eth0")
+    wiring.configure_container(rooms.site(config), LAYER_2, rooms.undo)
     rooms.go_live(config, LAYER_2)
     assert bridge(rooms.host, PORT)["linkinfo"]["info_slave_data"]["state"] == "forwarding"
 
@@ -256,15 +195,15 @@ def test_a_port_that_does_not_forward_is_not_live(rooms: Rooms, mocker: MockerFi
 def test_a_container_that_may_not_announce_itself_is_connected(rooms: Rooms, mocker: MockerFixture) -> None:
     config = rooms.connect()
     plan = plan_of(config, "10.1.0.5/16")
-    mocker.patch.object(sysctl, "announce_changes", side_effect=KernelError(errno.EROFS, "x"))
-    wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0")
+    mocker.patch.object(sysctl, "announce_changes", return_value=[KernelError(errno.EROFS, "x")])
+    wiring.configure_container(rooms.site(config), plan, rooms.undo)
     rooms.go_live(config, plan)
     assert rooms.host.addresses("eth0", "c1")
 
 
 def test_the_interfaces_of_a_result_are_those_that_stand_there(rooms: Rooms) -> None:
     config = rooms.connect(mtu=1400)
-    listed = wiring.list_interfaces(rooms.outside, rooms.inside.get_link("eth0"), config, ATTACHMENT, "/run/netns/c1")
+    listed = wiring.list_interfaces(rooms.site(config), rooms.inside.get_link("eth0"), "/run/netns/c1")
     seen = [bridge(rooms.host), bridge(rooms.host, PORT), rooms.host.ip("link", "show", "eth0", container="c1")[0]]
     assert [(entry.name, entry.mac, entry.mtu) for entry in listed] == [
         (link["ifname"], link["address"], 1400) for link in seen
@@ -335,10 +274,10 @@ def test_an_interface_of_that_name_that_is_somebody_elses_stays(rooms: Rooms, co
 def test_what_is_observed_is_what_stands_there(rooms: Rooms) -> None:
     config = rooms.connect(isGateway=True)
     plan = plan_of(config, "10.1.0.5/16")
-    wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0")
+    wiring.configure_container(rooms.site(config), plan, rooms.undo)
     wiring.configure_host(rooms.outside, config, plan)
     assert wait_until(lambda: rooms.outside.get_link(PORT).forwarding)
-    seen = wiring.observe(rooms.outside, rooms.inside, config, ATTACHMENT, ["rule"])
+    seen = wiring.observe(rooms.site(config), ["rule"])
     assert seen.bridge == rooms.outside.get_link("cni0")
     assert seen.host == rooms.outside.get_link(PORT)
     assert seen.container == rooms.inside.get_link("eth0")
@@ -349,8 +288,8 @@ def test_what_is_observed_is_what_stands_there(rooms: Rooms) -> None:
 
 
 def test_what_is_not_there_is_observed_as_nothing(rooms: Rooms) -> None:
-    seen = wiring.observe(rooms.outside, rooms.inside, config_of(), ATTACHMENT, [])
-    assert seen == (None, None, None, [], [], [], None, None, {}, [], [])
+    seen = wiring.observe(rooms.site(config_of()), [])
+    assert seen == (None, None, None, [], [], [], None, None, {}, [])
 
 
 @pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
@@ -443,8 +382,11 @@ def test_the_port_is_put_into_its_vlans(
 
 
 def test_a_bridge_that_filters_already_is_not_told_again(rooms: Rooms, vlans: Vlans, mocker: MockerFixture) -> None:
-    genuine = wiring.get_bridge
-    mocker.patch.object(wiring, "get_bridge", lambda kernel, name: genuine(kernel, name)._replace(vlan_filtering=True))
+    genuine = get_bridge
+    mocker.patch(
+        "cni_bridge.bridge.get_bridge",
+        lambda kernel, name: genuine(kernel, name)._replace(vlan_filtering=True),
+    )
     rooms.connect(vlan=5)
     assert vlans.filtering == []
     assert PORT in vlans.ports
@@ -471,7 +413,7 @@ def test_the_gateway_of_a_vlan_is_an_interface_that_leads_into_it(rooms: Rooms, 
     [port] = [link for link in rooms.host.ip("link") if link["ifname"] == own["link"]]
     assert port["master"] == "cni0"
     assert vlans.ports == {PORT: (PortVlan(5, True, True),), port["ifname"]: (PortVlan(5, True, True),)}
-    seen = wiring.observe(rooms.outside, rooms.inside, config, ATTACHMENT, [])
+    seen = wiring.observe(rooms.site(config), [])
     assert seen.host is not None
     assert seen.gateway_port is not None
     assert seen.gateway_port.name == port["ifname"]
@@ -489,6 +431,7 @@ def test_the_interface_into_a_vlan_goes_when_it_was_made_in_vain(
         wiring.configure_host(rooms.outside, config, plan)
         rooms.host.run("ip", "address", "flush", "dev", "cni0.5")
     before = rooms.host.link_names()
+    mocker.patch.object(sysctl, "is_forwarding", return_value=False)
     mocker.patch.object(sysctl, "ensure_forwarding", side_effect=CNIError(100, "no forwarding"))
     with refused(100, "no forwarding"):
         wiring.configure_host(rooms.outside, config, plan)
@@ -497,40 +440,10 @@ def test_the_interface_into_a_vlan_goes_when_it_was_made_in_vain(
     assert not there or rooms.host.addresses("cni0.5") == []
 
 
-def route_localnet(rooms: Rooms) -> bool:
-    return rooms.host.run("cat", "/proc/sys/net/ipv4/conf/cni0/route_localnet").stdout == "1\n"
-
-
-@pytest.mark.parametrize("on", [True, False], ids=["port mappings", "none"])
-def test_the_host_s_loopback_leads_to_the_bridge_with_port_mappings_only(rooms: Rooms, on: bool) -> None:
-    config = rooms.connect(isGateway=True, runtimeConfig=PORTS if on else {})
-    wiring.configure_host(rooms.outside, config, plan_of(config, "10.1.0.5/16"))
-    assert route_localnet(rooms) is on
-
-
-@pytest.mark.parametrize(
-    ("targets", "closed"),
-    [([], True), (["10.1.0.9"], False), (["10.2.0.9"], True), (["10.2.0.9", "10.1.0.9"], False)],
-    ids=["none left", "one left", "of another bridge", "one of them left"],
-)
-def test_the_loopback_is_closed_when_no_mapping_leads_to_the_bridge(
-    rooms: Rooms, targets: list[str], closed: bool
-) -> None:
-    config = rooms.connect(isGateway=True, runtimeConfig=PORTS)
-    wiring.configure_host(rooms.outside, config, plan_of(config, "10.1.0.5/16"))
-    wiring.close_loopback(rooms.outside, config, lambda: {parse_ip(text) for text in targets})
-    assert route_localnet(rooms) is not closed
-
-
-def test_closing_the_loopback_of_a_bridge_that_is_gone_is_fine(rooms: Rooms) -> None:
-    wiring.close_loopback(rooms.outside, config_of(), set)
-    assert rooms.host.link_names() == []
-
-
 def test_an_interface_that_is_to_stay_down_stays_down(rooms: Rooms) -> None:
     config = parse_config(make_request(disableContainerInterface=True))
-    wiring.connect(rooms.outside, rooms.namespace, config, ATTACHMENT, rooms.undo)
-    wiring.configure_container(rooms.inside, rooms.namespace, config, LAYER_2, "eth0")
+    wiring.connect(rooms.site(config), rooms.undo)
+    wiring.configure_container(rooms.site(config), LAYER_2, rooms.undo)
     rooms.go_live(config, LAYER_2)
     assert "UP" not in rooms.host.ip("link", "show", "dev", "eth0", container="c1")[0]["flags"]
 
@@ -538,7 +451,7 @@ def test_an_interface_that_is_to_stay_down_stays_down(rooms: Rooms) -> None:
 def test_live_means_that_duplicates_were_looked_for_when_asked_for(rooms: Rooms) -> None:
     config = rooms.connect(enabledad=True)
     plan = plan_of(config, "fd00:1::5/64")
-    wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0")
+    wiring.configure_container(rooms.site(config), plan, rooms.undo)
     rooms.go_live(config, plan)
     infos = rooms.host.ip("address", "show", "dev", "eth0", container="c1")[0]["addr_info"]
     [info] = [entry for entry in infos if entry["local"] == "fd00:1::5"]
@@ -552,7 +465,7 @@ def test_an_address_that_somebody_has_is_not_live(rooms: Rooms) -> None:
     rooms.host.run("ip", "address", "add", "fd00:1::5/64", "dev", "cni0", "nodad")
     config = rooms.connect(enabledad=True)
     plan = plan_of(config, "fd00:1::5/64")
-    wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0")
+    wiring.configure_container(rooms.site(config), plan, rooms.undo)
     with refused(100, "fd00:1::5/64 is in use by another host of the network"):
         rooms.go_live(config, plan)
 
@@ -560,7 +473,7 @@ def test_an_address_that_somebody_has_is_not_live(rooms: Rooms) -> None:
 def test_without_detection_addresses_are_not_waited_for(rooms: Rooms, mocker: MockerFixture) -> None:
     config = rooms.connect()
     plan = plan_of(config, "fd00:1::5/64")
-    wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0")
+    wiring.configure_container(rooms.site(config), plan, rooms.undo)
     waited = mocker.patch.object(Kernel, "wait_for_addresses")
     rooms.go_live(config, plan)
     assert waited.call_count == 0

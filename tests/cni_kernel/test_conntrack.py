@@ -13,7 +13,7 @@ from cni_kernel import conntrack
 from cni_kernel.conntrack import forget_flows_from_port, forget_flows_to
 from cni_kernel.netlink import NetlinkError, NetlinkSocket
 from cni_protocol.address import IP, parse_ip
-from tests.host import Host
+from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
 

@@ -133,11 +133,6 @@ def test_what_is_native_to_the_host_is_in_its_byte_order() -> None:
     assert bytes_of(status["NFTA_BITWISE_MASK"]) == (32).to_bytes(4, sys.byteorder)  # IPS_DST_NAT
 
 
-def test_the_name_of_an_interface_is_compared_in_full_length() -> None:
-    _, compare = [attributes_of(entry) for entry in expressions.match_other_interface("lo")]
-    assert (compare[1]["NFTA_CMP_OP"], bytes_of(compare[1]["NFTA_CMP_DATA"])) == (1, b"lo" + bytes(14))
-
-
 @pytest.mark.parametrize(
     ("expression", "code"), [(expressions.leave_chain(), -5), (expressions.drop(), 0)], ids=["return", "drop"]
 )

@@ -19,7 +19,7 @@ from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import CNIError
 from tests.cni_bridge import open_container, open_kernel
-from tests.host import Host, wait_until
+from tests.kit.host import Host, wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -332,7 +332,7 @@ def test_an_address_is_added_and_deleted(host: Host, inside: Kernel, text: str) 
     before = host.addresses("eth0", "c1")
     assert inside.add_address(eth0, address) is True
     assert sorted(host.addresses("eth0", "c1")) == sorted([*before, text])
-    assert Address(address, tentative=False, duplicate=False) in inside.list_addresses(eth0)
+    assert Address(address, tentative=False, duplicate=False, ifindex=eth0.ifindex) in inside.list_addresses(eth0)
     assert inside.add_address(eth0, address) is False
     inside.delete_address(eth0, address)
     inside.delete_address(eth0, address)
@@ -357,9 +357,10 @@ def test_an_address_whose_duplicates_are_looked_for_is_tentative_until_none_was_
     eth0, address = inside.get_link("eth0"), parse_cidr("fd00:9::5/64")
     host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/eth0/accept_dad", container="c1")
     inside.add_address(eth0, address, detect_duplicates=True)
-    assert Address(address, tentative=True, duplicate=False) in inside.list_addresses(eth0)
+    entry = Address(address, tentative=True, duplicate=False, ifindex=eth0.ifindex)
+    assert entry in inside.list_addresses(eth0)
     inside.wait_for_addresses(eth0)
-    assert Address(address, tentative=False, duplicate=False) in inside.list_addresses(eth0)
+    assert entry._replace(tentative=False) in inside.list_addresses(eth0)
     [info] = [
         entry
         for entry in host.ip("address", "show", "dev", "eth0", container="c1")[0]["addr_info"]
@@ -375,6 +376,75 @@ def test_a_duplicate_address_is_found_and_named(host: Host, inside: Kernel) -> N
     inside.add_address(eth0, parse_cidr("fd00:9::5/64"), detect_duplicates=True)
     with pytest.raises(KernelError, match="fd00:9::5/64 is in use by another host of the network"):
         inside.wait_for_addresses(eth0)
+
+
+# one IPv6 destination over two interfaces becomes one route with two next hops, whoever adds them; IPv4 needs `nexthop`
+@pytest.mark.parametrize(
+    "commands",
+    [
+        [
+            "-6 route add fd00:9::/64 via fd00:1::1 dev eth0 metric 7",
+            "-6 route append fd00:9::/64 via fd00:2::1 dev eth1 metric 7",
+        ],
+        ["-6 route add fd00:9::/64 metric 7 nexthop via fd00:1::1 dev eth0 nexthop via fd00:2::1 dev eth1"],
+        ["-4 route add 10.9.0.0/16 metric 7 nexthop via 10.1.0.1 dev eth0 nexthop via 10.2.0.1 dev eth1 weight 3"],
+        [
+            "nexthop add id 1 via fd00:1::1 dev eth0",
+            "nexthop add id 2 via fd00:2::1 dev eth1",
+            "nexthop add id 3 group 1/2",
+            "-6 route add fd00:9::/64 metric 7 nhid 3",
+        ],
+    ],
+    ids=["IPv6", "IPv6-nexthop", "IPv4-nexthop", "nexthop-objects"],
+)
+def test_a_route_of_several_next_hops_is_listed_for_each_of_its_interfaces(host: Host, commands: list[str]) -> None:
+    host.add_container("c2")
+    for number in (1, 2):
+        name = f"eth{number - 1}"
+        host.run("ip", "-n", "c2", "link", "add", name, "type", "veth", "peer", "name", f"other{number}")
+        for address in (f"10.{number}.0.5/16", f"fd00:{number}::5/64"):
+            nodad = ["nodad"] if ":" in address else []
+            host.run("ip", "-n", "c2", "address", "add", address, "dev", name, *nodad)
+        for end in (name, f"other{number}"):
+            host.run("ip", "-n", "c2", "link", "set", end, "up")
+    for command in commands:
+        host.run("ip", "-n", "c2", *command.split())
+    with open_kernel(host, "c2") as kernel:
+        for number in (1, 2):
+            eth = kernel.get_link(f"eth{number - 1}")
+            routes = [(str(r.dst), str(r.gw)) for r in kernel.list_routes(eth) if r.priority == 7]
+            version = 4 if "10.9" in commands[0] else 6
+            expected = ("10.9.0.0/16", f"10.{number}.0.1") if version == 4 else ("fd00:9::/64", f"fd00:{number}::1")
+            assert routes == [expected]
+
+
+def test_all_routes_are_listed_by_table_and_protocol(host: Host, kernel: Kernel) -> None:
+    host.run("ip", "link", "add", "br0", "type", "bridge")
+    host.run("ip", "link", "set", "br0", "up")
+    for command in (
+        *("-4 route add 10.9.0.0/16 dev br0 table 7", "-4 route add 10.8.0.0/16 dev br0 proto ra"),
+        *("-6 route add fd00:9::/64 dev br0 table 7", "-6 route add fd00:8::/64 dev br0 proto ra"),
+        *("-4 route add 10.7.0.0/16 dev lo", "-4 route add blackhole 10.6.0.0/16"),
+    ):
+        host.run("ip", *command.split())
+    br0 = kernel.get_link("br0").ifindex
+
+    def listed(**options: int) -> set[tuple[int, str]]:
+        return {(ifindex, str(route.dst)) for ifindex, route in kernel.list_all_routes(**options)}
+
+    assert listed(table=7) == {(br0, "10.9.0.0/16"), (br0, "fd00:9::/64")}
+    assert listed(protocol=9) == {(br0, "10.8.0.0/16"), (br0, "fd00:8::/64")}
+    assert listed(table=8) == set()
+    assert {(1, "10.7.0.0/16"), (br0, "10.9.0.0/16")} < listed()
+    assert (1, "10.7.0.0/16") not in listed(ifindex=br0)
+
+
+@pytest.mark.parametrize("mtu", [1300, 9000])
+def test_a_bridge_keeps_the_mtu_that_it_is_given(host: Host, kernel: Kernel, mtu: int) -> None:
+    kernel.create_bridge("br0", 0)
+    kernel.set_mtu(kernel.get_link("br0"), mtu)
+    host.run("ip", "link", "add", "p0", "mtu", "1400", "master", "br0", "type", "veth", "peer", "name", "p1")
+    assert link(host, "br0")["mtu"] == mtu
 
 
 def test_the_wait_for_addresses_has_a_bound(inside: Kernel, mocker: MockerFixture) -> None:
@@ -534,6 +604,9 @@ ACTIONS: dict[str, Callable[[Kernel], object]] = {
     "set_up": lambda kernel: kernel.set_up(LO),
     "set_flags": lambda kernel: kernel.set_flags(LO, up=True, promisc=True),
     "set_mac": lambda kernel: kernel.set_mac(LO, "02:00:00:00:00:01"),
+    "set_mtu": lambda kernel: kernel.set_mtu(LO, 1500),
+    "list_all_addresses": lambda kernel: kernel.list_all_addresses(),
+    "list_all_routes": lambda kernel: kernel.list_all_routes(),
     "list_addresses": lambda kernel: kernel.list_addresses(LO),
     "add_address": lambda kernel: kernel.add_address(LO, parse_cidr("10.1.0.5/16")),
     "delete_address": lambda kernel: kernel.delete_address(LO, parse_cidr("10.1.0.5/16")),

@@ -12,7 +12,7 @@ from cni_kernel.errors import KernelError
 from cni_kernel.namespace import open_namespace, open_own_namespace
 from tests.cni_bridge import netns_path, open_container
 from tests.conftest import ROOT
-from tests.host import Host
+from tests.kit.host import Host, wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -49,6 +49,23 @@ def test_no_descriptor_is_left_open(host: Host) -> None:
     with pytest.raises(KernelError):
         open_namespace("/dev/null")
     assert len(os.listdir(path)) == before
+
+
+def test_a_namespace_is_known_by_any_name(host: Host, tmp_path: Path) -> None:
+    path = host.add_container("c1")
+    host.add_container("c2")
+    holder = host.start("sleep", "60", container="c1")
+    (tmp_path / "link").symlink_to(netns_path(host, "c1"))
+    try:
+        with open_container(host, "c1") as namespace:
+            assert namespace.is_at(netns_path(host, "c1"))
+            assert namespace.is_at(str(tmp_path / "link"))
+            assert wait_until(lambda: namespace.is_at(f"/proc/{holder.pid}/ns/net"))  # nsenter(1) enters it first
+            for other in (netns_path(host, "c2"), "", "/", OWN, f"{path}-gone", "a\0b", f"/proc/{holder.pid}/ns/uts"):
+                assert not namespace.is_at(other)
+    finally:
+        holder.kill()
+        holder.wait()
 
 
 def test_a_namespace_stays_while_it_is_held(host: Host) -> None:

@@ -10,7 +10,7 @@ from pytest_mock import MockerFixture
 
 from cni_kernel.netlink import ACK, CREATE, EXCL, NETFILTER, ROUTE, Message, NetlinkError, NetlinkSocket
 from cni_kernel.rtnetlink import link_info, link_message, parse_link
-from tests.host import Host
+from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
 

@@ -11,7 +11,7 @@ from cni_kernel.expressions import Chain, Element, Map, Rule
 from cni_kernel.netlink import Message, NetlinkError
 from cni_kernel.nftables import Nftables, digest_of, expression_names
 from cni_protocol.address import parse_cidr
-from tests.host import Host
+from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
 
@@ -159,11 +159,47 @@ def test_rules_are_what_nft_reads_there(host: Host, nft: Nftables, network: str,
             [{"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}}, {"masquerade": None}],
         ),
         (
-            [*expressions.match_other_interface("lo"), expressions.drop()],
-            [{"match": {"op": "!=", "left": {"meta": {"key": "iifname"}}, "right": "lo"}}, {"drop": None}],
+            [*expressions.match_no_destination_nat(), expressions.leave_chain()],
+            [
+                {
+                    "match": {
+                        "op": "==",
+                        "left": {"&": [{"ct": {"key": "status"}}, ["confirmed", "dnat"]]},
+                        "right": "confirmed",
+                    }
+                },
+                {"return": None},
+            ],
+        ),
+        (
+            [*expressions.match_direction(expressions.ORIGINAL), expressions.drop()],
+            [{"match": {"op": "==", "left": {"ct": {"key": "direction"}}, "right": "original"}}, {"drop": None}],
+        ),
+        (
+            [
+                *expressions.match_version(4),
+                expressions.load_value(parse_cidr("192.0.0.8/32").ip.packed),
+                expressions.set_address(expressions.SOURCE),
+            ],
+            [{"mangle": {"key": {"payload": {"protocol": "ip", "field": "saddr"}}, "value": "192.0.0.8"}}],
+        ),
+        (
+            [
+                *expressions.match_version(4),
+                expressions.load_connection_address(expressions.REPLY, expressions.DESTINATION),
+                expressions.set_address(expressions.DESTINATION),
+            ],
+            [
+                {
+                    "mangle": {
+                        "key": {"payload": {"protocol": "ip", "field": "daddr"}},
+                        "value": {"ct": {"key": "ip daddr", "dir": "reply"}},
+                    }
+                }
+            ],
         ),
     ],
-    ids=["to the host", "redirected", "from elsewhere"],
+    ids=["to the host", "redirected", "not redirected", "direction", "source", "destination"],
 )
 def test_conditions_are_what_nft_reads_there(host: Host, nft: Nftables, rule: Rule, expected: list[Any]) -> None:
     own = Chain("own", (rule,), "nat", expressions.POSTROUTING, expressions.SOURCE_NAT)
@@ -383,3 +419,39 @@ def test_a_rule_set_of_another_host_is_not_seen(host: Host, nft: Nftables) -> No
     host.add_container("c1")
     host.run("nft", "add table inet pycni; add chain inet pycni own", container="c1")
     assert nft.list_chains() == {}
+
+
+EXEMPT = Map("exempt", expressions.IPV4_ADDR, interval=True)
+
+
+def interval(first: str, behind: str, comment: str = "") -> list[Element]:
+    begin, end = (parse_cidr(f"{text}/32").ip.packed for text in (first, behind))
+    return [Element(EXEMPT.name, begin, comment), Element(EXEMPT.name, end, "", end=True)]
+
+
+def test_intervals_beside_each_other_stay_apart_and_are_read_back(host: Host, nft: Nftables) -> None:
+    elements = [*interval("10.1.0.0", "10.1.1.0", "node1"), *interval("10.1.1.0", "10.1.2.0", "node2")]
+    nft.commit([nft.add_table(), nft.add_map(EXEMPT, 1), *nft.add_elements(EXEMPT.name, elements)])
+    [listed] = objects(host, "set")
+    assert (listed["type"], listed["flags"]) == ("ipv4_addr", ["interval"])
+    prefixes = [(entry["elem"]["val"]["prefix"]["addr"], entry["elem"]["comment"]) for entry in listed["elem"]]
+    assert prefixes == [("10.1.0.0", "node1"), ("10.1.1.0", "node2")]
+    assert sorted(nft.find_elements(EXEMPT.name, "")) == sorted(elements)
+
+
+def test_an_interval_gives_way_to_another_in_one_transaction(host: Host, nft: Nftables) -> None:
+    before, after = interval("10.1.0.0", "10.1.1.0", "node1"), interval("10.1.0.0", "10.1.0.128", "node2")
+    nft.commit([nft.add_table(), nft.add_map(EXEMPT, 1), *nft.add_elements(EXEMPT.name, before)])
+    nft.commit([*nft.delete_elements(EXEMPT.name, before), *nft.add_elements(EXEMPT.name, after)])
+    assert sorted(nft.find_elements(EXEMPT.name, "")) == sorted(after)
+
+
+def test_more_intervals_than_a_message_holds(nft: Nftables) -> None:
+    pairs = [interval(f"10.{i >> 8}.{i & 255}.0", f"10.{i >> 8}.{i & 255}.128", "n" * 100) for i in range(300)]
+    elements = [element for pair in pairs for element in pair]
+    nft.commit([nft.add_table(), nft.add_map(EXEMPT, 1), *nft.add_elements(EXEMPT.name, elements)])
+    assert sorted(nft.find_elements(EXEMPT.name, "")) == sorted(elements)
+
+
+def test_a_socket_knows_the_port_that_notifications_name(nft: Nftables) -> None:
+    assert nft.port != 0

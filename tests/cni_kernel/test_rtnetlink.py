@@ -15,7 +15,7 @@ from cni_kernel.rtnetlink import (
     link_message,
     parse_address,
     parse_link,
-    parse_route,
+    parse_routes,
     port_info,
     route_body,
 )
@@ -69,10 +69,11 @@ def test_the_kind_of_a_link_is_nested() -> None:
     assert attributes(info)[1].rstrip(b"\0") == b"bridge"
 
 
-def test_the_settings_of_a_bridge_are_nested_beside_its_kind() -> None:
-    message = link_message(16, 0, [link_info("bridge", [("IFLA_BR_VLAN_FILTERING", 1)])])
+@pytest.mark.parametrize("on", [True, False])
+def test_the_settings_of_a_bridge_are_nested_beside_its_kind(on: bool) -> None:
+    message = link_message(16, 0, [link_info("bridge", [("IFLA_BR_VLAN_FILTERING", int(on))])])
     data = attributes(attributes(attributes(message.body[16:])[18])[2])
-    assert data == {7: b"\1"}
+    assert data == {7: bytes([on])}
 
 
 def test_the_settings_of_a_port_are_nested_beside_the_kind_of_its_bridge() -> None:
@@ -119,12 +120,15 @@ def test_duplicates_of_an_ipv6_address_are_looked_for_only_when_asked_for(detect
 
 @pytest.mark.parametrize(
     ("flags", "expected"),
-    [(0x40, (True, False)), (0x08, (False, True)), (0x48, (True, True)), (0x82, (False, False))],
-    ids=["tentative", "duplicate", "both", "settled"],
+    [
+        *((0x40, (True, False, False, 5)), (0x08, (False, True, False, 5)), (0x48, (True, True, False, 5))),
+        *((0x82, (False, False, True, 5)), (0x100, (False, False, False, 5))),
+    ],
+    ids=["tentative", "duplicate", "both", "settled", "lent by a router"],
 )
-def test_the_state_of_an_address_is_read(flags: int, expected: tuple[bool, bool]) -> None:
+def test_the_state_of_an_address_is_read(flags: int, expected: tuple[bool, bool, bool, int]) -> None:
     message = ifaddrmsg()
-    message["family"], message["prefixlen"] = socket.AF_INET6, 64
+    message["family"], message["prefixlen"], message["index"] = socket.AF_INET6, 64, 5
     message["attrs"] = [("IFA_ADDRESS", "fd00::5"), ("IFA_FLAGS", flags)]
     assert parse_address(body_of(message)) == Address(parse_cidr("fd00::5/64"), *expected)
 
@@ -147,7 +151,7 @@ def test_an_address_message(text: str, family: int, extra: dict[int, Any]) -> No
     for kind, value in extra.items():
         expected[kind] = parse_ip(value).packed if isinstance(value, str) else struct.pack("=I", value)
     assert attributes(body[8:]) == expected
-    assert parse_address(body) == Address(address, False, False)
+    assert parse_address(body) == Address(address, False, False, False, 7)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +183,7 @@ def test_a_route_message(route: Route, expected: dict[int, bytes]) -> None:
     assert (family, dst_len, src_len, tos) == (route.dst.ip.family, route.dst.prefix, 0, 0)
     assert (protocol, scope, kind) == (3, route.scope, 1)
     assert attributes(body[12:]) == {4: struct.pack("=I", 7), **expected}
-    assert parse_route(body, LINK) == route
+    assert parse_routes(body) == [(LINK.ifindex, route)]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +200,7 @@ def test_the_metrics_of_a_route(numbers: dict[str, int], expected: dict[int, int
     body = route_body(LINK, route)
     metrics = attributes(attributes(body[12:])[8])
     assert {kind: struct.unpack("=I", value)[0] for kind, value in metrics.items()} == expected
-    assert parse_route(body, LINK) == route
+    assert parse_routes(body) == [(LINK.ifindex, route)]
 
 
 def link_reply(**attributes_given: Any) -> bytes:
@@ -256,17 +260,34 @@ def test_a_link_is_read(reply: dict[str, Any], expected: dict[str, Any]) -> None
     assert parse_link(link_reply(IFNAME="eth0", **reply)) == BARE._replace(**expected)
 
 
-@pytest.mark.parametrize(("changes", "same"), [({}, True), ({"oif": 8}, False), ({"type": 2}, False)])
-def test_only_unicast_routes_through_the_link_are_read(changes: dict[str, int], same: bool) -> None:
+@pytest.mark.parametrize(("kind", "oif", "there"), [(1, 7, True), (1, None, False), (2, 7, False), (7, None, False)])
+def test_only_unicast_routes_over_an_interface_are_read(kind: int, oif: int | None, there: bool) -> None:
     message = rtmsg()
-    message["family"], message["type"], message["table"] = socket.AF_INET, changes.get("type", 1), 254
-    message["attrs"] = [("RTA_OIF", changes.get("oif", 7))]
-    route = parse_route(body_of(message), LINK)
-    assert route == (Route(parse_cidr("0.0.0.0/0"), table=254, scope=0) if same else None)
+    message["family"], message["type"], message["table"] = socket.AF_INET, kind, 254
+    message["attrs"] = [("RTA_OIF", oif)] if oif else []
+    expected = [(7, Route(parse_cidr("0.0.0.0/0"), table=254, scope=0))]
+    assert parse_routes(body_of(message)) == (expected if there else [])
+
+
+def test_a_route_of_several_next_hops_is_several_routes() -> None:
+    message = rtmsg()
+    message["family"], message["type"], message["table"] = socket.AF_INET6, 1, 254
+    hops = [
+        {"oif": 7, "hops": 0, "flags": 0, "attrs": [("RTA_GATEWAY", "fd00:1::1")]},
+        {"oif": 9, "hops": 3, "flags": 4, "attrs": [("RTA_GATEWAY", "fd00:2::1")]},
+        {"oif": 11, "hops": 0, "flags": 0},
+    ]
+    message["attrs"] = [("RTA_PRIORITY", 1024), ("RTA_MULTIPATH", hops)]
+    route = Route(parse_cidr("::/0"), priority=1024, table=254, scope=0)
+    assert parse_routes(body_of(message)) == [
+        (7, route._replace(gw=parse_ip("fd00:1::1"))),
+        (9, route._replace(gw=parse_ip("fd00:2::1"))),
+        (11, route),
+    ]
 
 
 def test_the_address_of_a_point_to_point_link_is_the_local_one() -> None:
     message = ifaddrmsg()
     message["family"], message["prefixlen"] = socket.AF_INET, 32
     message["attrs"] = [("IFA_ADDRESS", "10.1.0.9"), ("IFA_LOCAL", "10.1.0.5")]
-    assert parse_address(body_of(message)) == Address(parse_cidr("10.1.0.5/32"), False, False)
+    assert parse_address(body_of(message)).cidr == parse_cidr("10.1.0.5/32")

@@ -8,7 +8,7 @@ from pytest_mock import MockerFixture
 
 from cni_kernel import sysctl
 from cni_kernel.errors import KernelError
-from tests.host import Host
+from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
 
@@ -72,23 +72,61 @@ def test_an_interface_with_ipv6_addresses_may_have_and_keeps_them(host: Host) ->
     assert "fd00::1/64" in host.addresses("eth0")
 
 
-@pytest.mark.parametrize(("ipv6", "disabled"), [(False, "1"), (True, "0")], ids=["IPv4", "IPv6"])
-def test_a_bridge_of_ours_listens_to_no_router(host: Host, ipv6: bool, disabled: str) -> None:
+def test_a_bridge_of_ours_listens_to_no_router(host: Host) -> None:
     host.run("ip", "link", "add", "br0", "type", "bridge")
     set_value(host, "ipv6/conf/br0/disable_ipv6", "1")
     with host.entered():
-        sysctl.ignore_router_advertisements("br0", ipv6=ipv6)
+        assert sysctl.listens_to_routers("br0")
+        assert not sysctl.may_have_ipv6("br0")
+        assert sysctl.ignore_router_advertisements("br0") == []
+        assert not sysctl.listens_to_routers("br0")
     assert value(host, "ipv6/conf/br0/accept_ra") == "0"
-    assert value(host, "ipv6/conf/br0/disable_ipv6") == disabled
-    assert value(host, "ipv6/conf/br0/keep_addr_on_down") == str(int(ipv6))
+    assert value(host, "ipv6/conf/br0/disable_ipv6") == "1"
+    assert value(host, "ipv6/conf/br0/keep_addr_on_down") == "0"
 
 
-def test_the_loopback_may_be_routed_over_an_interface_or_no_longer(host: Host) -> None:
-    host.run("ip", "link", "add", "br0.7", "type", "bridge")
-    for on in (True, True, False, False):
+def test_a_gateway_may_have_ipv6_addresses_and_keeps_them_and_all_of_it_is_restored(host: Host) -> None:
+    host.run("ip", "link", "add", "br0", "type", "bridge")
+    for key, text in (("accept_ra", "2"), ("disable_ipv6", "1"), ("keep_addr_on_down", "0")):
+        set_value(host, f"ipv6/conf/br0/{key}", text)
+    with host.entered():
+        before = sysctl.list_ipv6_settings("br0")
+        assert sysctl.allow_ipv6("br0") == []
+        assert sysctl.may_have_ipv6("br0")
+        sysctl.ignore_router_advertisements("br0")
+        assert [value for _, value in sysctl.list_ipv6_settings("br0")] == ["0", "0", "1"]
+        sysctl.restore_settings(before)
+    assert [value(host, f"ipv6/conf/br0/{key}") for key in ("accept_ra", "disable_ipv6", "keep_addr_on_down")] == [
+        *("2", "1", "0")
+    ]
+
+
+@pytest.mark.parametrize("keeps", ["0", "1"])
+def test_addresses_are_kept_over_a_link_down(host: Host, keeps: str) -> None:
+    host.run("ip", "link", "add", "br0", "type", "bridge")
+    set_value(host, "ipv6/conf/br0/keep_addr_on_down", keeps)
+    host.run("ip", "link", "set", "br0", "up")
+    host.run("ip", "address", "add", "fd00::1/64", "dev", "br0")
+    with host.entered(), sysctl.keeping_addresses("br0"):
+        host.run("ip", "link", "set", "br0", "down")
+    assert host.addresses("br0") == ["fd00::1/64"]
+    assert value(host, "ipv6/conf/br0/keep_addr_on_down") == keeps
+
+
+def test_routers_are_listened_to_while_forwarding_or_only_without(host: Host) -> None:
+    host.run("ip", "link", "add", "br0", "type", "bridge")
+    for forwarding, expected in ((True, "2"), (False, "1")):
         with host.entered():
-            sysctl.route_loopback("br0.7", on=on)
-        assert value(host, "ipv4/conf/br0.7/route_localnet") == str(int(on))
+            sysctl.listen_to_routers("br0", while_forwarding=forwarding)
+        assert value(host, "ipv6/conf/br0/accept_ra") == expected
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_forwarding_is_switched_off_again(host: Host, version: int) -> None:
+    with host.entered():
+        sysctl.ensure_forwarding(version)
+        sysctl.stop_forwarding(version)
+        assert not sysctl.is_forwarding(version)
 
 
 @pytest.mark.parametrize(
@@ -109,37 +147,78 @@ def test_duplicates_are_looked_for_beyond_one_s_own_loops(host: Host) -> None:
     assert value(host, "ipv6/conf/eth0/enhanced_dad") == "1"
 
 
-def test_a_setting_that_cannot_be_made_is_named(host: Host) -> None:
-    with host.entered(), pytest.raises(KernelError) as caught:
-        sysctl.own_interface("eth0.7", ipv6=False, detect_duplicates=False)
-    assert "sysctl net.ipv6.conf.eth0/7.accept_ra=0 cannot be set" in str(caught.value)
+def read_only(path: str, mode: str = "r", **options: Any) -> Any:
+    """open() where /proc/sys is read-only."""
+    if "w" in mode:
+        raise OSError(errno.EROFS, "Read-only file system")
+    return open(path, mode, **options)
+
+
+def test_a_nicety_that_cannot_be_had_is_named(host: Host) -> None:
+    with host.entered():
+        refusals = sysctl.own_interface("eth0.7", ipv6=False, detect_duplicates=False)
+    assert [str(refusal).split(" cannot")[0] for refusal in refusals] == [
+        *("sysctl net.ipv6.conf.eth0/7.accept_ra=0", "sysctl net.ipv6.conf.eth0/7.accept_dad=0")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ipv6", "detect", "niceties"),
+    [
+        (False, False, ["accept_ra", "accept_dad"]),
+        (False, True, ["accept_ra", "enhanced_dad"]),
+        (True, False, ["accept_ra", "accept_dad", "keep_addr_on_down"]),
+        (True, True, ["accept_ra", "enhanced_dad", "keep_addr_on_down"]),
+    ],
+)
+def test_what_a_read_only_proc_keeps_from_an_interface_of_ours(
+    host: Host, mocker: MockerFixture, ipv6: bool, detect: bool, niceties: list[str]
+) -> None:
+    host.run("ip", "link", "add", "eth0", "type", "bridge")
+    set_value(host, "ipv6/conf/eth0/enhanced_dad", "0")
+    mocker.patch("cni_kernel.sysctl.open", read_only, create=True)
+    with host.entered():
+        refusals = sysctl.own_interface("eth0", ipv6=ipv6, detect_duplicates=detect)
+        assert [str(refusal).split("=")[0].rpartition(".")[2] for refusal in refusals] == niceties
+        assert len(sysctl.announce_changes("eth0")) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "detect"),
+    [("eth0/disable_ipv6", "1", False), ("lo/disable_ipv6", "1", False), ("eth0/accept_dad", "0", True)],
+)
+def test_what_ipv6_needs_is_an_error_where_it_cannot_be_had(
+    host: Host, mocker: MockerFixture, key: str, text: str, detect: bool
+) -> None:
+    host.run("ip", "link", "add", "eth0", "type", "bridge")
+    set_value(host, f"ipv6/conf/{key}", text)
+    mocker.patch("cni_kernel.sysctl.open", read_only, create=True)
+    with host.entered(), pytest.raises(KernelError, match="Read-only file system"):
+        sysctl.own_interface("eth0", ipv6=True, detect_duplicates=detect)
 
 
 def test_a_read_only_proc_with_the_right_values_will_do(host: Host, mocker: MockerFixture) -> None:
     host.run("ip", "link", "add", "br0", "type", "bridge")
-
-    def read_only(path: str, mode: str = "r", **options: Any) -> Any:
-        if "w" in mode:
-            raise OSError(errno.EROFS, "Read-only file system")
-        return open(path, mode, **options)
-
     with host.entered():
-        sysctl.ignore_router_advertisements("br0", ipv6=True)
+        sysctl.ignore_router_advertisements("br0")
+        sysctl.allow_ipv6("br0")
         sysctl.ensure_forwarding(4)
         mocker.patch("cni_kernel.sysctl.open", read_only, create=True)
-        sysctl.ignore_router_advertisements("br0", ipv6=True)
+        assert sysctl.ignore_router_advertisements("br0") == sysctl.allow_ipv6("br0") == []
         sysctl.ensure_forwarding(4)
         with pytest.raises(KernelError, match="Read-only file system"):
-            sysctl.ignore_router_advertisements("lo", ipv6=True)
+            sysctl.stop_forwarding(4)
+        with pytest.raises(KernelError, match="Read-only file system"):
+            sysctl.listen_to_routers("br0", while_forwarding=True)
 
 
 @pytest.mark.parametrize("ipv6", [False, True], ids=["IPv4", "IPv6"])
 def test_a_kernel_without_ipv6_is_fine_until_ipv6_is_wanted(host: Host, mocker: MockerFixture, ipv6: bool) -> None:
     mocker.patch("os.path.isdir", return_value=False)
     with host.entered():
-        sysctl.ignore_router_advertisements("br0", ipv6=ipv6)
+        assert sysctl.ignore_router_advertisements("br0") == []
         if not ipv6:
-            sysctl.own_interface("eth0", ipv6=False, detect_duplicates=False)
+            assert sysctl.own_interface("eth0", ipv6=False, detect_duplicates=False) == []
             return
         with pytest.raises(KernelError, match="without IPv6"):
             sysctl.own_interface("eth0", ipv6=True, detect_duplicates=False)

@@ -1,11 +1,13 @@
 """The main() of both plugins: whatever comes in, one JSON document goes out and the exit status is right."""
 
+import fcntl
 import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from cni_protocol.plugin import Plugin, answer
 from cni_protocol.request import Request
 from cni_protocol.version import SUPPORTED
 from tests.cni_protocol import ENV
+from tests.kit.host import wait_until
 
 ROOT = str(Path(__file__).resolve().parents[2])
 ADD = {**ENV, "CNI_COMMAND": "ADD"}
@@ -76,9 +79,9 @@ def config(**keys: Any) -> bytes:
 
 
 def test_a_command_is_given_the_request_and_its_answer_is_printed() -> None:
-    status, document = call(echo, config(x="ü\ud800"))
+    status, document = call(echo, config(x="ü😀"))
     assert status == 0
-    assert document == {"command": "ADD", "config": {"cniVersion": "0.4.0", "name": "mynet", "x": "ü\ud800"}}
+    assert document == {"command": "ADD", "config": {"cniVersion": "0.4.0", "name": "mynet", "x": "ü😀"}}
 
 
 def test_no_answer_is_no_output() -> None:
@@ -133,7 +136,12 @@ def test_an_error_has_the_version_of_the_configuration(version: str) -> None:
         (b'{"name": "mynet", "cniVersion": ""}', 7, "0.1.0"),
         (b'{"name": "mynet", "cniVersion": "3.0.0"}', INCOMPATIBLE_VERSION, "1.1.0"),
         (b'{"name": "mynet", "cniVersion": 1}', INVALID_CONFIG, "1.1.0"),
-        (b'{"name": "mynet", "cniVersion": NaN}', INVALID_CONFIG, "1.1.0"),
+        (b'{"name": "mynet", "cniVersion": NaN}', DECODING_FAILURE, "1.1.0"),
+        (b'{"name": "mynet", "cniVersion": "0.4.0", "x": -Infinity}', DECODING_FAILURE, "1.1.0"),
+        (b'{"name": "mynet", "cniVersion": "0.4.0", "x": 1e999}', DECODING_FAILURE, "1.1.0"),
+        (b'{"name": "mynet", "cniVersion": "0.4.0", "x": "\\ud800"}', DECODING_FAILURE, "1.1.0"),
+        ('{"name": "mynet", "cniVersion": "0.4.0"}'.encode("utf-16"), DECODING_FAILURE, "1.1.0"),
+        ('{"name": "mynet", "cniVersion": "0.4.0"}'.encode("utf-8-sig"), DECODING_FAILURE, "1.1.0"),
         (b'{"name": "mynet", "cniVersion": ["0.4.0"]}', INVALID_CONFIG, "1.1.0"),
         (b'{"name": ".", "cniVersion": "0.4.0"}', INVALID_CONFIG, "0.4.0"),
         (b"", DECODING_FAILURE, "1.1.0"),
@@ -149,6 +157,11 @@ def test_an_error_has_the_version_of_the_configuration(version: str) -> None:
         "unknown-version",
         "number",
         "nan",
+        "infinity",
+        "huge-float",
+        "half-a-pair",
+        "utf-16",
+        "bom",
         "list",
         "bad-name",
         "empty",
@@ -163,10 +176,6 @@ def test_bad_stdin_is_an_error_object_in_a_version_that_exists(stdin: bytes, cod
     status, document = call(fail(CNIError(7, "")), stdin)
     assert (status, document["code"], document["cniVersion"]) == (1, code, version)
     assert list(document) == ["cniVersion", "code", "msg", "details"]
-
-
-def test_nan_and_infinity_in_keys_that_nobody_reads_do_no_harm() -> None:
-    assert call(lambda _: {}, b'{"cniVersion": "0.4.0", "name": "mynet", "x": [NaN, -Infinity, 1e999]}') == (0, {})
 
 
 def test_a_wrong_environment_is_told_in_the_version_of_the_configuration() -> None:
@@ -204,19 +213,27 @@ def test_version_with_a_stdin_that_is_no_object_is_refused(stdin: bytes) -> None
     assert (status, document["code"], document["cniVersion"]) == (1, DECODING_FAILURE, "1.1.0")
 
 
-def test_a_stdin_that_cannot_be_read_is_an_error_object() -> None:
-    def read() -> bytes:
-        raise CNIError(IO_FAILURE, "stdin cannot be read")
+def read() -> bytes:
+    """A stdin that cannot be read."""
+    raise CNIError(IO_FAILURE, "stdin cannot be read")
 
+
+def test_a_stdin_that_cannot_be_read_is_an_error_object() -> None:
     status, output = answer(Plugin("toy", "plays", {}), ADD, read)
     assert status == 1
     assert json.loads(output) == {"cniVersion": "1.1.0", "code": 5, "msg": "stdin cannot be read", "details": ""}
+
+
+def test_version_does_without_a_stdin_that_cannot_be_read() -> None:
+    status, output = answer(Plugin("toy", "plays", {}), {"CNI_COMMAND": "VERSION"}, read)
+    assert (status, json.loads(output)) == (0, {"cniVersion": "1.1.0", "supportedVersions": list(SUPPORTED)})
 
 
 # The whole process: main() with its real descriptors.
 
 MAIN = f"""
 import sys
+import termios
 sys.path.insert(0, {ROOT!r})
 from cni_protocol import plugin
 from tests.cni_protocol.test_plugin import echo, fail, talk, wait_and_undo
@@ -242,6 +259,46 @@ def test_main_reads_a_configuration_and_prints_one_document() -> None:
     result = run(input=config(x="y" * 90_000))
     assert (result.returncode, result.stderr) == (0, b"")
     assert json.loads(result.stdout)["config"]["x"] == "y" * 90_000
+
+
+@pytest.mark.parametrize("shell", ["<&-", "</dev/null", "0>/dev/null", "<&- 2>&-"])
+def test_version_is_answered_whatever_stdin_is(shell: str) -> None:
+    result = run(env={"CNI_COMMAND": "VERSION"}, shell=shell)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert json.loads(result.stdout) == {"cniVersion": "1.1.0", "supportedVersions": list(SUPPORTED)}
+
+
+def test_version_on_a_terminal_waits_for_nothing() -> None:
+    terminal, stdin = os.openpty()
+    try:
+        result = run(env={"CNI_COMMAND": "VERSION"}, stdin=stdin)
+    finally:
+        os.close(terminal)
+        os.close(stdin)
+    assert (result.returncode, json.loads(result.stdout)["cniVersion"]) == (0, "1.1.0")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_does_not_cut_an_answer_short(number: int) -> None:
+    # an answer that is larger than a pipe is being written for as long as nobody reads it
+    with subprocess.Popen(
+        [sys.executable, "-c", MAIN], env=ADD, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+        process.stdin.write(config(x="y" * 90_000))
+        process.stdin.close()
+        assert wait_until(lambda: waiting_bytes(process.stdout) == 4096)
+        process.send_signal(number)
+        output = process.stdout.read()
+        assert process.wait(timeout=20) == 0
+    assert json.loads(output)["config"]["x"] == "y" * 90_000
+
+
+def waiting_bytes(pipe: Any) -> int:
+    """How many bytes wait in a pipe to be read."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def test_main_without_an_answer_prints_nothing() -> None:

@@ -228,7 +228,7 @@ def test_what_is_no_json_is_a_decoding_failure(stdin: bytes) -> None:
     assert error.msg.startswith("the configuration on stdin is no JSON document")
 
 
-@pytest.mark.parametrize("stdin", [b"[]", b"null", b"1", b'"x"', b"NaN", b"[" + b"1," * 50_000 + b"1]"])
+@pytest.mark.parametrize("stdin", [b"[]", b"null", b"1", b'"x"', b"[" + b"1," * 50_000 + b"1]"])
 def test_what_is_no_object_is_a_decoding_failure(stdin: bytes) -> None:
     with pytest.raises(CNIError, match="must be a JSON object, not ") as caught:
         parse_config(stdin)

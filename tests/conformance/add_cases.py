@@ -4,6 +4,7 @@ from typing import Any
 
 from tests.conformance.registry import ALL, BRIDGE, EACH, IPAM, WITH_INTERFACES, case, expect, expect_equal
 from tests.conformance.world import Config, World, addresses_of, plain_result, refuse, succeed
+from tests.kit.host import wait_until
 
 ONLY_BRIDGE = frozenset({BRIDGE})
 _SIDE_MAC = "02:00:00:00:77:01"
@@ -16,7 +17,9 @@ def interface(w: World) -> None:
     for ifname in ("eth0", "fifteen-chars.x", "net_1"):
         w.add(w.layer2_config(), ifname=ifname)
         expect(w.link(ifname, "cnt-1") is not None, f"an interface {ifname}", w.host.link_names("cnt-1"))
-        expect(w.link(ifname, "cnt-1")["operstate"] != "DOWN", f"{ifname} is up", w.link(ifname, "cnt-1")["operstate"])
+        # the kernel finds out a little after ADD that the other end is up, too
+        up = wait_until(lambda name=ifname: w.link(name, "cnt-1")["operstate"] != "DOWN")
+        expect(up, f"{ifname} is up", w.link(ifname, "cnt-1")["operstate"])
 
 
 @case(16, "The result is on stdout, and says what the kernel has.", versions=ALL)
@@ -211,8 +214,12 @@ def previous_result(w: World) -> Config:
     """What a plugin earlier in the chain made: the interface side0 in the container."""
     netns = w.container()
     w.host.run("ip", "link", "add", "side0", "type", "veth", "peer", "name", "side1", container="cnt-1")
+    for name in ("side0", "side1"):  # without what the kernel would still change a second later
+        w.host.run("ip", "link", "set", name, "addrgenmode", "none", container="cnt-1")
     w.host.run("ip", "link", "set", "side0", "address", _SIDE_MAC, "up", container="cnt-1")
     w.host.run("ip", "link", "set", "side1", "up", container="cnt-1")
+    up = wait_until(lambda: w.link("side0", "cnt-1")["operstate"] == "UP")
+    expect(up, "side0 is up", w.link("side0", "cnt-1")["operstate"])
     w.host.run("ip", "address", "add", "192.168.77.2/24", "dev", "side0", container="cnt-1")
     w.host.run("ip", "route", "add", "192.168.78.0/24", "via", "192.168.77.1", container="cnt-1")
     family = {} if w.version in ("1.0.0", "1.1.0") else {"version": "4"}

@@ -6,7 +6,7 @@ go first, and compares what was there then with what is there after the next one
 
 from tests.conformance.registry import EACH, IPAM, WITH_CHECK, case, expect, expect_equal
 from tests.conformance.world import NETWORK_BRIDGE, Config, World, succeed
-from tests.host import wait_until
+from tests.kit.host import wait_until
 
 
 @case(27, "Links, addresses, NAT and filter rules and reservations are as before ADD.")
@@ -89,7 +89,7 @@ def _warmed_up(w: World) -> tuple[Config, dict[str, object]]:
 
 
 def _judge_gone(w: World, config: Config, before: dict[str, object]) -> None:
-    wait_until(lambda: not w.interfaces(), 3.0)  # a veth goes with its namespace, a little later
+    wait_until(lambda: not w.interfaces(), 10.0)  # a veth goes with its namespace, a little later
     after = w.state()
     for key, wanted in before.items():
         expect(after[key] == wanted, f"{key} as before: {wanted}", after[key])

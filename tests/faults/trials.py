@@ -17,8 +17,8 @@ from tests.faults.points import BRIDGE, CLIENT, IPAM, TRACED, Point, parse_log
 from tests.faults.state import CONTAINER, LATECOMER, NEIGHBOUR, State, leftovers, look
 from tests.faults.subjects import DATA_DIR, RECORDS, Network, Subject
 from tests.faults.warm import attach, write_stand_in
-from tests.host import Host, Outcome, open_host, wait_until
-from tests.warm import Service
+from tests.kit.host import Host, Outcome, open_host, wait_until
+from tests.kit.warm import Service
 
 SIGNALS = ("KILL", "TERM", "INT")
 DISK_ERRORS, KERNEL_ERRORS = ("ENOSPC", "EIO"), ("ENOMEM", "EPERM")
@@ -131,9 +131,10 @@ class Bench:
 
     def remove_container(self) -> None:
         """The container's namespace goes, with its interfaces."""
-        before = set(self.host.link_names())
+        left = len(self.host.link_names()) - len(self.host.link_names(CONTAINER))
         self.host.remove_container(CONTAINER)
-        wait_until(lambda: set(self.host.link_names()) != before, 0.3)
+        if not wait_until(lambda: len(self.host.link_names()) <= left, _END_BOUND):
+            raise TimeoutError(f"the pairs of a container stay for more than {_END_BOUND:.0f} s without it")
 
     @property
     def valid_attachments(self) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.host import Host, Outcome
-from tests.system.runtime import Runtime, addresses_of, without_bookkeeping
+from tests.kit.host import Host, Outcome
+from tests.kit.runtime import Runtime, addresses_of, without_bookkeeping
 
 pytestmark = pytest.mark.kernel
 

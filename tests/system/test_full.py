@@ -1,12 +1,13 @@
 """A network without a free address: nothing is made that would have to be taken away again."""
 
+import select
 import subprocess
 from typing import Any
 
 import pytest
 
-from tests.host import wait_until
-from tests.system.runtime import Runtime
+from tests.kit.host import Host, wait_until
+from tests.kit.runtime import Runtime
 
 pytestmark = pytest.mark.kernel
 
@@ -22,6 +23,13 @@ def network(bridge: str, ipam: str) -> dict[str, Any]:
     }
 
 
+def tells(host: Host, monitor: Any) -> bool:
+    """Whether a monitor that has been started tells of a link already."""
+    host.run("ip", "link", "add", "begin", "type", "bridge")
+    host.run("ip", "link", "delete", "begin")
+    return bool(select.select([monitor], [], [], 0)[0])
+
+
 @pytest.mark.parametrize(("ipam", "made"), [("cni-ipam", False), ("host-local", True)], ids=["ours", "another"])
 def test_without_an_address_no_interface_is_made(bridge: Runtime, ipam: str, made: bool) -> None:
     host = bridge.host
@@ -29,6 +37,7 @@ def test_without_an_address_no_interface_is_made(bridge: Runtime, ipam: str, mad
     host.add_container("c2")
     watch = host.start("ip", "-o", "monitor", "link", stdout=subprocess.PIPE)
     assert watch.stdout is not None
+    assert wait_until(lambda: tells(host, watch.stdout))
     outcome = bridge.call("ADD", "c2", network("br2", ipam))
     assert outcome.status == 1
     assert "no IP addresses available in range set" in outcome.document["msg"]

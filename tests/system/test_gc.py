@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.host import Host, Outcome
+from tests.kit.host import Host, Outcome
+from tests.kit.runtime import Runtime
 from tests.system.networks import mapped, network, port_of, refused
-from tests.system.runtime import Runtime
 
 pytestmark = pytest.mark.kernel
 
@@ -81,9 +81,10 @@ def test_stale_attachment_goes_after_its_namespace_too(bridge: Runtime) -> None:
     assert bridge.host.reservations("net1") == ["10.1.0.3", "fd00:1::3"]
 
 
-def test_empty_list_clears_one_network(bridge: Runtime) -> None:
+@pytest.mark.parametrize("none", [[], None], ids=["empty", "null"])
+def test_empty_list_clears_one_network(bridge: Runtime, none: Any) -> None:
     populate(bridge)
-    assert collect(bridge, {**NETWORK, KEY: []}) == (0, None, "", "")
+    assert collect(bridge, {**NETWORK, KEY: none, OLD_KEY: none}) == (0, None, "", "")
     assert bridge.host.reservations("net1") == []
     assert bridge.host.reservations("net2") == ["10.2.0.2", "fd00:2::2"]
     assert "net1/" not in str(bridge.host.nft())
@@ -123,14 +124,13 @@ def test_lists_in_both_spellings_are_joined(bridge: Runtime, snapshot: Callable[
     assert snapshot() == before
 
 
-@pytest.mark.parametrize("config", [NETWORK, {**NETWORK, KEY: None}], ids=["missing", "null"])
 @pytest.mark.parametrize("plugin", ["bridge", "ipam"])
 def test_missing_list_removes_nothing_and_says_so(
-    request: pytest.FixtureRequest, bridge: Runtime, snapshot: Callable[[], Any], plugin: str, config: dict[str, Any]
+    request: pytest.FixtureRequest, bridge: Runtime, snapshot: Callable[[], Any], plugin: str
 ) -> None:
     populate(bridge)
     before = snapshot(), stored(bridge.host)
-    outcome = collect(request.getfixturevalue(plugin), config)
+    outcome = collect(request.getfixturevalue(plugin), NETWORK)
     assert outcome[:3] == (0, None, "")
     assert f"cni-{plugin}: GC without a list of valid attachments: nothing was removed" in outcome.stderr
     assert (snapshot(), stored(bridge.host)) == before

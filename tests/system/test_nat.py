@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.host import Host
-from tests.system.runtime import (
+from tests.kit.host import Host
+from tests.kit.runtime import (
     HOST_ADDRESSES,
     OUTSIDE,
     OUTSIDE_ADDRESSES,
@@ -47,6 +47,18 @@ def test_outside_sees_the_address_of_the_host(bridge: Runtime, version: int) -> 
     outside = OUTSIDE_ADDRESSES[version]
     assert bridge.host.ping(outside, "c1")
     assert find_source(bridge.host, "c1", OUTSIDE, (outside, PORT)) == HOST_ADDRESSES[version]
+
+
+@BOTH_FAMILIES
+def test_an_exempt_network_sees_the_address_of_the_container(bridge: Runtime, version: int) -> None:
+    connect_outside(bridge.host)
+    result = bridge.add("c1", network(1))
+    subnet, outside = {4: "10.1.0.0/16", 6: "fd00:1::/64"}[version], OUTSIDE_ADDRESSES[version]
+    bridge.host.run("ip", "-n", OUTSIDE, "route", "add", subnet, "via", HOST_ADDRESSES[version])
+    bridge.host.run("nft", f'add element inet pycni exempt{version} {{ {outside} comment "node2" }}')
+    assert find_source(bridge.host, "c1", OUTSIDE, (outside, PORT)) == address(result, version)
+    bridge.add("c2", network(1))
+    assert find_source(bridge.host, "c2", OUTSIDE, (outside, PORT)) == address(bridge.results["c2"], version)
 
 
 @BOTH_FAMILIES

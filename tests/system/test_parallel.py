@@ -9,8 +9,8 @@ from glob import glob
 
 import pytest
 
-from tests.host import Host, wait_until
-from tests.system.runtime import Runtime, addresses_of
+from tests.kit.host import Host, wait_until
+from tests.kit.runtime import Runtime, addresses_of
 
 pytestmark = pytest.mark.kernel
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from tests.cluster.cluster import at_once
 from tests.cluster.fabric import Fabric, Port, run_in
 from tests.cluster.fabric import Machine as Outsider
-from tests.cluster.installation import Peer, build_bundle, install_node
-from tests.kit.kubernetes.command import await_value
+from tests.conftest import ROOT
+from tests.kit.kubernetes.command import await_value, run
 from tests.kit.kubernetes.control_plane import ADDRESS, ControlPlane
 from tests.kit.kubernetes.images import write_pods_image
 from tests.kit.kubernetes.kubectl import Kubectl
@@ -22,6 +22,8 @@ from tests.kit.kubernetes.tree import ensure_tree
 from tests.kit.kubernetes.worker import Worker, remove_stale_cgroups
 
 LINK, GATEWAY = "lan", "192.168.1.1"
+MANIFEST = ROOT / "conf/pycni.yaml"
+_IMAGE_BOUND = 300.0  # seconds
 READY_BOUND = 90.0  # seconds from a node's start until it is Ready
 _FAR = Port("far", ("198.51.100.100/24",), ("198.51.100.1",))  # RFC 5737
 _ROUTER = (Port("far", ("198.51.100.1/24",)), Port(LINK, (f"{GATEWAY}/24",)))
@@ -32,17 +34,17 @@ class Parts(NamedTuple):
 
     tree: Path
     programs: Path
-    bundle: Path
-    pods_image: Path
+    images: tuple[Path, ...]  # what every node has from the start: pycni's own, and that of the tests' pods
 
 
 def gather_parts(directory: Path, say: Say) -> Parts:
     """All of it: what is cached is taken from there, or built; the rest is made in a directory. Raises SetupError."""
     programs = ensure_programs(say)
     tree = ensure_tree(say)
-    say("making the bundle of this checkout and the pods' image")
-    bundle = build_bundle(directory / "pycni.tar.gz")
-    return Parts(tree, programs, bundle, write_pods_image(directory / "pods.tar"))
+    say("making the images of this checkout and of the pods")
+    pycni = directory / "pycni.tar"
+    run([str(ROOT / "install.sh"), "--image", str(pycni)], seconds=_IMAGE_BOUND)
+    return Parts(tree, programs, (pycni, write_pods_image(directory / "pods.tar")))
 
 
 class Kubernetes:
@@ -74,6 +76,7 @@ class Kubernetes:
         self.say("machines are up; starting Kubernetes")
         at_once(self._start_node, list(names))
         self.control.await_api()
+        self.kubectl("apply", "--filename=-", input=MANIFEST.read_text())
         self.settle()
         self.say("nodes are Ready")
         self.kubectl.apply(*names_objects())
@@ -118,9 +121,8 @@ class Kubernetes:
         node.start_kubernetes()
 
     def settle(self) -> None:
-        """Have pycni on every node, and every node Ready."""
+        """Wait until every node has its range and is Ready, by the agent that its DaemonSet runs there."""
         cidrs = {name: await_value(f"{name} has a range", partial(self.cidr, name), READY_BOUND) for name in self.nodes}
-        deploy(self, cidrs)
         for name, cidr in cidrs.items():  # the API server reaches pods, and its machine is no node
             run_in(self.control.netns, "ip", "route", "replace", cidr, "via", self.nodes[name].address)
         self.kubectl.wait("Ready", *(f"node/{name}" for name in self.nodes), seconds=READY_BOUND)
@@ -136,15 +138,5 @@ class Kubernetes:
 
     def _start_node(self, name: str) -> None:
         node = self.nodes[name]
-        node.start_runtime(self.parts.pods_image)
+        node.start_runtime(*self.parts.images)
         node.start_kubernetes()
-
-
-def deploy(cluster: Kubernetes, cidrs: dict[str, str]) -> None:
-    """Bring pycni to the nodes, or tell the nodes anew of each other. The one place that knows how that is done."""
-
-    def install(name: str) -> None:
-        peers = [Peer(cidrs[other], cluster.nodes[other].address) for other in cidrs if other != name]
-        install_node(cluster.nodes[name], cluster.parts.bundle, [cidrs[name]], peers, None)
-
-    at_once(install, list(cidrs))

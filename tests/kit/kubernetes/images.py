@@ -15,8 +15,8 @@ import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from tests.kit.image import ARCHITECTURE, BUSYBOX
 from tests.kit.kubernetes.command import run
-from tests.runtimes.image import ARCHITECTURE, BUSYBOX
 
 PODS, PAUSE = "localhost/pycni-pods:1", "localhost/pause:1"
 _PROGRAMS = Path(__file__).parent / "pods"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tests.cluster.fabric import Fabric, Port
 from tests.cluster.node import Node
-from tests.host import RUN_BOUND
+from tests.kit.host import RUN_BOUND
 from tests.kit.kubernetes.command import SetupError, await_value
-from tests.runtimes.node import kill
+from tests.kit.node import kill
 
 PROGRAMS = "/opt/kubernetes"  # where they stand on a machine
 SETTINGS = "/etc/kubernetes"

@@ -7,13 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.cluster.fabric import Fabric, Port, bare, run_in
+from tests.kit.containerd import CONFIG, SOCKET, START_BOUND
+from tests.kit.image import NAME as CRI_PAUSE
 from tests.kit.kubernetes.control_plane import NAMES, PODS
 from tests.kit.kubernetes.images import PAUSE
 from tests.kit.kubernetes.machine import PROGRAMS, SETTINGS, Machine, await_ready
 from tests.kit.kubernetes.pki import Authority
-from tests.runtimes.containerd import CONFIG, SOCKET, START_BOUND
-from tests.runtimes.image import NAME as CRI_PAUSE
-from tests.runtimes.node import CGROUPS
+from tests.kit.node import CGROUPS
 
 _CGROUP = "pycni-kubernetes-"
 # The kernel's own, for all machines at once, and none of a cluster's business: the kubelet sees files in their places

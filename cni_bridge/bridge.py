@@ -1,0 +1,134 @@
+"""The bridge of a network: made where it is missing, and where it is there used as it is.
+
+Must not: leave a bridge that is somebody else's with another MAC, MTU or address than it had.
+"""
+
+import sys
+
+from cni_kernel import sysctl
+from cni_kernel.errors import KernelError
+from cni_kernel.kernel import Kernel
+from cni_kernel.values import DEFAULT_VLAN, Link, Veth
+from cni_protocol.errors import INVALID_CONFIG, CNIError
+from cni_protocol.light.standard import Iterable
+
+from .config import BridgeConfig
+from .locks import host_lock
+from .undo import Undo
+
+_ROUTER_ADVERTISEMENT = 9  # RTPROT_RA
+
+
+def find_bridge(host: Kernel, name: str) -> Link | None:
+    """The bridge of that name, None for none. Raises CNIError (code 7) when the interface is of another kind."""
+    link = host.find_link(name)
+    if link is not None and link.kind != "bridge":
+        raise CNIError(
+            INVALID_CONFIG,
+            f"bridge: interface {name} is there and is of kind {link.kind or 'physical'}, not a bridge; "
+            "choose another name",
+        )
+    return link
+
+
+def get_bridge(host: Kernel, name: str) -> Link:
+    """The bridge of that name. Raises CNIError (code 7) as find_bridge, and KernelError when there is none."""
+    return find_bridge(host, name) or host.get_link(name)
+
+
+def ensure_bridge(host: Kernel, config: BridgeConfig, undo: Undo) -> Link:
+    """Have the bridge, up, as the configuration wants it; under the host's lock. Raises CNIError (code 7)."""
+    bridge = find_bridge(host, config.bridge)
+    if bridge is None:
+        undo.on_failure(_delete_unused_bridge, host, config)
+        if host.create_bridge(config.bridge, config.mtu):
+            warn(sysctl.detect_no_duplicates(config.bridge))
+        bridge = get_bridge(host, config.bridge)
+        warn(sysctl.ignore_router_advertisements(bridge.name))
+    else:
+        _use_bridge(host, config, bridge, undo)
+    if config.wants_vlans and not bridge.vlan_filtering:
+        host.filter_vlans(bridge)
+    host.set_flags(bridge, up=True, promisc=config.promisc or bridge.promisc)
+    return bridge
+
+
+def add_port(host: Kernel, bridge: Link, veth: Veth) -> None:
+    """Make a veth pair, one end a port of the bridge; that keeps its MTU and its MAC. Raises KernelError.
+
+    Otherwise a bridge that nobody has given an MTU has the least of its ports (br_mtu_auto_adjust in net/bridge), and
+    one without a MAC of its own that of its lowest port. It keeps what it is given, so this is done once.
+    """
+    if veth.mtu > bridge.mtu:
+        warn([f"bridge {bridge.name} keeps its mtu of {bridge.mtu}, which is less than the {veth.mtu} of its port"])
+    host.create_veth(veth)
+    now = host.find_link_at(bridge.ifindex)
+    if now is not None and now.mtu != bridge.mtu:
+        host.set_mtu(bridge, bridge.mtu)
+    if now is not None and now.mac != bridge.mac:
+        host.set_mac(bridge, bridge.mac)
+
+
+def list_advertised(host: Kernel) -> set[int]:
+    """The indexes of interfaces that have a route or an address from router advertisements. Raises KernelError."""
+    routed = {ifindex for ifindex, _ in host.list_all_routes(protocol=_ROUTER_ADVERTISEMENT)}
+    lent = {a.ifindex for a in host.list_all_addresses() if a.cidr.version == 6 and not a.permanent}
+    return routed | lent
+
+
+def warn(problems: Iterable[KernelError | str]) -> None:
+    """Say on stderr what is not as it should be, and does not keep anybody from being connected."""
+    for problem in problems:
+        print(f"cni-bridge: warning: {problem}", file=sys.stderr)
+
+
+def _use_bridge(host: Kernel, config: BridgeConfig, bridge: Link, undo: Undo) -> None:
+    """Register the way back for a bridge that was there, and have it ignore routers unless it lives by one.
+
+    A container could play the router for the host otherwise.
+    """
+    settings = []
+    listens = sysctl.listens_to_routers(bridge.name)
+    if listens and bridge.ifindex in list_advertised(host):
+        listens = False
+        warn(
+            [
+                f"bridge {bridge.name} has addresses or routes from router advertisements, and so goes on listening "
+                "to them, to those of containers too"
+            ]
+        )
+    if listens:
+        settings = sysctl.list_ipv6_settings(bridge.name)
+    untouched = bridge.up and bridge.promisc >= config.promisc
+    ports = set() if untouched and not listens else {port.ifindex for port in host.list_ports(bridge)}
+    undo.on_failure(_restore_bridge, host, bridge, ports, settings)
+    if listens:
+        warn(sysctl.ignore_router_advertisements(bridge.name))
+
+
+def _restore_bridge(host: Kernel, before: Link, ports: set[int], settings: list[tuple[str, str]]) -> None:
+    """Give a bridge back what it had, unless somebody has come to use it meanwhile: a port that was not there."""
+    with host_lock():
+        bridge = host.find_link_at(before.ifindex)
+        if bridge is None:
+            return
+        now = {port.ifindex for port in host.list_ports(bridge)}
+        if bridge.vlan_filtering and not before.vlan_filtering:
+            vlans = host.list_all_vlans()
+            if all(vlans.get(ifindex, []) in ([], [DEFAULT_VLAN]) for ifindex in now):
+                host.filter_vlans(bridge, on=False)
+        if now - ports:
+            return
+        sysctl.restore_settings(settings)
+        if bridge.mac != before.mac:
+            host.set_mac(bridge, before.mac)
+        with sysctl.keeping_addresses(bridge.name):
+            host.set_flags(bridge, up=before.up, promisc=before.promisc)
+
+
+def _delete_unused_bridge(host: Kernel, config: BridgeConfig) -> None:
+    """Remove a bridge that we made, unless somebody has come to use it meanwhile."""
+    with host_lock():
+        bridge = host.find_link(config.bridge)
+        if bridge is not None and not host.list_ports(bridge):
+            host.delete_link(config.bridge)

@@ -41,9 +41,11 @@ def main() -> int:
     if options.document:
         check_section(Path(options.document))
     packages = options.package or PACKAGES
-    sources = {file: text for file, text in read_sources(ROOT).items() if file.partition("/")[0] in packages}
-    places = draw(sources, options.count, options.seed)
-    verdicts = _try_all(places, packages, options)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
+        Path(scratch).chmod(0o755)
+        work = Workshop(Path(scratch), Path(options.cache), options.workers)
+        sources = {file: text for file, text in work.sources.items() if file.partition("/")[0] in packages}
+        verdicts = _try_all(draw(sources, options.count, options.seed), packages, work, options.results)
     equivalents = parse_equivalents(EQUIVALENTS.read_text("utf-8"))
     print("\n".join(["", *to_survivors(verdicts, equivalents), "", *to_table(verdicts, equivalents)]))
     if options.document:
@@ -52,71 +54,66 @@ def main() -> int:
     return 0 if score(counted) >= WANTED else 1
 
 
-def _try_all(places: Sequence[Place], packages: Sequence[str], options: argparse.Namespace) -> list[Verdict]:
+class Workshop:
+    """A snapshot of the checkout, which may change while this runs, and the copies of it that are worked on."""
+
+    def __init__(self, scratch: Path, cache: Path, workers: int) -> None:
+        self._scratch, self._workers = scratch, workers
+        self._root = Checkout(ROOT, self._place()).root
+        self._record = Record(cache)
+        self._wheels = _fetch_wheel(cache)
+        self.sources = read_sources(self._root)
+
+    def learn(self, rooms: Iterable[str]) -> Reach:
+        """Which tests in these directories run which line; what is not known yet is recorded."""
+        files = list_test_files(self._root, rooms)
+
+        def run(checkout: Checkout, file: str) -> None:
+            print(f"{file}: {self._record.record(checkout, self.sources, file)} tests recorded", flush=True)
+
+        missing = [file for file in files if not self._record.is_current(self._root, file)]
+        _at_once(lambda: self._copy(watched=True), run, missing, self._workers)
+        return Reach(self.sources, self._record.load(self._root, files))
+
+    def try_mutants(self, places: Iterable[Place], reach: Reach, tell: Callable[[Verdict], None]) -> None:
+        """Try each, and tell what came of it."""
+
+        def run(checkout: Checkout, place: Place) -> None:
+            tell(try_mutant(checkout, self.sources[place.file], place, reach))
+
+        _at_once(lambda: self._copy(watched=False), run, places, self._workers)
+
+    def _copy(self, watched: bool) -> Checkout:
+        checkout = Checkout(self._root, self._place(), self._wheels)
+        if watched:
+            watch(checkout, PACKAGES)
+        checkout.install()
+        return checkout
+
+    def _place(self) -> Path:
+        return Path(tempfile.mkdtemp(dir=self._scratch))
+
+
+def _try_all(places: Sequence[Place], packages: Sequence[str], work: Workshop, results: str | None) -> list[Verdict]:
     """Try the mutants with the tests of their packages, then those that survive with all others."""
-    cache, results = Path(options.cache), Path(options.results) if options.results else None
-    before = {name: verdict for name, verdict in _read(results).items() if verdict.result != SURVIVED}
-    verdicts = dict(before)
+    path = Path(results) if results else None
+    verdicts = {name: verdict for name, verdict in _read(path).items() if verdict.result != SURVIVED}
     others = [package for package in PACKAGES if package not in packages]
-    with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
-        Path(scratch).chmod(0o755)
-        for rooms in (packages, (*others, "system", "conformance")):
-            survivors = [
-                place for place in places if place.name not in verdicts or verdicts[place.name].result == SURVIVED
-            ]
-            if not survivors:
-                break
-            print(
-                f"{len(survivors)} of {len(places)} places are tried with the tests of {', '.join(rooms)}", flush=True
-            )
-            files = list_test_files(ROOT, rooms)
-            _record(cache, Path(scratch), files, options.workers)
-            reach = Reach(read_sources(ROOT), Record(cache).load(ROOT, files))
+    lock = threading.Lock()
 
-            def tell(verdict: Verdict) -> None:
-                verdicts[verdict.name] = merge(verdicts.get(verdict.name), verdict)
-                print(f"{verdict.result:8} {verdict.file}:{verdict.line}: {verdict.change}  [{verdict.by}]", flush=True)
-                if results:
-                    _write(results, verdicts)
+    def tell(verdict: Verdict) -> None:
+        with lock:
+            verdicts[verdict.name] = merge(verdicts.get(verdict.name), verdict)
+            print(f"{verdict.result:8} {verdict.file}:{verdict.line}: {verdict.change}  [{verdict.by}]", flush=True)
+            if path:
+                _write(path, verdicts)
 
-            _try(cache, Path(scratch), survivors, reach, options.workers, tell)
+    for rooms in (packages, (*others, "system", "conformance")):
+        left = [place for place in places if place.name not in verdicts or verdicts[place.name].result == SURVIVED]
+        print(f"{len(left)} of {len(places)} places are tried with the tests of {', '.join(rooms)}", flush=True)
+        if left:
+            work.try_mutants(left, work.learn(rooms), tell)
     return [verdicts[place.name]._replace(line=place.line) for place in places]
-
-
-def _record(cache: Path, scratch: Path, files: Iterable[str], workers: int) -> None:
-    """Have a recording of these tests."""
-    record = Record(cache)
-    missing = [file for file in files if not record.is_current(ROOT, file)]
-    if not missing:
-        return
-    sources, wheels = read_sources(ROOT), _fetch_wheel(cache)
-
-    def make() -> Checkout:
-        checkout = Checkout(ROOT, Path(tempfile.mkdtemp(dir=scratch)), wheels)
-        watch(checkout, PACKAGES)
-        checkout.install()
-        return checkout
-
-    def run(checkout: Checkout, file: str) -> None:
-        print(f"{file}: {record.record(checkout, sources, file)} tests recorded", flush=True)
-
-    _at_once(make, run, missing, workers)
-
-
-def _try(
-    cache: Path, scratch: Path, places: Iterable[Place], reach: Reach, workers: int, tell: Callable[[Verdict], None]
-) -> None:
-    wheels = _fetch_wheel(cache)
-
-    def make() -> Checkout:
-        checkout = Checkout(ROOT, Path(tempfile.mkdtemp(dir=scratch)), wheels)
-        checkout.install()
-        return checkout
-
-    def run(checkout: Checkout, place: Place) -> None:
-        tell(try_mutant(checkout, (ROOT / place.file).read_text("utf-8"), place, reach))
-
-    _at_once(make, run, places, workers)
 
 
 def _at_once(

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.host import Host, wait_until
+from tests.kit.host import Host, wait_until
 
 EXECUTABLES = ("cni-bridge", "cni-ipam")
 CONFIGURATION = ROOT / "conf" / "10-mynet.conflist"
@@ -173,7 +173,7 @@ def test_every_executable_template_is_seen_by_the_linters() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     checked = {name.strip() for name in config["mypy"]["files"].split(",")}
-    assert names - checked == {"install/templates/node"}, "which is named like the module that it calls"
+    assert names <= checked
 
 
 def test_every_module_is_compiled(place: Place) -> None:

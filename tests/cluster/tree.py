@@ -4,7 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from tests.runtimes.node import PLUGIN_DIR
+from tests.kit.node import PLUGIN_DIR
 
 _SUITE = "bookworm"  # glibc 2.36, the oldest that the bundle is for
 _PACKAGES = ("containerd", "containernetworking-plugins", "iproute2", "nftables")

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from tests.cni_node.agents import NODES, PODS, REPAIR_BOUND, Agent, agents_on, state_of
-from tests.host import open_host, wait_until
+from tests.kit.host import open_host, wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -105,7 +105,8 @@ def assert_repaired(agent: Agent, command: str) -> None:
         pytest.param("ip link del vxlan.42", id="device"),
         pytest.param("ip link set vxlan.42 down", id="device down"),
         pytest.param("ip link set vxlan.42 address 02:00:00:00:00:01", id="MAC"),
-        pytest.param("ip link set vxlan.42 mtu 1200", id="MTU"),
+        pytest.param("ip link set vxlan.42 mtu 1300", id="MTU"),
+        pytest.param("ip link set cni0 mtu 1300", id="MTU of the bridge"),
         pytest.param("ip neighbour flush dev vxlan.42 nud permanent", id="neighbours"),
         pytest.param("bridge fdb del $(bridge fdb show dev vxlan.42 | cut -d' ' -f1) dev vxlan.42", id="forward"),
         pytest.param("ip address flush dev vxlan.42 scope global", id="address"),

@@ -11,10 +11,10 @@ from cni_node.snapshot import Node
 from cni_node.sources import kubernetes
 from cni_node.sources.kubernetes import KubernetesSettings, KubernetesSource, parse_member
 from cni_protocol.address import parse_cidr, parse_ip
-from tests.host import wait_until
 from tests.kit.api_server import ApiServer, Refusal, node
 from tests.kit.certificates import make_ca, sign
 from tests.kit.following import anything, following, peer_names
+from tests.kit.host import wait_until
 
 
 @pytest.fixture

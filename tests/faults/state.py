@@ -4,7 +4,7 @@ import json
 from typing import Any, NamedTuple
 
 from tests.faults.subjects import DATA_DIR
-from tests.host import Host
+from tests.kit.host import Host
 
 CONTAINER, NEIGHBOUR, LATECOMER = "c1", "n1", "n2"
 _BRIDGE = "cni0"
@@ -77,7 +77,7 @@ def _rule(entry: dict[str, Any]) -> str:
 
 def _is_permanent(name: str) -> bool:
     base = name.rpartition("/")[2]
-    return base in ("lock", "index") or base.startswith("last_reserved_ip.")
+    return base in ("lock", "index", "origin") or base.startswith("last_reserved_ip.")
 
 
 def _text(addresses: tuple[str, ...] | None) -> str:

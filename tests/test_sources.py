@@ -30,6 +30,8 @@ ALLOWED = {
 # What the plugins import pyroute2 through, and late. The node's program uses it in full.
 MESSAGES = "cni_kernel/messages.py"
 
+POLICY = ("compiler", "desired", "evaluator", "intervals", "model", "names", "parsing", "parts", "pods")
+
 # Modules that compute and touch nothing, and what they must not import: the host and the rooms that reach for it.
 PURE = (
     "cni_ipam/ranges.py",
@@ -46,6 +48,7 @@ PURE = (
     "cni_bridge/nodes.py",
     "cni_kernel/attributes.py",
     "cni_kernel/nft_attributes.py",
+    *(f"cni_node/policy/{name}.py" for name in POLICY),
 )
 IMPURE_STDLIB = {
     *("asyncio", "ctypes", "fcntl", "glob", "io", "multiprocessing", "os", "pathlib", "select", "shutil"),
@@ -55,6 +58,7 @@ PURE_OF_OURS = {
     *(f"cni_protocol.{name}" for name in ("address", "attachment", "errors", "light.standard", "result", "version")),
     *(f"cni_kernel.{name}" for name in ("attributes", "expressions", "values")),
     *(f"cni_bridge.{name}" for name in ("config", "masquerade", "nodes", "plan", "portmap", "spoofcheck")),
+    *(f"cni_node.policy.{name}" for name in POLICY),
     "cni_ipam.ranges",
 }
 

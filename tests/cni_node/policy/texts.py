@@ -27,9 +27,7 @@ def policy(namespace: str, name: str, /, **spec: Any) -> Policy:
 def pod(full_name: str, *addresses: str, **more: Any) -> Pod:
     """The pod "x/a" has the label pod=a; `ports` are "TCP/http/80", the rest are keys of metadata, spec, status."""
     namespace, name = full_name.split("/")
-    ports = [
-        dict(zip(("protocol", "name", "containerPort"), text.split("/"), strict=True)) for text in more.get("ports", ())
-    ]
+    ports = [_port(text) for text in more.get("ports", ())]
     item = {
         "metadata": {"namespace": namespace, "name": name, "labels": {"pod": name}, **more.get("metadata", {})},
         "spec": {

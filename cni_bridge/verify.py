@@ -106,7 +106,9 @@ def _link_differences(config: BridgeConfig, attachment: Attachment, observed: Ob
 
 
 def _listing_differences(config: BridgeConfig, expected: Expected, observed: Observed) -> list[str]:
-    """What prevResult must list of the host, and does not: then it is the result of another attachment."""
+    """What prevResult lists others of the host for: then it is the result of another attachment."""
+    if not expected.outside:
+        return []
     wanted = [(config.bridge, "the bridge")]
     if observed.host is not None:
         wanted.append((observed.host.name, "the host's end"))

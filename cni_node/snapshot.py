@@ -12,7 +12,8 @@ class Node(NamedTuple):
     """A node of the cluster, as its source has it.
 
     `pods` are its pod ranges and `addresses` its own addresses on the nodes' network, each at most one of a family,
-    IPv4 first. `mtu` is what its pods' interfaces have, in bytes, 0 where it is not published.
+    IPv4 first. A peer has both; this node is without `pods` as long as it has been given none, or an older node has
+    them, too. `mtu` is what its pods' interfaces have, in bytes, 0 where it is not published.
     """
 
     name: str
@@ -26,8 +27,10 @@ class Snapshot(NamedTuple):
 
     `peers` are the other nodes in the order of their names; no two pod ranges of nodes overlap. `problems` has a
     sentence for everything that the source could not read or had to leave out, for the log and for `pycni status`.
+    `listed` is false until the first whole list: the nodes are unknown then, and what the kernel holds stays as it is.
     """
 
     own: Node | None
     peers: tuple[Node, ...]
     problems: tuple[str, ...] = ()
+    listed: bool = True

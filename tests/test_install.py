@@ -4,11 +4,13 @@ The script removes directories, and a test may find a fault in that: so it runs 
 working directory, and never from the repository or inside it.
 """
 
+import configparser
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -105,7 +107,7 @@ def copy_checkout(target: Path) -> Path:
         shutil.copy2(ROOT / name, target / name)
     if (ROOT / "README.md").exists():
         shutil.copy2(ROOT / "README.md", target)
-    for name in ("cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam", "cni_warm", "cni_node"):
+    for name in ("install", "cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam", "cni_warm", "cni_node"):
         shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     return target
 
@@ -145,7 +147,7 @@ def test_puts_two_executables_and_their_code(place: Place) -> None:
     assert not place.conf_dir.exists()
     (code,) = place.codes()
     assert {"cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam", "pyroute2"} <= set(os.listdir(code))
-    assert sorted(os.listdir(place.lib_dir)) == sorted([code.name, "manifest"]), "nothing of the work is left"
+    assert sorted(os.listdir(place.lib_dir)) == sorted([code.name, "manifest", "pycni"]), "nothing of the work is left"
 
 
 def test_executables_run_isolated_with_the_python_they_were_made_for(place: Place) -> None:
@@ -155,6 +157,23 @@ def test_executables_run_isolated_with_the_python_they_were_made_for(place: Plac
         interpreter, _, flags = first.removeprefix("#!").partition(" ")
         assert os.path.samefile(interpreter, PYTHON)
         assert "I" in flags
+
+
+def test_executables_differ_in_nothing_but_their_names(place: Place) -> None:
+    """By that each knows the other for one that it may run within its own process (cni_protocol/sibling.py)."""
+    place.install()
+    bridge, ipam = ((place.bin_dir / name).read_text() for name in EXECUTABLES)
+    assert bridge.replace("cni-bridge", "cni-ipam").replace("cni_bridge", "cni_ipam") == ipam
+
+
+def test_every_executable_template_is_seen_by_the_linters() -> None:
+    scripts = [path for path in (ROOT / "install/templates").iterdir() if path.read_text().startswith("#!@PYTHON@ ")]
+    names = {str(path.relative_to(ROOT)) for path in scripts}
+    assert set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["extend-include"]) == names
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    checked = {name.strip() for name in config["mypy"]["files"].split(",")}
+    assert names - checked == {"install/templates/node"}, "which is named like the module that it calls"
 
 
 def test_every_module_is_compiled(place: Place) -> None:
@@ -444,6 +463,8 @@ def test_help_says_every_option_and_does_nothing(place: Place) -> None:
         "--wheel-dir",
         "--warm",
         "--unit-dir",
+        "--bundle",
+        "--image",
         "--uninstall",
         "--help",
     ):

@@ -256,10 +256,10 @@ def test_install_puts_the_bundle_below_a_root_and_renders(bundle: Path, tmp_path
     installed(bundle, tmp_path, PODS, *PEERS)
     assert json.loads((tmp_path / CONFLIST).read_bytes())["plugins"][0]["nodeRoutes"] == ROUTES
     (mark,) = (tmp_path / LIBRARY).glob("*/.put-here-by-pycni")
-    for name in ("opt/cni/bin/cni-bridge", "opt/cni/bin/cni-ipam", f"{LIBRARY}/node"):
+    for name in ("opt/cni/bin/cni-bridge", "opt/cni/bin/cni-ipam", f"{LIBRARY}/node", f"{LIBRARY}/pycni"):
         assert (tmp_path / name).read_text().startswith(f"#!/{LIBRARY}/{mark.parent.name}/bin/python3 ")
         assert os.access(tmp_path / name, os.X_OK)
-    assert sorted(path.name for path in (tmp_path / LIBRARY).iterdir()) == sorted([mark.parent.name, "node"])
+    assert sorted(path.name for path in (tmp_path / LIBRARY).iterdir()) == sorted([mark.parent.name, "node", "pycni"])
 
 
 def test_install_once_more_with_other_peers_changes_the_configuration_alone(bundle: Path, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_demo_fails_with_a_plugin_that_fails(tmp_path: Path) -> None:
             '#!/bin/sh\necho \'{"cniVersion": "1.0.0", "code": 100, "msg": "broken on purpose"}\'; exit 1\n'
         )
         plugin.chmod(0o755)
-    body = ("/usr/bin/python3", "scripts/lib/demo.py", str(tmp_path), "conf/10-mynet.conflist")
+    body = ("/usr/bin/python3", "-Bm", "suites.demo", str(tmp_path), "conf/10-mynet.conflist")
     result = run_script("unshare", "--net", "--mount", "--propagation", "private", *body)
     assert result.returncode == 1
     assert "FAIL  ADD c1" in result.stdout
@@ -188,15 +188,18 @@ def check_plot(path: Path, curve: list[dict[str, Any]]) -> None:
     ids=["no rounds", "a part of the document", "a document without markers", "a plot of nothing", "unknown rows"],
 )
 def test_bench_refuses_what_cannot_be_before_it_measures(options: tuple[str, ...], complaint: str) -> None:
-    result = run_script("/usr/bin/python3", "-B", "scripts/lib/bench.py", "/bin", "/lib", "/reference", *options)
+    result = run_script("/usr/bin/python3", "-Bm", "benchmark", "/bin", "/lib", "/reference", *options)
     assert result.returncode != 0
     assert complaint in result.stderr
 
 
 @pytest.mark.kernel
 def test_demo_and_bench_bodies_refuse_to_work_on_the_machine_itself() -> None:
-    for body, places in (("demo.py", ["/nonexistent", "conf/10-mynet.conflist"]), ("bench.py", ["/nonexistent"] * 3)):
-        result = run_script("/usr/bin/python3", f"scripts/lib/{body}", *places)
+    for body, places in (
+        ("suites.demo", ["/nonexistent", "conf/10-mynet.conflist"]),
+        ("benchmark", ["/nonexistent"] * 3),
+    ):
+        result = run_script("/usr/bin/python3", "-Bm", body, *places)
         assert result.returncode != 0
         assert "namespaces of the caller" in result.stderr
 
@@ -219,8 +222,8 @@ def test_script_without_root_says_how_to_call_it(script: str, tmp_path: Path) ->
 )
 def test_skipping_counts_as_failed_in_scripts_test(tmp_path: Path, source: str) -> None:
     (tmp_path / "test_it.py").write_text(f"import pytest\n{source}")
-    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(tmp_path), "-p", "no_skips"]
-    result = run_script(*command, str(tmp_path), env={**os.environ, "PYTHONPATH": f"{ROOT}/scripts/lib"})
+    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(tmp_path), "-p", "suites.no_skips"]
+    result = run_script(*command, str(tmp_path), env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert result.returncode in (1, 2)
     assert "must not skip here" in result.stdout
 

@@ -17,5 +17,6 @@ class Source(Protocol):
         """Publish the cluster as it is, then again at each change, until `stopping` is set.
 
         It never ends by an error: what cannot be reached or read is tried again, and stands in `problems` of the next
-        snapshot, whose nodes are then the last ones known. Nothing is published before the first whole list.
+        snapshot, whose nodes are then the last ones known. Before the first whole list only problems are published,
+        in snapshots that are not `listed`. `publish` is called by threads of the source, one call after another.
         """

@@ -21,10 +21,10 @@ sys.path[:0] = [str(HERE), str(CODE)]
 from nodeconf import add_options, parse_node, render
 from trial import TrialError, try_pod
 
-LIBRARY = Path("opt/cni/lib/pycni")  # below the node's root, as in install-bundle.sh
+LIBRARY = Path("opt/cni/lib/pycni")  # below the node's root, as in install/bundle.sh
 BIN = Path("opt/cni/bin")
 CONFIGURATION = "10-pycni.conflist"
-MARK = ".put-here-by-pycni"  # as in install.sh: in a directory of code, with its checksums
+MARK = ".put-here-by-pycni"  # as in install/code.sh: in a directory of code, with its checksums
 KEPT = 2  # directories of code: a call that is running keeps the one that it began with
 SYSCTLS = {
     "net.ipv4.ip_forward": "1",
@@ -98,7 +98,8 @@ def put_code(root: Path) -> None:
             place.rename(code.with_name("damaged"))
         code.rename(place)
     os.utime(place)
-    for source, target in ((code.parent / "node", library / "node"), *executables(unpacked, root)):
+    launchers = [(code.parent / name, library / name) for name in ("node", "pycni")]
+    for source, target in (*launchers, *executables(unpacked, root)):
         put_file(target, source.read_bytes(), 0o755)
     marks = sorted(library.glob(f"*/{MARK}"), key=lambda mark: mark.parent.stat().st_mtime_ns, reverse=True)
     for mark in marks[KEPT:]:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.kernel
 
 def run_body(tree: Path, chosen: str) -> "subprocess.CompletedProcess[str]":
     """On the tree that is there already."""
-    command = [sys.executable, "scripts/lib/cluster.py", "-k", chosen]
+    command = [sys.executable, "-m", "suites.cluster", "-k", chosen]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYCNI_NODE_TREE": str(tree)}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
 

@@ -369,6 +369,11 @@ def test_what_is_no_mac_is_a_difference(mac: str) -> None:
     ]
 
 
+def test_a_prev_result_may_leave_the_host_out() -> None:
+    listed = tuple(entry._replace(interface=0) for entry in PREVIOUS.ips)
+    assert differences(previous=PREVIOUS._replace(interfaces=PREVIOUS.interfaces[2:], ips=listed)) == []
+
+
 def test_the_bridge_in_the_container_s_namespace_is_not_the_host_s() -> None:
     listed = (PREVIOUS.interfaces[0]._replace(sandbox=NETNS), *PREVIOUS.interfaces[1:])
     previous = PREVIOUS._replace(interfaces=listed)

@@ -214,8 +214,12 @@ def previous_result(w: World) -> Config:
     """What a plugin earlier in the chain made: the interface side0 in the container."""
     netns = w.container()
     w.host.run("ip", "link", "add", "side0", "type", "veth", "peer", "name", "side1", container="cnt-1")
+    for name in ("side0", "side1"):  # without what the kernel would still change a second later
+        w.host.run("ip", "link", "set", name, "addrgenmode", "none", container="cnt-1")
     w.host.run("ip", "link", "set", "side0", "address", _SIDE_MAC, "up", container="cnt-1")
     w.host.run("ip", "link", "set", "side1", "up", container="cnt-1")
+    up = wait_until(lambda: w.link("side0", "cnt-1")["operstate"] == "UP")
+    expect(up, "side0 is up", w.link("side0", "cnt-1")["operstate"])
     w.host.run("ip", "address", "add", "192.168.77.2/24", "dev", "side0", container="cnt-1")
     w.host.run("ip", "route", "add", "192.168.78.0/24", "via", "192.168.77.1", container="cnt-1")
     family = {} if w.version in ("1.0.0", "1.1.0") else {"version": "4"}

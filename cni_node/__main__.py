@@ -1,0 +1,68 @@
+"""The executable `pycni`: a table of subcommands, each a module with its options and its work.
+
+Must not: load a subcommand's module before it is asked for.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+AddOptions = Callable[[argparse.ArgumentParser], None]
+Run = Callable[[argparse.Namespace], int]
+
+
+def _agent() -> tuple[AddOptions, Run]:
+    from cni_node import run, settings
+
+    return settings.add_options, run.run
+
+
+def _status() -> tuple[AddOptions, Run]:
+    from cni_node import status
+
+    return status.add_options, status.run
+
+
+def _cluster() -> tuple[AddOptions, Run]:
+    from cni_node import cluster
+
+    return cluster.add_options, cluster.run
+
+
+def _install_plugins() -> tuple[AddOptions, Run]:
+    from cni_node import plugins
+
+    return plugins.add_options, plugins.run
+
+
+def _load_module() -> tuple[AddOptions, Run]:
+    from cni_node import modules
+
+    return modules.add_options, modules.run
+
+
+COMMANDS: dict[str, tuple[str, Callable[[], tuple[AddOptions, Run]]]] = {
+    "agent": ("keep this node's pod network equal to what the cluster says", _agent),
+    "status": ("how the agent of this node is, in one screen", _status),
+    "cluster": ("which node has which pod range, as etcd has it", _cluster),
+    "install-plugins": ("put the plugins of this image on the node", _install_plugins),
+    "load-module": ("load a module of the kernel, with the node's own modprobe", _load_module),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand. Returns its exit status."""
+    parser = argparse.ArgumentParser(prog="pycni", description="The node program of pycni.", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    run: Run = lambda _: 0  # noqa: E731  # without a command argparse ends the process
+    for name, (what, load) in COMMANDS.items():
+        command = commands.add_parser(name, help=what, description=what)
+        if given[:1] == [name]:
+            add_options, run = load()
+            add_options(command)
+    return run(parser.parse_args(given))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

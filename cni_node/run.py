@@ -1,0 +1,100 @@
+"""`pycni agent`: from the command line to the loop, or to one pass with --once.
+
+Must not: change anything before the options make sense and no other agent runs.
+"""
+
+import argparse
+import fcntl
+import os
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from cni_kernel.errors import KernelError
+from cni_node import logs
+from cni_node.admission import TRIAL_MARK
+from cni_node.agent import Agent
+from cni_node.links import Links
+from cni_node.overlay import find_mtu, find_own_addresses
+from cni_node.runtime import CONFIGURATION, read_ranges
+from cni_node.settings import Settings, parse_settings
+from cni_node.setup import put_code, set_up
+from cni_node.sources import Source
+from cni_node.sources.etcd import EtcdSource
+from cni_node.sources.etcd_lease import EtcdSettings
+from cni_node.sources.kubernetes import KubernetesSettings, KubernetesSource
+from cni_node.sources.static import StaticSettings, StaticSource
+from cni_node.status import refusal_path
+from cni_node.sysctls import load_module
+from cni_node.trial import clear_trial
+
+FAILED, WRONG_OPTIONS = 1, 2  # exit statuses
+CODE = Path(__file__).resolve().parent.parent
+
+
+def run(options: argparse.Namespace) -> int:
+    """Be the agent, or set the node up once. Returns the exit status."""
+    try:
+        settings = parse_settings(options, socket.gethostname())
+    except ValueError as error:
+        return _refuse(options.socket, str(error).splitlines(), WRONG_OPTIONS)
+    try:
+        settings.socket.parent.mkdir(parents=True, exist_ok=True)
+        with open(settings.socket.with_suffix(".lock"), "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"pycni: another agent runs, with {settings.socket}", file=sys.stderr)
+                return FAILED
+            refusal_path(settings.socket).unlink(missing_ok=True)
+            return _serve(settings, options.node_name or socket.gethostname())
+    except KernelError as error:
+        return _refuse(settings.socket, [f"{error} (run this as root)"], FAILED)
+    except OSError as error:
+        return _refuse(settings.socket, [f"{error.filename or settings.socket}: {error.strerror}"], FAILED)
+
+
+def _serve(settings: Settings, name: str) -> int:
+    source = _make_source(settings)
+    if settings.once:
+        put_code(settings.root, CODE.parent, settings.bin_dir)
+        return set_up(settings, source)
+    load_module()
+    if problem := clear_trial(settings.bin_dir, settings.socket.with_name(TRIAL_MARK)):
+        logs.warn("notice", what=f"a pod on trial of an earlier agent is left: {problem}")
+    return Agent(settings, source, name).run()
+
+
+def _make_source(settings: Settings) -> Source:
+    if isinstance(settings.source, StaticSettings):
+        return StaticSource(settings.source)
+    if isinstance(settings.source, KubernetesSettings):
+        return KubernetesSource(settings.source)
+    return EtcdSource(_complete(settings, settings.source))
+
+
+def _complete(settings: Settings, source: EtcdSettings) -> EtcdSettings:
+    """What a node says of itself to the others, as far as the options do not: its addresses, the MTU of its pods, and
+    the range that it had before. Raises KernelError.
+    """
+    links = Links()
+    try:
+        addresses = links.list_addresses()
+        own = source.addresses or find_own_addresses(links, addresses)
+        mtu = settings.mtu or find_mtu(links, settings.overlay, addresses, own)
+    finally:
+        links.close()
+    wanted = read_ranges(settings.root / settings.conf_dir.lstrip("/") / CONFIGURATION)
+    return source._replace(addresses=own, mtu=mtu, wanted=wanted)
+
+
+def _refuse(path: Path, problems: list[str], status: int) -> int:
+    """Say on stderr what is wrong, and leave it for `pycni status`."""
+    for problem in problems:
+        print(f"pycni: {problem}", file=sys.stderr)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        refusal_path(path).write_text("; ".join(problems) + "\n")
+        os.chmod(refusal_path(path), 0o600)
+    return status

@@ -1,0 +1,98 @@
+"""Answers on the agent's socket, and perhaps on 127.0.0.1: /status, /healthz, /readyz, /metrics.
+
+Must not: decide or change anything; it reads the last report of the loop.
+"""
+
+import json
+import os
+import resource
+import socketserver
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cni_node.report import Report, to_document, to_metrics
+
+_QUIET = 3600.0  # seconds between two looks at whether to end, which the process's end answers
+_CLIENT_BOUND = 10  # seconds for a request to arrive
+_LOOPBACK = "127.0.0.1"
+
+
+class Page(NamedTuple):
+    """What the server answers from: the last report, and whether the loop still turns."""
+
+    report: Callable[[], Report]
+    alive: Callable[[], bool]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = _CLIENT_BOUND
+    server_version = "pycni"
+    page: Page
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        report = self.page.report()
+        if path == "/status":
+            self._answer(200, json.dumps(to_document(report), indent=2) + "\n", "application/json")
+        elif path == "/healthz":
+            alive = self.page.alive()
+            self._answer(200 if alive else 503, "ok\n" if alive else "the loop does not turn\n")
+        elif path == "/readyz":
+            self._answer(200 if report.ready else 503, f"{report.state}\n")
+        elif path == "/metrics":
+            usage = resource.getrusage(resource.RUSAGE_SELF)
+            text = to_metrics(report, time.monotonic(), usage.ru_utime + usage.ru_stime, _resident_bytes())
+            self._answer(200, text, "text/plain; version=0.0.4")
+        else:
+            self._answer(404, "there are /status, /healthz, /readyz and /metrics\n")
+
+    def _answer(self, status: int, text: str, kind: str = "text/plain") -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return "local"
+
+    def log_message(self, *_: Any) -> None:
+        """Requests are no events."""
+
+
+class _UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+
+class _TcpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+
+
+def serve(page: Page, path: Path, metrics_port: int) -> None:
+    """Begin to answer in threads that end with the process. Raises OSError.
+
+    A socket that an earlier process left is replaced: the caller makes sure that only one runs.
+    """
+    handler = type("Handler", (_Handler,), {"page": page})
+    path.unlink(missing_ok=True)
+    before = os.umask(0o177)
+    try:
+        servers: list[socketserver.BaseServer] = [_UnixServer(str(path), handler)]
+    finally:
+        os.umask(before)
+    if metrics_port:
+        servers.append(_TcpServer((_LOOPBACK, metrics_port), handler))
+    for server in servers:
+        threading.Thread(target=server.serve_forever, args=(_QUIET,), name="server", daemon=True).start()
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()

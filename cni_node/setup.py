@@ -1,0 +1,136 @@
+"""What a node needs besides the agent's care: settings that outlive a reboot, and the code of a bundle in its place.
+
+With `pycni agent --once` that and one pass of the keeper are all: nobody watches afterwards.
+Must not: change what is right already, so that it can be run again at any time.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Collection
+from hashlib import sha256
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+
+from cni_node.bridge import gateways_of
+from cni_node.keeper import STAGES, Keeper
+from cni_node.runtime import CONFIGURATION, put_file, render
+from cni_node.settings import Settings
+from cni_node.snapshot import Snapshot
+from cni_node.sources import Source
+from cni_node.sysctls import MODULE, load_module, wanted_sysctls
+from cni_node.trial import TrialError, try_pod
+
+LIBRARY = Path("opt/cni/lib/pycni")  # below the node's root, as in install.sh
+MARK = ".put-here-by-pycni"  # as in install.sh: in a directory of code, with its checksums
+KEPT = 2  # directories of code: a call that is running keeps the one that it began with
+LIST_BOUND = 30.0  # seconds for the source to say something
+
+
+def persist(root: Path, versions: Collection[int]) -> list[str]:
+    """Have the sysctls and the module set at every boot of the node. Returns in sentences what failed."""
+    lines = "".join(f"{name.replace('/', '.')} = {value}\n" for name, value in wanted_sysctls(versions).items())
+    problems = []
+    for name, content in (("etc/modules-load.d/pycni.conf", f"{MODULE}\n"), ("etc/sysctl.d/99-pycni.conf", lines)):
+        try:
+            put_file(root / name, content.encode())
+        except OSError as error:
+            problems.append(
+                f"/{name} cannot be written ({error.strerror}): a reboot switches off what it would have set"
+            )
+    return problems
+
+
+def put_code(root: Path, code: Path, bin_dir: str) -> None:
+    """Move an unpacked bundle, `code` being its directory of code, to its place below the root, by renames.
+
+    What is no unpacked bundle, or in its place, stays where it is. Raises OSError.
+    """
+    library = root / LIBRARY
+    if not (code / MARK).is_file() or code.parent == library.resolve():
+        return
+    unpacked = code.parents[len(LIBRARY.parts)]
+    place = library / code.name
+    if not is_whole(place):
+        if place.exists():
+            place.rename(code.with_name("damaged"))
+        code.rename(place)
+    os.utime(place)
+    programs = [(path, root / bin_dir.lstrip("/") / path.name) for path in sorted((unpacked / "opt/cni/bin").iterdir())]
+    for source, target in ((code.parent / "node", library / "node"), *programs):
+        put_file(target, source.read_bytes(), 0o755)
+    marks = sorted(library.glob(f"*/{MARK}"), key=lambda mark: mark.parent.stat().st_mtime_ns, reverse=True)
+    for mark in marks[KEPT:]:
+        shutil.rmtree(mark.parent)
+
+
+def is_whole(code: Path) -> bool:
+    """Whether a directory of code is there with every file as its checksums have it."""
+    try:
+        for line in (code / MARK).read_text().splitlines():
+            digest, _, name = line.partition("  ")
+            if sha256((code / name).read_bytes()).hexdigest() != digest:
+                return False
+    except OSError:
+        return False
+    return True
+
+
+def set_up(settings: Settings, source: Source) -> int:
+    """Make this node ready once, and say so. Returns the exit status. Raises OSError."""
+    snapshot = _first_snapshot(source)
+    if snapshot is None or not snapshot.listed:
+        told = snapshot.problems if snapshot else ("the source says nothing",)
+        return _refuse(told)
+    pods = snapshot.own.pods if snapshot.own else ()
+    for problem in persist(settings.root, {cidr.version for cidr in pods}):
+        print(f"pycni: notice: {problem}", file=sys.stderr)
+    mtu = settings.mtu
+    if settings.root == Path("/"):
+        load_module()
+        keeper = Keeper(settings)
+        keeper.settle(snapshot, STAGES)
+        keeper.close()
+        mtu = keeper.mtu
+        problems = [problem for texts in keeper.problems.values() for problem in texts]
+        if keeper.unsettled:
+            return _refuse(problems)
+        for problem in (*snapshot.problems, *problems):
+            print(f"pycni: notice: {problem}", file=sys.stderr)
+    if not pods:
+        print("routes to the peers are in place; this node has no pod range")
+        return 0
+    return _configure(settings, render(pods, mtu), ", ".join(str(gateway.network) for gateway in gateways_of(pods)))
+
+
+def _configure(settings: Settings, text: str, pods: str) -> int:
+    path = settings.root / settings.conf_dir.lstrip("/") / CONFIGURATION
+    if settings.root == Path("/"):
+        try:
+            try_pod(text, settings.bin_dir, settings.socket.with_name("trial"))
+        except TrialError as error:
+            return _refuse([f"{error}; {CONFIGURATION} stays as it was"])
+    changed = put_file(path, text.encode())  # last: with it the runtime takes the node for ready
+    print(f"{path} {'is written' if changed else 'is as it should be'}: {pods}")
+    return 0
+
+
+def _first_snapshot(source: Source) -> Snapshot | None:
+    queue: SimpleQueue[Snapshot] = SimpleQueue()
+    stopping = Event()
+    thread = Thread(target=source.follow, args=(queue.put, stopping), name="source", daemon=True)
+    thread.start()
+    try:
+        return queue.get(timeout=LIST_BOUND)
+    except Empty:
+        return None
+    finally:
+        stopping.set()
+        thread.join(LIST_BOUND)
+
+
+def _refuse(problems: Collection[str]) -> int:
+    for problem in problems:
+        print(f"pycni: {problem}", file=sys.stderr)
+    return 1

@@ -1,0 +1,170 @@
+"""The cluster as the nodes themselves say it in etcd: each takes a pod range there and finds the others.
+
+Two threads, each with a connection of its own: one keeps this node's lease, the other lists and watches. Losing etcd
+or the lease ends neither.
+Must not: believe at once what was missed. After an outage long enough for leases to end, those of others may just be
+renewed: an entry that went meanwhile is kept as long as a lease lives.
+"""
+
+import time
+from collections.abc import Callable
+from threading import Event, Thread
+
+from cni_node.backoff import Backoff
+from cni_node.client import CallError
+from cni_node.snapshot import Snapshot
+from cni_node.sources.board import Board
+from cni_node.sources.etcd_calls import AWAY, Batch, CompactedError, Entry, Etcd, explain
+from cni_node.sources.etcd_keys import parse_node
+from cni_node.sources.etcd_lease import EtcdSettings, Registration
+from cni_node.sources.members import Member
+from cni_protocol.errors import CNIError
+
+SHORT = 1.0  # seconds; a watch that ends sooner counts as a failure
+LONGEST_DELAY = 4.0  # seconds between attempts: a lease must not end because etcd was not asked
+JOIN_BOUND = 10.0  # seconds for a thread to notice that its connection is closed
+
+
+class EtcdSource:
+    """The Source of a cluster that has an etcd and nothing else. Raises CNIError where there is no endpoint."""
+
+    def __init__(self, settings: EtcdSettings) -> None:
+        self._settings = settings
+        self._watching, self._keeping = Etcd(settings.access), Etcd(settings.access)
+        self._registration = Registration(self._keeping, settings)
+        self._own = settings.nodes + settings.name
+        self._revision = 0  # of what the board has; 0 when all is to be listed
+        self._interrupted = False  # something may have been missed
+        self._refused: dict[str, str] = {}  # entries that make no sense
+        self._tried = Event()  # to have a pod range: until then there is nothing to publish
+        self._look = Event()  # somebody has touched our entries
+
+    def follow(self, publish: Callable[[Snapshot], None], stopping: Event) -> None:
+        """See Source."""
+        board = Board(self._own, publish)
+        threads = [
+            Thread(target=run, args=(board, stopping), name=f"etcd-{run.__name__.strip('_')}", daemon=True)
+            for run in (self._keep, self._watch)
+        ]
+        for thread in threads:
+            thread.start()
+        stopping.wait()
+        board.close()
+        self._tried.set()
+        self._look.set()
+        self._keeping.close()
+        self._watching.close()
+        for thread in threads:
+            thread.join(JOIN_BOUND)
+
+    def _keep(self, board: Board, stopping: Event) -> None:
+        """Have a pod range, and renew the lease three times as often as it would end."""
+        backoff = Backoff(LONGEST_DELAY)
+        look = healthy = False
+        while not stopping.is_set():
+            delay = self._settings.lease / 3
+            try:
+                self._registration.keep(look)
+                board.say("lease", self._registration.remark)
+                healthy = True
+            except CNIError as error:
+                board.say("lease", error.msg)
+            except CallError as error:
+                board.say("lease", explain(error, self._settings.prefix))
+                delay = backoff.after_failure()
+                if healthy and error.status in AWAY:  # what is frozen leaves watches silent
+                    self._watching.interrupt()
+                    healthy = False
+            except Exception as error:  # a fault of ours must not end what others rely on
+                board.say("lease", f"internal error while keeping the lease: {error!r}")
+                delay = LONGEST_DELAY
+            self._tried.set()
+            look = self._look.wait(delay)
+            self._look.clear()
+
+    def _watch(self, board: Board, stopping: Event) -> None:
+        """List the nodes, then follow what changes."""
+        self._tried.wait()
+        backoff = Backoff(LONGEST_DELAY)
+        while not stopping.is_set():
+            try:
+                if not self._revision:
+                    self._list(board)
+                self._follow(board)
+                continue
+            except CompactedError:
+                self._revision, self._interrupted = 0, True
+            except CallError as error:
+                self._interrupted = True
+                if error.status not in AWAY:
+                    self._revision = 0
+                board.say("watch", explain(error, self._settings.prefix))
+            except Exception as error:  # a fault of ours must not end what others rely on
+                self._revision, self._interrupted = 0, True
+                board.say("watch", f"internal error while following etcd: {error!r}")
+            stopping.wait(backoff.after_failure())
+
+    def _list(self, board: Board) -> None:
+        entries, revision = self._watching.entries(self._settings.nodes)
+        members: dict[str, Member] = {}
+        self._refused = {}
+        for entry in entries:
+            key, member = self._understood(entry)
+            if member is not None:
+                members[key] = member
+        with board.together():
+            odd = self._own not in members  # as where etcd was set up anew: others are missing for the same reason
+            board.replace(members, keep=self._refused, hold=float(self._settings.lease) if odd else self._hold)
+            board.say("nodes", "; ".join(sorted(self._refused.values())[:3]))
+        self._revision = revision
+
+    def _follow(self, board: Board) -> None:
+        begun = time.monotonic()
+        for batch in self._watching.watch(self._settings.nodes, self._revision + 1):
+            with board.together():
+                board.say("watch", "")
+                self._apply(board, batch)
+            if not batch.replayed:
+                self._interrupted = False
+            self._revision = max(self._revision, batch.revision)
+        if time.monotonic() - begun < SHORT:
+            raise CallError("etcd ends each watch at once")
+
+    @property
+    def _hold(self) -> float:
+        """For how many seconds who is gone is kept: others renew their entries only after an outage, as we do."""
+        return float(self._settings.lease) if self._interrupted else 0.0
+
+    def _apply(self, board: Board, batch: Batch) -> None:
+        hold = self._hold if batch.replayed else 0.0
+        for name in batch.deleted:
+            self._refused.pop(name, None)
+            board.remove(name, hold)
+            board.remove(_other(name), hold)
+            if name == self._own:
+                self._look.set()
+        for entry in batch.put:
+            key, member = self._understood(entry)
+            if member is not None:
+                board.put(key, member)
+            if entry.key == self._own and key != self._own:
+                self._look.set()
+        board.say("nodes", "; ".join(sorted(self._refused.values())[:3]))
+
+    def _understood(self, entry: Entry) -> tuple[str, Member | None]:
+        """The key of an entry's node on the board. Where another node has our name, it has a key of its own."""
+        name = entry.key.removeprefix(self._settings.nodes)
+        try:
+            node = parse_node(name, entry.value)
+        except ValueError as error:
+            self._refused[entry.key] = f"node {name} in etcd is left as it was: {error}"
+            return entry.key, None
+        self._refused.pop(entry.key, None)
+        key = entry.key
+        if key == self._own and node.addresses != self._settings.addresses:
+            key, node = _other(key), node._replace(name=f"{name} (another)")
+        return key, Member(node, (entry.created, ""))
+
+
+def _other(key: str) -> str:
+    return f"{key}/another"

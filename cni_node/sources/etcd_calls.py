@@ -1,0 +1,300 @@
+"""What is asked of etcd, over its JSON gateway: reading, guarded writing, leases, watching; one member after another.
+
+Source: https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/ and api_reference_v3/
+Must not: know what the keys mean.
+"""
+
+import base64
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+from cni_node.backoff import by_chance
+from cni_node.client import ANSWER_BOUND, CallError, Client
+from cni_node.credentials import Access, load_files, read_text
+from cni_protocol.errors import INVALID_CONFIG, CNIError
+
+PAGE = 1000  # entries of one answer
+SILENCE = 300.0  # seconds; a quiet watch is begun again, which costs one request
+AWAY = (0, 502, 503, 504)  # the status of a member that does not serve: the next one is asked
+# With it, a member that has lost the others ends its watches; without, it is silent for ever.
+HAS_LEADER = {"Grpc-Metadata-hasleader": "true"}
+UNAUTHENTICATED, PERMISSION_DENIED = 16, 7  # gRPC's codes
+
+_T = TypeVar("_T")
+
+
+class EtcdAccess(NamedTuple):
+    """How to reach etcd: URLs of its members, files of PEM texts, and a user whose password is in a file. Empty texts
+    are none. `timeout` of one call and `silence` of a watch in seconds.
+    """
+
+    endpoints: tuple[str, ...]
+    ca_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+    user: str = ""
+    password_file: str = ""
+    timeout: float = ANSWER_BOUND
+    silence: float = SILENCE
+
+
+class Entry(NamedTuple):
+    """A key with its value. The revisions say when it was made and changed; `lease` is 0 without one."""
+
+    key: str
+    value: str
+    created: int
+    modified: int
+    lease: int
+
+
+class Batch(NamedTuple):
+    """What one moment changed. `replayed`: it is older than the watch."""
+
+    revision: int
+    put: tuple[Entry, ...]
+    deleted: tuple[str, ...]
+    replayed: bool
+
+
+class CompactedError(Exception):
+    """The history does not reach back to the wanted revision: all is to be listed again."""
+
+
+class Etcd:
+    """A client of etcd. Used by one thread, but for `interrupt` and `close`. All calls raise CallError."""
+
+    def __init__(self, access: EtcdAccess) -> None:
+        if not access.endpoints:
+            raise CNIError(INVALID_CONFIG, "etcd has no endpoint; one is expected, as in https://192.168.1.10:2379")
+        self._access = access
+        self._member = int(by_chance(0, len(access.endpoints) - 0.5))  # so that each has its share of the nodes
+        self._token = ""
+        self._closed = False
+        self._client = self._new_client()
+
+    def get(self, key: str) -> Entry | None:
+        """The entry of a key."""
+        entries, _ = self._range({"key": _encode(key)})
+        return entries[0] if entries else None
+
+    def entries(self, prefix: str) -> tuple[list[Entry], int]:
+        """All entries whose keys begin with a text, in their order, and the revision that they are of."""
+        query: dict[str, Any] = {"range_end": _encode(_behind(prefix)), "limit": str(PAGE)}
+        found: list[Entry] = []
+        first, revision = prefix, 0
+        while True:
+            entries, now = self._range({**query, "key": _encode(first)})
+            found += entries
+            revision = revision or now
+            if len(entries) < PAGE:
+                return found, revision
+            first = entries[-1].key + "\0"
+            query["revision"] = str(revision)
+
+    def put_if(self, unchanged: dict[str, Entry | None], values: dict[str, str], lease: int) -> bool:
+        """Write all values if none of the other keys' entries has changed (None: is not there), in one transaction.
+
+        Without a lease (0) they stay for ever. Returns whether they were written.
+        """
+        revisions = {key: str(entry.modified if entry else 0) for key, entry in unchanged.items()}
+        compare = [
+            {"key": _encode(key), "target": "MOD", "result": "EQUAL", "mod_revision": revision}
+            for key, revision in revisions.items()
+        ]
+        tied = {"lease": str(lease)} if lease else {}
+        puts = [
+            {"request_put": {"key": _encode(key), "value": _encode(value), **tied}} for key, value in values.items()
+        ]
+        return bool(self._call("kv/txn", {"compare": compare, "success": puts}).get("succeeded"))
+
+    def grant(self, seconds: int) -> int:
+        """A new lease."""
+        return _number(self._call("lease/grant", {"TTL": str(seconds)}), "ID")
+
+    def keep_alive(self, lease: int) -> int:
+        """Renew a lease. Returns the seconds that it has now, 0 where it is gone."""
+        answer = self._call("lease/keepalive", {"ID": str(lease)})
+        result = answer.get("result")
+        if not isinstance(result, dict):
+            raise CallError(f"etcd does not renew the lease: {answer.get('error') or answer}"[:200], 503)
+        return _number(result, "TTL")
+
+    def seconds_left(self, lease: int) -> int:
+        """How long a lease lives without being renewed; -1 where it is gone."""
+        return _number(self._call("lease/timetolive", {"ID": str(lease)}), "TTL")
+
+    def watch(self, prefix: str, revision: int) -> Iterator[Batch]:
+        """Changes of the keys that begin with a text, from a revision on, as soon as the watch has begun.
+
+        The first batch is empty. The iterator ends when the watch does; it raises CompactedError, too.
+        """
+        request = {
+            "key": _encode(prefix),
+            "range_end": _encode(_behind(prefix)),
+            "start_revision": str(revision),
+            "progress_notify": True,
+        }
+        messages = self._somewhere(
+            lambda headers: self._client.stream(
+                "/v3/watch", {"create_request": request}, {**headers, **HAS_LEADER}, self._access.silence
+            )
+        )
+        return self._batches(messages, revision)
+
+    def interrupt(self) -> None:
+        """Have what is under way fail, by any thread; it goes on with the next member."""
+        self._client.interrupt()
+
+    def close(self) -> None:
+        """Have this and every later call fail, by any thread."""
+        self._closed = True
+        self._client.close()
+
+    def _range(self, query: dict[str, Any]) -> tuple[list[Entry], int]:
+        answer = self._call("kv/range", query)
+        kvs = answer.get("kvs") or []
+        if not isinstance(kvs, list):
+            raise _nonsense("kvs")
+        return [_entry(each) for each in kvs], _number(answer.get("header"), "revision")
+
+    def _batches(self, messages: Iterator[Any], wanted: int) -> Iterator[Batch]:
+        newest = 0
+        try:
+            for message in messages:
+                result = message.get("result") if isinstance(message, dict) else None
+                if not isinstance(result, dict):
+                    error = message.get("error") if isinstance(message, dict) else None
+                    words = error.get("message") if isinstance(error, dict) else message
+                    raise CallError(f"etcd ends the watch: {words}"[:200], 503)
+                if result.get("canceled"):
+                    if "compact_revision" in result:
+                        raise CompactedError
+                    raise CallError(f"etcd refuses the watch: {result.get('cancel_reason') or 'no reason given'}", 200)
+                revision = _number(result.get("header"), "revision")
+                if result.get("created"):
+                    newest = revision
+                    if newest < wanted - 1:  # another history: etcd was set up anew, and would be silent until then
+                        raise CompactedError
+                    revision = wanted - 1  # what has been before is still to come
+                yield _batch(result, revision, newest)
+        except CallError as error:
+            if error.status in AWAY:
+                self._next_member()
+            raise
+
+    def _call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = self._somewhere(lambda headers: self._client.call("POST", f"/v3/{path}", body, headers))
+        if not isinstance(answer, dict):
+            raise _nonsense(path)
+        return answer
+
+    def _somewhere(self, ask: Callable[[dict[str, str]], _T]) -> _T:
+        """Ask the member that answered last, then each other one once."""
+        for left in range(len(self._access.endpoints) - 1, -1, -1):
+            try:
+                return self._authenticated(ask)
+            except CallError as error:
+                if error.status not in AWAY:
+                    raise
+                self._next_member()
+                if not left:
+                    raise
+        raise AssertionError("there is an endpoint")
+
+    def _authenticated(self, ask: Callable[[dict[str, str]], _T]) -> _T:
+        if not self._access.user:
+            return ask({})
+        if self._token:
+            try:
+                return ask({"Authorization": self._token})
+            except CallError as error:
+                if error.status != 401 and _code(error) != UNAUTHENTICATED:
+                    raise
+        self._token = ""  # it has ended, or its member was started again
+        try:
+            password = read_text(self._access.password_file).strip("\r\n")
+        except CNIError as error:
+            raise CallError(error.msg, 401) from None
+        answer = self._client.call(
+            "POST", "/v3/auth/authenticate", {"name": self._access.user, "password": password}, {}
+        )
+        self._token = str(answer.get("token")) if isinstance(answer, dict) else ""
+        return ask({"Authorization": self._token})
+
+    def _next_member(self) -> None:
+        self._member = (self._member + 1) % len(self._access.endpoints)
+        self._client.close()
+        self._client = self._new_client()
+        if self._closed:  # by another thread, which may have met the one before
+            self._client.close()
+
+    def _new_client(self) -> Client:
+        access, endpoint = self._access, self._access.endpoints[self._member]
+
+        def load() -> Access:
+            return load_files(endpoint, access.ca_file, access.certificate_file, access.key_file)
+
+        return Client(load, access.timeout)
+
+
+def explain(error: CallError, prefix: str) -> str:
+    """The sentence of a failed call, with what to do about it where that is known."""
+    if _code(error) == PERMISSION_DENIED:
+        return f"{error}: the user needs a role with the permission readwrite on the prefix {prefix}/"
+    if error.status == 400 and "user name is empty" in str(error):
+        return f"{error}: etcd asks for a user and a password"
+    return str(error)
+
+
+def _code(error: CallError) -> Any:
+    return error.body.get("code") if isinstance(error.body, dict) else None
+
+
+def _encode(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def _decode(text: Any) -> str:
+    return base64.b64decode(text).decode(errors="replace")
+
+
+def _behind(prefix: str) -> str:
+    """The first key that does not begin with the prefix."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
+
+
+def _entry(document: Any) -> Entry:
+    try:
+        return Entry(
+            _decode(document["key"]),
+            _decode(document.get("value", "")),
+            *(int(document.get(key, 0)) for key in ("create_revision", "mod_revision", "lease")),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise _nonsense("kv") from None
+
+
+def _batch(result: dict[str, Any], revision: int, newest: int) -> Batch:
+    put, deleted = [], []
+    events = result.get("events") or []
+    for event in events if isinstance(events, list) else ():
+        entry = _entry(event.get("kv") if isinstance(event, dict) else None)
+        if event.get("type") == "DELETE":
+            deleted.append(entry.key)
+        else:
+            put.append(entry)
+        revision = entry.modified  # the header's is the store's, and may be ahead of what was sent
+    return Batch(revision, tuple(put), tuple(deleted), revision <= newest)
+
+
+def _number(document: Any, key: str) -> int:
+    """A number, which comes as a text; one that is absent is 0."""
+    try:
+        return int(document.get(key, 0))
+    except (AttributeError, TypeError, ValueError):
+        raise _nonsense(key) from None
+
+
+def _nonsense(what: str) -> CallError:
+    return CallError(f"etcd's answer makes no sense: {what!r} is of another kind than expected", 200)

@@ -1,0 +1,76 @@
+"""The sysctls that a node needs: forwarding, and that bridged packets pass the packet filter.
+
+The kernel tells nobody of a change of most of them, so they are read again and again; that is some 10 us each.
+Must not: set what belongs to an interface (its maker does).
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path("/proc/sys")
+FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+BRIDGED = {4: "net/bridge/bridge-nf-call-iptables", 6: "net/bridge/bridge-nf-call-ip6tables"}
+MODULE = "br_netfilter"
+NETFILTER = (
+    "there is no bridge netfilter, so what pods of one node send each other through a service address may come back "
+    "untranslated; load the module br_netfilter on the machine itself"
+)
+_BYTES = 64  # more than a number has
+
+
+class Outcome(NamedTuple):
+    """What had to be set, in words, and what could not."""
+
+    done: list[str]
+    problems: list[str]
+
+
+def wanted_sysctls(versions: Iterable[int]) -> dict[str, str]:
+    """The values that a node needs whose pods have addresses of these IP versions."""
+    versions = sorted(set(versions))
+    found = {FORWARDING[version]: "1" for version in versions}
+    # kube-proxy and others filter IPv4 in any case
+    return {**found, **{BRIDGED[version]: "1" for version in sorted({4, *versions})}} if versions else {}
+
+
+def ensure_sysctls(wanted: Mapping[str, str]) -> Outcome:
+    """Have these values. What the kernel does not have is a problem only for bridge netfilter as a whole."""
+    outcome = Outcome([], [])
+    for name, value in wanted.items():
+        found = _read(name)
+        if found == value:
+            continue
+        if found is None and name in BRIDGED.values():
+            if NETFILTER not in outcome.problems:
+                outcome.problems.append(NETFILTER)
+            continue
+        key = name.replace("/", ".")
+        try:
+            (ROOT / name).write_text(value)
+            outcome.done.append(f"sysctl {key} set to {value}, which was {found}")
+        except OSError as error:
+            outcome.problems.append(
+                f"sysctl {key} cannot be set to {value} ({error.strerror}); set it on the machine itself"
+            )
+    return outcome
+
+
+def load_module() -> None:
+    """Try to have the module of bridge netfilter, which ensure_sysctls needs; that it fails is told there."""
+    if (ROOT / "net/bridge").is_dir():
+        return
+    try:
+        pid = os.posix_spawnp("modprobe", ["modprobe", "-q", MODULE], os.environ)
+    except OSError:
+        return
+    os.waitpid(pid, 0)
+
+
+def _read(name: str) -> str | None:
+    try:
+        with open(ROOT / name, "rb", buffering=0) as file:
+            return file.read(_BYTES).strip().decode()
+    except OSError:
+        return None

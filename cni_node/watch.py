@@ -1,0 +1,202 @@
+"""Listens to what the kernel announces, and says which stages may have been disturbed, and by whom.
+
+Only the heads of the messages are read, by hand: on a node with a routing daemon or a busy kube-proxy there are
+thousands that are none of our business, and pyroute2 takes 50 us to decode one.
+Must not: look at the kernel's state, or change it.
+"""
+
+import select
+import socket
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+from cni_kernel.attributes import LINK, NDA
+from cni_kernel.nftables import TABLE
+from cni_node.keeper import EXEMPT, LOCAL, ROUTES, STAGES
+from cni_node.peer_routes import PROTOCOL, Forward, Wanted
+
+_ROUTE, _NETFILTER = 0, 12  # NETLINK_*
+# RTMGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
+_GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400
+_NFTABLES_GROUP = 7  # NFNLGRP_NFTABLES
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+_SO_RCVBUFFORCE = 33  # socket(7)
+_BUFFER = 1 << 22  # bytes of announcements that may wait for us
+_LARGEST = 1 << 17  # bytes of one datagram
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_LINKS, _ADDRESSES, _ROUTES, _NEIGHBOURS = (16, 17), (20, 21), (24, 25), (28, 29)  # RTM_NEW*, RTM_DEL*
+_DELNEIGH, _NEIGH_HEAD_BYTES = 29, 12  # struct ndmsg
+_LINK_HEAD = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
+_IFF_UP, _LOWER_UP, _AF_BRIDGE, _SCOPE_UNIVERSE = 0x1, 0x10000, 7, 0
+_NFT = 10 << 8  # NFNL_SUBSYS_NFTABLES
+_DELTABLE, _NEWGEN = _NFT | 2, _NFT | 15  # NFT_MSG_*
+_SET_MESSAGES = frozenset(_NFT | number for number in (9, 11, 12, 14))  # NEWSET, DELSET, NEWSETELEM, DELSETELEM
+_GEN_PROC_PID, _GEN_PROC_NAME = 2, 3  # NFTA_GEN_*
+
+
+class Disturbance(NamedTuple):
+    """A stage that somebody may have disturbed, and who, as far as the kernel tells."""
+
+    stage: str
+    by: str
+
+
+class View:
+    """What tells our business from others'; the loop changes it, the watcher reads it."""
+
+    def __init__(self, ports: frozenset[int], names: frozenset[str], wanted: Callable[[], Wanted]) -> None:
+        """`ports` are the addresses of sockets whose changes are our own, `names` the interfaces that we keep.
+
+        `wanted` has what should lead to the peers.
+        """
+        self.ports, self.names, self.wanted = ports, names, wanted
+        self.overlay = 0  # index of the vxlan device
+        self.interfaces: frozenset[int] = frozenset()  # that our routes go out by
+        self._flags: dict[int, int] = {}  # of these, as last announced
+
+    def has_turned(self, ifindex: int, flags: int) -> bool:
+        """Whether an interface that our routes go out by went up or down: the kernel drops routes without a word."""
+        if ifindex not in self.interfaces:
+            return False
+        before, self._flags[ifindex] = self._flags.get(ifindex), flags & (_IFF_UP | _LOWER_UP)
+        return before != self._flags[ifindex]
+
+
+class Watcher:
+    """The two sockets that announcements come by. Its run is for a thread of its own."""
+
+    def __init__(self, view: View, publish: Callable[[Disturbance], None]) -> None:
+        """Listen, in the network namespace that the process is in. Raises OSError."""
+        self._view, self._publish = view, publish
+        self._route = _open(_ROUTE, _GROUPS)
+        self._nft = _open(_NETFILTER, 0)
+        self._nft.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES_GROUP)
+        self._touched = False  # our sets, in the transaction whose end is not announced yet
+
+    def run(self) -> None:
+        """Publish disturbances, for ever."""
+        while True:
+            for sock in select.select([self._route, self._nft], [], [])[0]:
+                try:
+                    data = sock.recv(_LARGEST)
+                except OSError as error:  # ENOBUFS: more was announced than waits for us
+                    for stage in STAGES:
+                        self._publish(Disturbance(stage, f"unknown, {error.strerror}"))
+                    continue
+                found = self._judge_nft(data) if sock is self._nft else judge_route_messages(data, self._view)
+                for disturbance in dict.fromkeys(found):
+                    self._publish(disturbance)
+
+    def _judge_nft(self, data: bytes) -> Iterator[Disturbance]:
+        """A transaction is announced change by change, and at its end who made it."""
+        for kind, port, body in messages_in(data):
+            if port in self._view.ports:
+                continue
+            if kind == _NEWGEN:
+                if self._touched:
+                    yield Disturbance(EXEMPT, describe_generation(body))
+                self._touched = False
+            else:
+                self._touched = self._touched or concerns_exemptions(kind, body)
+
+
+def messages_in(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Type, port of who caused it, and body of the messages in a datagram."""
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        length, kind, _, _, port = _HEADER.unpack_from(data, offset)
+        yield kind, port, data[offset + _HEADER.size : offset + length]
+        offset += max((length + 3) & ~3, _HEADER.size)
+
+
+def judge_route_messages(data: bytes, view: View) -> Iterator[Disturbance]:
+    """What announcements about links, addresses, routes and neighbours mean for us."""
+    for kind, port, body in messages_in(data):
+        if port in view.ports:
+            continue
+        stages: tuple[str, ...] = ()
+        if kind in _ROUTES:
+            stages = (ROUTES,) if body[5] == PROTOCOL else ()
+        elif kind in _NEIGHBOURS:
+            mine = bool(view.overlay) and int.from_bytes(body[4:8], sys.byteorder) == view.overlay
+            stages = (ROUTES,) if mine and _is_foreign(kind, body, view) else ()
+        elif kind in _ADDRESSES:
+            stages = (LOCAL, ROUTES) if body[3] == _SCOPE_UNIVERSE else ()
+        elif kind in _LINKS:
+            stages = _judge_link(body, view)
+        for stage in stages:
+            yield Disturbance(stage, describe_port(port))
+
+
+def _is_foreign(kind: int, body: bytes, view: View) -> bool:
+    """Whether a neighbour or a forwarding entry of the vxlan device is not as we want it.
+
+    The kernel finds other neighbours by itself; those are none of our business. Of forwarding entries it never tells
+    who changed them, and of a neighbour that goes not which MAC it had.
+    """
+    found = NDA.unpack(body[_NEIGH_HEAD_BYTES:])
+    ip, mac = found.get("NDA_DST"), found.get("NDA_LLADDR", "")
+    if ip is None:
+        return False
+    if body[0] == _AF_BRIDGE:
+        return (Forward(mac, ip) in view.wanted()) == (kind == _DELNEIGH)
+    wanted = view.wanted().find_mac(ip)
+    return wanted != "" and (kind == _DELNEIGH or mac != wanted)
+
+
+def _judge_link(body: bytes, view: View) -> tuple[str, ...]:
+    family, _, ifindex, flags, _ = _LINK_HEAD.unpack_from(body)
+    if family == _AF_BRIDGE:
+        return ()
+    if view.has_turned(ifindex, flags):
+        return (LOCAL, ROUTES)
+    if ifindex == view.overlay or LINK.unpack(body[_LINK_HEAD.size :]).get("IFLA_IFNAME") in view.names:
+        return (LOCAL,)
+    return ()
+
+
+def concerns_exemptions(kind: int, body: bytes) -> bool:
+    """Whether a change of nftables may be one of our sets; a look at the bytes."""
+    if kind == _DELTABLE:
+        return TABLE.encode() + b"\0" in body
+    return kind in _SET_MESSAGES and b"exempt" in body
+
+
+def describe_generation(body: bytes) -> str:
+    """Who made a generation of nftables' rules: the program's name and its pid, as the kernel tells them."""
+    name, pid, offset = "", 0, 4  # struct nfgenmsg
+    while offset + 4 <= len(body):
+        length, number = struct.unpack_from("=HH", body, offset)
+        value = body[offset + 4 : offset + length]
+        if number & 0x3FFF == _GEN_PROC_NAME:
+            name = value.rstrip(b"\0").decode("utf-8", "replace")
+        elif number & 0x3FFF == _GEN_PROC_PID:
+            pid = int.from_bytes(value, "big")
+        offset += max((length + 3) & ~3, 4)
+    return f"{name} pid {pid}" if name else f"pid {pid}"
+
+
+def describe_port(port: int) -> str:
+    """Who has a netlink socket: mostly its port is the pid of the program, which may be gone by now."""
+    if not port:
+        return "the kernel"
+    with suppress(OSError), open(f"/proc/{port}/comm") as file:
+        return f"{file.read().strip()} pid {port}"
+    return f"netlink port {port}"
+
+
+def _open(protocol: int, groups: int) -> socket.socket:
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    try:
+        sock.bind((0, groups))
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        except PermissionError:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+    except OSError:
+        sock.close()
+        raise
+    return sock

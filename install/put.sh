@@ -1,0 +1,152 @@
+# shellcheck shell=bash disable=SC2034,SC2154 # the variables are those of install.sh
+# install.sh without --bundle and the like: put the plugins on this host, or take them away. To be sourced by install.sh.
+#
+# The code goes into a directory of its own below --lib-dir, named after its content and never changed afterwards; the
+# executables name that directory and are put in place by rename. So a runtime sees the old plugin or the new one,
+# whole, and a call that is running keeps the code that it began with.
+
+units=(pycni-warm.socket pycni-warm.service)
+manifest=$lib_dir/manifest # what --uninstall removes: "dir PATH" or "file SHA256 PATH", oldest first
+
+make_dir() { # make a directory and note those that were not there
+    [ -d "$1" ] && return
+    make_dir "$(dirname "$1")"
+    mkdir "$1" || die "cannot make $1; run as root, or choose another directory"
+    made_dirs+=("$1")
+}
+
+# PATH and content (stdin) with a mode; by rename, so nobody sees half of it
+put_file() {
+    local path=$1 mode=$2 temporary
+    temporary=$(dirname "$path")/.$(basename "$path").$$
+    cat >"$temporary"
+    chmod "$mode" "$temporary"
+    mv -f "$temporary" "$path"
+    put_files+=("file $(digest "$path") $path")
+}
+
+systemd_runs() { [ -d /run/systemd/system ]; } # sd_booted(3)
+
+put_warm_service() { # its executable; the units are put there by --warm alone, they do not change with the code
+    local unit
+    put_file "$lib_dir/pycni-warm" 755 < <(launcher_text pycni-warm "$code")
+    if [ -n "$warm" ]; then
+        make_dir "$unit_dir"
+        for unit in "${units[@]}"; do
+            put_file "$unit_dir/$unit" 644 < <(template "$unit" @LIB_DIR@ "${lib_dir//%/%%}") # %: systemd.unit(5), "Specifiers"
+        done
+    fi
+}
+
+start_warm_service() {
+    if ! systemd_runs; then
+        echo "install.sh: systemd does not run here; start $lib_dir/pycni-warm by other means, and anew after an update" >&2
+        return
+    fi
+    if [ -n "$warm" ]; then
+        systemctl daemon-reload
+        systemctl enable --now pycni-warm.socket
+    fi
+    systemctl try-restart pycni-warm.service # the one that runs has the code of before, and takes no call of the new one
+}
+
+build_code() { # the same, byte-compiled
+    gather_code
+    # unchecked: the directory never changes, so no call has to compare a source file with its .pyc
+    "$python" -m compileall -q -j 0 --invalidation-mode unchecked-hash -s "$stage/code" "$stage/code" ||
+        die "the code does not compile with $python"
+    (cd "$stage/code" && find . -type f -print0 | sort -z | xargs -0 sha256sum) >"$stage/sums"
+    mv "$stage/sums" "$stage/code/$mark"
+}
+
+put_code() { # unless the same code stands there already, whole
+    if [ -e "$code" ]; then
+        [ -f "$code/$mark" ] || die "$code is in the way and was not put there by install.sh; remove it"
+        (cd "$code" && sha256sum --check --status "$mark" 2>/dev/null) && return
+        mv -T "$code" "$stage/damaged"
+    fi
+    mv -T "$stage/code" "$code"
+}
+
+install() {
+    local id code name old
+    put_files=()
+    check_python
+    [ -z "$conf" ] || "$python" -m json.tool "$conf" >/dev/null || die "$conf is no JSON"
+    trap clean_up EXIT
+    make_dir "$lib_dir"
+    make_dir "$bin_dir"
+    stage=$(mktemp -d "$lib_dir/.stage.XXXXXX")
+    build_code
+    for name in "${executables[@]}"; do
+        executable_text "$name" "$stage/code" >"$stage/$name"
+        chmod 755 "$stage/$name"
+        CNI_COMMAND=VERSION "$stage/$name" </dev/null >/dev/null || die "$name does not run with $python; nothing was changed"
+    done
+    for name in "${launchers[@]}"; do
+        launcher_text "$name" "$stage/code" >"$stage/$name"
+        chmod 755 "$stage/$name"
+        "$stage/$name" --help >/dev/null || die "$name does not run with $python; nothing was changed"
+    done
+    id=$(cd "$stage/code" && find . -name '*.py' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
+    code=$lib_dir/$id
+    put_code
+    put_file "$lib_dir/pycni" 755 < <(launcher_text pycni "$code")
+    for name in "${executables[@]}"; do put_file "$bin_dir/$name" 755 < <(executable_text "$name" "$code"); done
+    if [ -n "$conf" ]; then
+        make_dir "$conf_dir"
+        put_file "$conf_dir/$(basename "$conf")" 644 <"$conf"
+    fi
+    if [ -n "$warm" ] || [ -e "$lib_dir/pycni-warm" ]; then put_warm_service; fi
+    write_manifest
+    # the code of the installation before this one stays: calls may still be running with it
+    touch "$code"
+    list_code | tail -n +3 | while read -r old; do rm -rf "$old"; done
+    echo "${executables[*]} are in $bin_dir, their code is in $code"
+    if [ -e "$lib_dir/pycni-warm" ]; then start_warm_service; fi
+}
+
+list_code() { # the directories that carry our mark, newest first
+    find "$lib_dir" -mindepth 2 -maxdepth 2 -name "$mark" -printf '%h\n' | xargs -r -d '\n' ls -dt
+}
+
+write_manifest() {
+    local old=''
+    [ ! -f "$manifest" ] || old=$(cat "$manifest")
+    {
+        [ -z "$old" ] || printf '%s\n' "$old"
+        [ ${#made_dirs[@]} -eq 0 ] || printf 'dir %s\n' "${made_dirs[@]}"
+        printf '%s\n' "${put_files[@]}"
+    } | awk '{ key = $1 == "file" ? substr($0, 71) : $0 } !(key in line) { order[++n] = key } { line[key] = $0 }
+             END { for (i = 1; i <= n; i++) print line[order[i]] }' >"$stage/manifest"
+    mv -f "$stage/manifest" "$manifest"
+}
+
+uninstall() {
+    local kind rest path put_there reload=''
+    if [ ! -f "$manifest" ]; then
+        echo "nothing of pycni is installed in $lib_dir"
+        return
+    fi
+    put_there=$(tac "$manifest")
+    if systemd_runs && grep -q '/pycni-warm\.socket$' <<<"$put_there"; then
+        reload=1
+        systemctl disable --now "${units[@]}" || echo "install.sh: the units of the warm service could not be stopped" >&2
+    fi
+    while read -r kind rest; do
+        path=${rest#* }
+        [ "$kind" = file ] && [ -f "$path" ] || continue
+        if [ "$(digest "$path")" = "${rest%% *}" ]; then
+            rm -f "$path"
+        else
+            echo "install.sh: $path was changed since and stays" >&2
+        fi
+    done <<<"$put_there"
+    list_code | while read -r path; do rm -rf "$path"; done
+    rm -f "$manifest"
+    while read -r kind rest; do # newest first; what others use by now is not empty and stays
+        [ "$kind" != dir ] || rmdir "$rest" 2>/dev/null || true
+    done <<<"$put_there"
+    [ -z "$reload" ] || systemctl daemon-reload
+    echo "pycni is removed"
+}

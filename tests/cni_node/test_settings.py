@@ -1,0 +1,96 @@
+"""What the agent's options say, and every problem in one sentence."""
+
+import argparse
+from typing import Any
+
+import pytest
+
+from cni_node.overlay import Overlay
+from cni_node.settings import Settings, add_options, node_range, parse_settings
+from cni_node.sources.etcd_lease import EtcdSettings
+from cni_node.sources.kubernetes import KubernetesSettings
+from cni_node.sources.static import StaticSettings
+from cni_protocol.address import parse_cidr
+
+PODS = "--pod-cidr=10.240.1.0/24"
+
+
+def parse(*options: str) -> Settings:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return parse_settings(parser.parse_args(options), "host1")
+
+
+def test_a_static_node() -> None:
+    source = parse(PODS, "--pod-cidr6=fd00::/64", "--peer=10.240.2.0/24=192.168.1.12", "--mtu=1400").source
+    assert isinstance(source, StaticSettings)
+    assert (source.own.name, list(map(str, source.own.pods))) == ("host1", ["10.240.1.0/24", "fd00::/64"])
+    assert [str(peer.addresses[0]) for peer in source.peers] == ["192.168.1.12"]
+
+
+def test_a_part_of_the_clusters_range() -> None:
+    source = parse("--cluster-cidr=10.32.0.0/12", "--node-bits=12", "--node-index=3").source
+    assert isinstance(source, StaticSettings)
+    assert list(map(str, source.own.pods)) == ["10.32.3.0/24"]
+    assert str(node_range(parse_cidr("fd00::/48"), 16, 255)) == "fd00:0:0:ff::/64"
+
+
+def test_other_sources() -> None:
+    kubernetes = parse("--source=kubernetes", "--node-name=n", "--kubeconfig=/k", "--api-server=https://a").source
+    assert kubernetes == KubernetesSettings("n", "/k", "https://a")
+    etcd = parse("--source=etcd", "--etcd=http://a:1", "--cluster-cidr=10.0.0.0/8", "--node-bits=16").source
+    assert isinstance(etcd, EtcdSettings)
+    assert (etcd.name, etcd.access.endpoints, etcd.cluster.node_prefixes) == ("host1", ("http://a:1",), (24,))
+
+
+def test_an_overlay() -> None:
+    options = ("--overlay=vxlan", "--vni=7", "--port=8472", "--device=eth1", "--direct")
+    assert parse(PODS, *options).overlay == Overlay(7, 8472, "eth1", True)
+    assert parse(PODS).overlay is None
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        pytest.param([], "one of --pod-cidr, --pod-cidr6, --cluster-cidr, --nodes-file and --peer", id="nothing"),
+        pytest.param(["--pod-cidr=10.1.2.3/24"], "has host bits set; the network is 10.1.2.0/24", id="host bits"),
+        pytest.param(["--pod-cidr=nonsense"], "--pod-cidr: 'nonsense'", id="no range"),
+        pytest.param(["--pod-cidr=10.1.2.0/31"], "no room for a gateway and a pod", id="too small"),
+        pytest.param(["--pod-cidr=fd00::/64"], "is IPv6; that is said by --pod-cidr6", id="family"),
+        pytest.param([PODS, "--peer=10.240.1.0/25=192.168.1.9"], "--peer: ", id="overlap"),
+        pytest.param([PODS, "--peer=10.2.0.0/24"], "is no peer", id="peer without address"),
+        pytest.param([PODS, "--node-ip=x"], "--node-ip: 'x' is no IP address", id="address"),
+        pytest.param([PODS, "--node-ip=1.2.3.4", "--node-ip=1.2.3.5"], "two addresses of one family", id="addresses"),
+        pytest.param(["--cluster-cidr=10.0.0.0/8", "--node-bits=16"], "come together", id="half a part"),
+        pytest.param(
+            ["--cluster-cidr=10.0.0.0/8", "--node-bits=2", "--node-index=4"], "counted from 0 to 3", id="index"
+        ),
+        pytest.param([PODS, "--mtu=67"], "--mtu 67 is not in 68 to 65535", id="MTU"),
+        pytest.param(["--pod-cidr6=fd00::/64", "--mtu=1279"], "--mtu 1279 is not in 1280", id="MTU of IPv6"),
+        pytest.param([PODS, "--overlay=vxlan", "--vni=0"], "--vni 0 is not in 1", id="VNI"),
+        pytest.param([PODS, "--port=65536"], "--port 65536 is not in 1 to 65535", id="port"),
+        pytest.param([PODS, "--device=eth0"], "--device is for --overlay", id="device"),
+        pytest.param([PODS, "--direct"], "--direct is for --overlay", id="direct"),
+        pytest.param(["--source=kubernetes", PODS], "--pod-cidr: not for --source kubernetes", id="two sources"),
+        pytest.param([PODS, "--etcd=http://x"], "--etcd: not for --source static", id="etcd beside static"),
+        pytest.param(["--source=etcd"], "--source etcd needs --etcd", id="no member"),
+        pytest.param(
+            ["--source=etcd", "--etcd=http://x", "--cluster-cidr=10.0.0.0/8"], "--node-bits come together", id="bits"
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_a_sentence(options: list[str], problem: str) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        parse(*options)
+    assert problem in str(caught.value)
+
+
+def test_all_problems_are_said_at_once() -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        parse("--pod-cidr=x", "--vni=0", "--port=0")
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_the_defaults_are_those_of_a_node() -> None:
+    settings: Any = parse(PODS)
+    assert (settings.conf_dir, settings.bin_dir, str(settings.root)) == ("/etc/cni/net.d", "/opt/cni/bin", "/")

@@ -30,7 +30,7 @@ ALLOWED = {
 # What the plugins import pyroute2 through, and late. The node's program uses it in full.
 MESSAGES = "cni_kernel/messages.py"
 
-POLICY = ("compiler", "desired", "evaluator", "intervals", "model", "names", "parsing", "parts", "pods")
+POLICY = ("compiler", "desired", "evaluator", "intervals", "model", "names", "parsing", "parts", "pods", "rules")
 
 # Modules that compute and touch nothing, and what they must not import: the host and the rooms that reach for it.
 PURE = (
@@ -48,6 +48,7 @@ PURE = (
     "cni_bridge/nodes.py",
     "cni_kernel/attributes.py",
     "cni_kernel/nft_attributes.py",
+    "cni_kernel/filter_expressions.py",
     *(f"cni_node/policy/{name}.py" for name in POLICY),
     "cni_node/snapshot.py",
     "cni_node/yaml_subset.py",
@@ -60,7 +61,7 @@ IMPURE_STDLIB = {
 }
 PURE_OF_OURS = {
     *(f"cni_protocol.{name}" for name in ("address", "attachment", "errors", "light.standard", "result", "version")),
-    *(f"cni_kernel.{name}" for name in ("attributes", "expressions", "values")),
+    *(f"cni_kernel.{name}" for name in ("attributes", "expressions", "filter_expressions", "values")),
     *(f"cni_bridge.{name}" for name in ("config", "masquerade", "nodes", "plan", "portmap", "spoofcheck")),
     *(f"cni_node.policy.{name}" for name in POLICY),
     *("cni_ipam.ranges", "cni_node.snapshot", "cni_node.sources.members"),

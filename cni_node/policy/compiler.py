@@ -31,7 +31,7 @@ class Compiler:
         subjects = {ip: chains for ip, pod in local.items() if (chains := work.chains_of(pod))}
         subjects.update({ip: dict.fromkeys(DIRECTIONS, PENDING) for ip in pending if ip not in local})
         self._parts = work.parts
-        sets = {**dict(_subject_sets(subjects, local))}
+        sets = dict(_subject_sets(subjects, local))
         groups = _group(owners)
         named: dict[str, tuple[PortName, ...]] = {}
         for _, parts in work.parts.values():
@@ -41,7 +41,7 @@ class Compiler:
                 if name not in sets:
                     sets[name] = Set(ADDRESSES, _version(name), _members(peers, groups, cluster, _version(name)))
         sets.update({name: Set(NAMED, _version(name), keys) for name, keys in _named(named, owners)})
-        return Desired(work.chains, sets)
+        return Desired(work.chains, sets, frozenset(ip.packed for ip in local))
 
 
 class _Work:

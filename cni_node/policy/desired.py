@@ -58,7 +58,10 @@ class PolicyChain(NamedTuple):
 
 
 class Desired(NamedTuple):
-    """All chains and sets by their names."""
+    """All chains and sets by their names. `judged` are the addresses of this node's pods that are known, isolated or
+    not; any other pod that waits in PENDING waits on.
+    """
 
     chains: dict[str, PolicyChain]
     sets: dict[str, Set]
+    judged: frozenset[bytes]

@@ -22,11 +22,13 @@ For nodes without Python, and for clusters (docs/cluster.md):
 
   --bundle FILE    make an archive that brings a node everything, interpreter included; nothing is installed
   --image FILE     make an image of that bundle, for containers: conf/pycni.yaml runs it; nothing is installed
-  --node ...       put the bundle on this machine and set it up as a node of a cluster; --node --help has its options
-  --kind NAME ...  do that on every node of a kind cluster; --kind NAME --help has its options
+  --node ...       put the bundle on this machine and set it up with `pycni agent --once`; --node --help has its options.
+                   --node --service ...: the agent runs from now on, as a unit of systemd
+  --kind NAME ...  the agent on every node of a kind cluster; --kind NAME --help has its options
   --root DIR       with --node: the node's root directory            [/]
 
-With --image, --node and --kind, --bundle names an archive that was made before; without it one is made on the spot.
+With --image, --node and --kind, --bundle names an archive that was made before, with --kind --image likewise; without
+it one is made on the spot.
 
 Needs Python 3.11 or later; $PYTHON names another one than /usr/bin/python3.
 EOF

@@ -132,8 +132,7 @@ def _list_imports(bench: Bench, subject: _Subject, command: str) -> _Imports:
     interpreter = interpreter_of(call.executable)
     bare = {name for _, name in _imports_of([interpreter[0], "-X", "importtime", *_BARE], Call("", {}, b""))}
     found = _imports_of([*interpreter, "-X", "importtime", call.executable], call)
-    # submodules of pyroute2 come with cni_kernel.messages, which keeps the package's own __init__ from running
-    names = [name for indent, name in found if not indent and name.partition(".")[0] != "pyroute2"]
+    names = [name for indent, name in found if not indent]
     return _Imports(names, len({name for _, name in found} - bare))
 
 

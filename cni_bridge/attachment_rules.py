@@ -7,7 +7,6 @@ from cni_protocol.light.standard import Sequence
 
 from . import masquerade, portmap, spoofcheck
 from .config import BridgeConfig
-from .nodes import list_untranslated
 
 # Every map that elements of an attachment may be in, by the family of its table.
 ALL_MAPS: dict[int, tuple[Map, ...]] = {
@@ -22,7 +21,7 @@ def list_rules(config: BridgeConfig, attachment: Attachment, addresses: Sequence
     """The rules for a container with these addresses (and their subnets) and this MAC."""
     found = []
     if config.ip_masq and addresses:
-        found.append(masquerade.make_rules(attachment, addresses, list_untranslated(config.peers or ())))
+        found.append(masquerade.make_rules(attachment, addresses))
     if config.port_mappings and addresses:
         found.append(portmap.make_rules(attachment, config.port_mappings, addresses))
     if config.spoof_check and mac:

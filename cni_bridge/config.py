@@ -12,7 +12,6 @@ from cni_protocol.request import Request, check_args, is_interface_name
 from cni_protocol.result import DNS, Result, parse_dns, parse_result
 from cni_protocol.typos import check_keys
 
-from .nodes import Overlay, Peer
 from .portmap import PROTOCOLS, PortMapping
 
 DEFAULT_BRIDGE = "cni0"
@@ -20,8 +19,6 @@ _MIN_MTU = 68  # ETH_MIN_MTU
 _MAX_MTU = 65535  # ETH_MAX_MTU, what veth and bridge accept
 _MAX_VLAN = 4094  # IEEE 802.1Q
 _MAX_PORT = 65535
-_MAX_VNI = (1 << 24) - 1  # RFC 7348
-_VXLAN_PORT = 4789  # RFC 7348; the kernel's own default is an older one
 # What the specification and the conventions have beside our own keys; libcni leaves the last ones in as well.
 _PASSED_OVER = (
     "cniVersion",
@@ -40,8 +37,8 @@ class BridgeConfig(NamedTuple):
     """What every command of the bridge goes by. mtu in bytes, 0 is the kernel's choice; mac empty likewise.
 
     `ipam_type` is empty for a network of layer 2 only, `dns` None where the configuration has none. `vlan` is the
-    port's untagged VLAN (0: none), `trunk` its tagged ones. `peers` are the other nodes, None where there is no
-    word of any.
+    port's untagged VLAN (0: none), `trunk` its tagged ones. `agent` is the socket of the node's agent, empty where the
+    network needs none.
     """
 
     network: str
@@ -65,9 +62,8 @@ class BridgeConfig(NamedTuple):
     dns: DNS | None
     ipam_type: str
     previous: Result | None
-    peers: tuple[Peer, ...] | None = None
-    overlay: Overlay | None = None
     require_filter: bool = False
+    agent: str = ""
 
     @property
     def wants_hairpin(self) -> bool:
@@ -103,9 +99,7 @@ def parse_config(request: Request) -> BridgeConfig:
 
 def _objects_of(fields: Fields) -> list[Fields]:
     """The objects whose keys we know."""
-    overlay = fields.object("overlay")
-    lists = [*fields.objects("vlanTrunk"), *fields.objects("nodeRoutes"), *overlay.objects("peers")]
-    return [fields, fields.object("dns"), overlay, *lists]
+    return [fields, fields.object("dns"), *fields.objects("vlanTrunk")]
 
 
 def salvage_config(request: Request) -> BridgeConfig:
@@ -141,18 +135,14 @@ def _parse(request: Request, fields: Fields) -> BridgeConfig:
         dns=_parse_dns(fields),
         ipam_type=fields.object("ipam").text("type"),
         previous=_parse_previous(request, fields),
-        peers=_parse_peers(fields),
-        overlay=_parse_overlay(fields),
         require_filter=fields.flag("requireBridgeNetfilter"),
+        agent=_parse_agent(fields),
     )
 
 
 def _check_combinations(config: BridgeConfig, fields: Fields) -> None:
     if config.hairpin and config.promisc:
         fields.problem("hairpinMode", "cannot be on together with promiscMode, with which traffic comes back too")
-    if config.peers and not config.is_gateway:
-        key = "overlay" if config.overlay else "nodeRoutes"
-        fields.problem(key, "leads from a gateway on this node; set isGateway")
     if config.leave_down and config.ipam_type:
         fields.problem("disableContainerInterface", "leaves the interface down, and ipam wants addresses on it")
     if config.port_mappings and not config.ipam_type:
@@ -224,44 +214,11 @@ def _parse_port_mappings(runtime: Fields) -> tuple[PortMapping, ...]:
     return tuple(dict.fromkeys(mappings))
 
 
-def _parse_peers(fields: Fields) -> tuple[Peer, ...] | None:
-    """The other nodes, with the range of their pods, from nodeRoutes or from the overlay."""
-    if fields.has("nodeRoutes") and fields.has("overlay"):
-        fields.problem("overlay", "leads to other nodes by itself; leave out nodeRoutes")
-    if not fields.has("nodeRoutes") and not fields.has("overlay"):
-        return None
-    entries = [(entry, "dst", "gw") for entry in fields.objects("nodeRoutes")]
-    entries += [(entry, "podCIDR", "node") for entry in fields.object("overlay").objects("peers")]
-    peers: list[Peer] = []
-    for entry, pods_key, node_key in entries:
-        pods, node = entry.cidr(pods_key), entry.ip(node_key)
-        for key in (pods_key, node_key):
-            if not entry.has(key):
-                entry.problem(key, "is missing")
-        if pods is None or node is None:
-            continue
-        if node_key == "gw" and pods.version != node.version:
-            entry.problem(node_key, f"{node} is not of the family of {pods_key} {pods}")
-        if any(pods.first in peer.pods or peer.pods.first in pods for peer in peers):
-            entry.problem(pods_key, f"{pods} overlaps the range of another node")
-        if node_key == "node" and peers and node.version != peers[0].node.version:
-            entry.problem(node_key, f"{node} is not of the family of {peers[0].node}; an overlay has one")
-        peers.append(Peer(pods.network, node))
-    return tuple(peers)
-
-
-def _parse_overlay(fields: Fields) -> Overlay | None:
-    if not fields.has("overlay"):
-        return None
-    overlay = fields.object("overlay")
-    kind, device = overlay.text("type"), overlay.text("device")
-    if kind != "vxlan":
-        overlay.problem("type", f"{kind!r} is not known; it must be 'vxlan'")
-    if not overlay.has("vni"):
-        overlay.problem("vni", f"is missing; all nodes of the network have the same number, 1 to {_MAX_VNI}")
-    if device and not is_interface_name(device):
-        overlay.problem("device", f"{device!r} is no interface name")
-    return Overlay(overlay.number("vni", 1, _MAX_VNI) or 0, overlay.number("port", 1, _MAX_PORT) or _VXLAN_PORT, device)
+def _parse_agent(fields: Fields) -> str:
+    path = fields.text("agent")
+    if path and not path.startswith("/"):
+        fields.problem("agent", f"{path!r} must be an absolute path, that of the agent's socket")
+    return path
 
 
 def _parse_bridge(fields: Fields) -> str:

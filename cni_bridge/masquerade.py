@@ -9,7 +9,7 @@
         ip daddr 10.244.0.0/16 return
         ip daddr 224.0.0.0/4 return
         ip daddr 10.245.0.0/16 return               # pods of a peer that the configuration names, and so on
-        ip daddr @exempt4 return                    # peers, and their pods
+        ip daddr @exempt4 return                    # filled by others: the node's agent
         masquerade }
     set exempt4 { type ipv4_addr; flags interval; elements = { 10.246.0.0/16 comment "node2", ... } }
 
@@ -28,12 +28,12 @@ EXEMPT = {version: Map(f"exempt{version}", expressions.ADDRESS[version], interva
 _MULTICAST = {4: parse_cidr("224.0.0.0/4"), 6: parse_cidr("ff00::/8")}
 
 
-def make_rules(attachment: Attachment, addresses: Sequence[CIDR], inside: Sequence[CIDR] = ()) -> Rules:
-    """The rules that masquerade what these addresses (with their subnets) send out of their subnet, but not `inside`.
+def make_rules(attachment: Attachment, addresses: Sequence[CIDR]) -> Rules:
+    """The rules that masquerade what these addresses (with their subnets) send out of their subnet.
 
-    That is other nodes and their pods: who answers there has a way back.
+    What goes to an exempt network keeps its source: who answers there has a way back. Others fill these sets.
     """
-    subnets = {address.network: _chain_of(attachment, address, inside) for address in addresses}
+    subnets = {address.network: _chain_of(attachment, address) for address in addresses}
     elements = tuple(
         Element(MAPS[entry.version].name, entry.ip.packed, attachment.owner, chain=subnets[entry.network].name)
         for entry in addresses
@@ -50,14 +50,13 @@ def _base_chain() -> Chain:
     return Chain("postrouting", look_ups, "nat", expressions.POSTROUTING, expressions.SOURCE_NAT)
 
 
-def _chain_of(attachment: Attachment, address: CIDR, inside: Sequence[CIDR]) -> Chain:
+def _chain_of(attachment: Attachment, address: CIDR) -> Chain:
     """The chain for the addresses of one subnet of a network; nft(8) takes no colon in a name."""
     name = f"masquerade-{attachment.owner_prefix[:-1]}-{address.network}".replace(":", "_")
     load = expressions.load_address(address.version, expressions.DESTINATION)
     stay = tuple(
         [*load, *expressions.match_network(network), expressions.leave_chain()]
-        for network in (address.network, _MULTICAST[address.version], *inside)
-        if network.version == address.version
+        for network in (address.network, _MULTICAST[address.version])
     )
     exempt = [*load, expressions.look_up(EXEMPT[address.version].name), expressions.leave_chain()]
     return Chain(name, (*stay, exempt, [expressions.masquerade()]))

@@ -1,6 +1,7 @@
 """STATUS: whether ADD could work, found out without changing anything. Source: SPEC.md, section "STATUS"."""
 
 import sys
+import time
 
 from cni_kernel import sysctl
 from cni_kernel.errors import KernelError
@@ -8,6 +9,7 @@ from cni_kernel.expressions import Rules
 from cni_kernel.kernel import Kernel
 from cni_protocol.address import LINK_LOCAL6
 from cni_protocol.errors import NOT_AVAILABLE, NOT_AVAILABLE_LIMITED, CNIError
+from cni_protocol.light.standard import socket
 
 from .bridge import find_bridge, warn
 from .config import BridgeConfig
@@ -15,15 +17,17 @@ from .overlap import find_overlaps
 from .plan import gateway_interface
 from .refusals import as_cni_error
 from .sync import probe_rules
-from .wiring import find_missing_ways
+
+AGENT_BOUND = 2.0  # seconds for the agent to come back
+_AGENT_POLL = 0.1
 
 
 def require_ready(config: BridgeConfig, trial: list[Rules]) -> None:
     """Raise CNIError when the host could not serve an ADD; `trial` are rules as an ADD would set them.
 
     Code 50 where a part of the kernel is missing or the bridge's name is taken, 51 where running containers suffer too:
-    the bridge is there and down, forwarding was switched off under its gateway addresses, a way to another node is
-    missing, or bridge netfilter is off and required.
+    the bridge is there and down, forwarding was switched off under its gateway addresses, bridge netfilter is off and
+    required, or the node's agent is needed and does not answer.
     """
     with Kernel() as host:
         try:
@@ -40,7 +44,7 @@ def require_ready(config: BridgeConfig, trial: list[Rules]) -> None:
         except CNIError as error:
             raise CNIError(NOT_AVAILABLE, error.msg) from None
         if bridge is None:
-            _require_working(config, True, set(), [])
+            _require_working(config, True, set())
             return
         gateway = host.find_link(gateway_interface(config))
         addresses = [entry.cidr for entry in host.list_addresses(gateway)] if gateway is not None else []
@@ -48,12 +52,15 @@ def require_ready(config: BridgeConfig, trial: list[Rules]) -> None:
         versions = {cidr.version for cidr in addresses}
         if gateway is not None and config.is_gateway:
             warn(find_overlaps(host, [bridge, gateway], addresses))
-        missing = find_missing_ways(host, config) if host.list_ports(bridge) else []
-        _require_working(config, bridge.up, versions, missing)
+        _require_working(config, bridge.up, versions)
 
 
-def _require_working(config: BridgeConfig, up: bool, versions: set[int], missing: list[str]) -> None:
-    problems = [f"{way} (the next ADD puts that right)" for way in missing]
+def _require_working(config: BridgeConfig, up: bool, versions: set[int]) -> None:
+    problems = []
+    if config.agent and not _answers(config.agent):
+        problems.append(
+            f"the node's agent does not answer at {config.agent}: nobody follows the cluster here (`pycni agent`)"
+        )
     if not up:
         problems.append(f"bridge {config.bridge} is down (`ip link set {config.bridge} up`)")
     if config.is_gateway:
@@ -66,6 +73,22 @@ def _require_working(config: BridgeConfig, up: bool, versions: set[int], missing
         ]
     if problems:
         raise CNIError(NOT_AVAILABLE_LIMITED, "; ".join(problems))
+
+
+def _answers(path: str) -> bool:
+    """Whether somebody listens on a socket, or comes to do so: an agent that is updated is away for a moment."""
+    deadline = time.monotonic() + AGENT_BOUND
+    while True:
+        caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            caller.connect(path)
+            return True
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+        finally:
+            caller.close()
+        time.sleep(_AGENT_POLL)
 
 
 def _bridge_filter_problems(config: BridgeConfig, versions: set[int]) -> list[str]:

@@ -50,7 +50,6 @@ class Observed(NamedTuple):
     gateway_port: Link | None
     vlans: dict[int, list[PortVlan]]
     missing_rules: list[str]
-    missing_ways: list[str]
 
 
 def make_expected(previous: Result, ifname: str, sandboxes: Collection[str]) -> Expected:
@@ -92,9 +91,7 @@ def find_differences(config: BridgeConfig, attachment: Attachment, expected: Exp
             for route in expected.routes
             if not any(_is_same_route(route, there) for there in observed.routes)
         ]
-    return (
-        differences + _gateway_differences(config, expected, observed) + observed.missing_rules + observed.missing_ways
-    )
+    return differences + _gateway_differences(config, expected, observed) + observed.missing_rules
 
 
 def _link_differences(config: BridgeConfig, attachment: Attachment, observed: Observed) -> list[str]:

@@ -38,10 +38,6 @@ def connect(host: Kernel, namespace: Namespace, config: BridgeConfig, attachment
     Under the host's lock: nobody removes the bridge as unused before it has our port. Raises CNIError (codes 7, 100).
     """
     with host_lock():
-        if config.overlay is not None:
-            from .nodewiring import ensure_overlay
-
-            config = ensure_overlay(host, config, undo)
         bridge = ensure_bridge(host, config, undo)
         undo.on_failure(host.delete_link, attachment.host_name)
         pair = Veth(
@@ -92,21 +88,16 @@ def _restore_inside(namespace: Namespace, settings: list[tuple[str, str]]) -> No
 
 
 def configure_host(host: Kernel, config: BridgeConfig, plan: Plan) -> tuple[Interface, ...]:
-    """The gateway addresses on the bridge, forwarding, and the ways to other nodes.
+    """The gateway addresses on the bridge, and forwarding.
 
     Returns the interface made for the gateway in a VLAN, if any. The last step of ADD, done or undone under the host's
     lock: nobody comes to rely on an address that goes again. Raises CNIError (code 7) when other addresses are in the
-    way, or the gateway of a route is out of reach.
+    way.
     """
-    if not plan.gateways and config.peers is None:
+    if not plan.gateways:
         return ()
     with host_lock(), Undo() as undo:
-        made = _configure_gateway(host, config, plan, undo) if plan.gateways else ()
-        if config.peers is not None:
-            from .nodewiring import ensure_ways
-
-            ensure_ways(host, config, undo)
-    return made
+        return _configure_gateway(host, config, plan, undo)
 
 
 def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Undo) -> tuple[Interface, ...]:
@@ -232,17 +223,7 @@ def observe(
         gateway_port=find_port(host, gateway) if gateway is not None and config.vlan else None,
         vlans=host.list_all_vlans() if config.wants_vlans else {},
         missing_rules=missing_rules,
-        missing_ways=find_missing_ways(host, config),
     )
-
-
-def find_missing_ways(host: Kernel, config: BridgeConfig) -> list[str]:
-    """What of the ways to other nodes is not there, in words; nothing where the configuration names none."""
-    if config.peers is None:
-        return []
-    from .nodewiring import find_missing
-
-    return find_missing(host, config)
 
 
 def _cidrs(kernel: Kernel, link: Link | None) -> list[CIDR]:

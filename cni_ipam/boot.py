@@ -1,63 +1,89 @@
-"""Which boot this is: what reservations of an earlier one are told by, since nothing of a network survives it.
+"""Which boot of which host this is: reservations of the past are told by that, since no network survives a boot.
 
-The kernel's boot id says it for a machine. A node that is itself a container keeps that id over its restart, but gets
-another process 1 and another network namespace. So a boot is named by three things, and a boot is over when its boot id
-is another one, or when both of the others are. One of the two alone is no proof: plugins may be called from several pid
-namespaces of a host, or from several network namespaces, and must not take each other's reservations for stale.
+A boot is over if and only if the kernel has another boot id and the host is the same. With the same boot id everything
+is alive: a node that is itself a container may be restarted, and plugins may be called from several pid and network
+namespaces; none of that proves that what another made is gone. And what another host made is never of the past here.
 
-What cannot be found out (process 1 is hidden, a kernel before 5.14) is empty, and counts as the same.
+The host is known by the firmware's UUID of the machine, and where that is not to be had by /etc/machine-id. In this
+order: a clone has the machine id of its original but another UUID, and where systems make a new machine id at each
+start (nodes of kind, images without state) the UUID stays. The host's name is no part of it, since it changes.
 """
 
 import os
 
-from cni_protocol.light.standard import NamedTuple, socket, suppress
+from cni_protocol.light.standard import NamedTuple, sha256, socket, suppress
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
-_PROCESS_1 = "/proc/1/stat"
-_START_TIME = 19  # proc_pid_stat(5), field 22; the third is the first behind the name
+_MACHINE_ID = "/etc/machine-id"
+_PRODUCT_UUID = "/sys/class/dmi/id/product_uuid"
 _SO_NETNS_COOKIE = 71  # <asm-generic/socket.h>; the number of no other namespace until the kernel ends
+_DIGITS = 16  # of a digest; machine-id(5) asks not to show the id itself
+_MANY_BOARDS_UUID = "03000200-0400-0500-0006-000700080009"  # what firmware has that nobody has filled in
 
 
 class Boot(NamedTuple):
-    """A boot: the kernel's name for it (random(4)), when process 1 began, the number of the network namespace."""
+    """A boot of a host: the kernel's name for it (random(4)), the host, and the instance.
+
+    The host is digests of its machine id and of its UUID, with a hyphen between; each may be empty. The instance is the
+    number of the network namespace, or nothing. It tells apart who made which reservation, no more: reservations of all
+    instances of a boot are alive. Older versions did not tell the host: then it is "".
+    """
 
     kernel: str
-    start: str
-    network: str
+    host: str
+    instance: str
 
     def __str__(self) -> str:
         return ",".join(self)
 
-    def may_be(self, other: "Boot") -> bool:
-        """Whether it is not certain that these are two boots."""
-        pairs = ((self.start, other.start), (self.network, other.network))
-        return self.kernel == other.kernel and any(one == two or not one or not two for one, two in pairs)
 
+def parse_boot(name: str) -> Boot:
+    """The boot that a directory is named after; whatever the name is, it is one.
 
-def parse_boot(text: str) -> Boot:
-    """The boot of a name; whatever the name is, it is one."""
-    kernel, start, network = [*text.split(","), "", ""][:3]
-    return Boot(kernel, start, network)
+    Older versions named it by the boot id alone, or had the start of process 1 in the place of the host.
+    """
+    kernel, host, instance = [*name.split(",", 2), "", ""][:3]
+    return Boot(kernel, host if "-" in host else "", instance)
 
 
 def read_boot() -> Boot:
-    """The boot that this process runs in. Raises OSError."""
-    with open(_BOOT_ID, encoding="utf-8") as file:
-        return Boot(file.read().strip(), _read_start(), _read_network())
+    """The boot that this process runs in. Raises OSError. The instance is empty for a kernel before 5.14.
+
+    Also where it cannot be told just now whether the host has ids: it must not be taken for another.
+    """
+    return Boot(_read(_BOOT_ID), "-".join([_digest(path) for path in (_MACHINE_ID, _PRODUCT_UUID)]), _read_instance())
 
 
-def _read_start() -> str:
-    """In clock ticks since the kernel began; empty when it cannot be read."""
-    with suppress(OSError, IndexError):
-        descriptor = os.open(_PROCESS_1, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.read(descriptor, 4096).rpartition(b")")[2].split()[_START_TIME].decode("utf-8", "replace")
-        finally:
-            os.close(descriptor)
-    return ""
+def is_same_host(host: str, other: str) -> bool:
+    """Whether two of Boot are one. Nothing known on either side counts as the same, and so does an older version's.
+
+    What is known of one side alone is no proof that they are one.
+    """
+    if not host or not other:
+        return True
+    for mine, theirs in zip(reversed(host.split("-")), reversed(other.split("-")), strict=False):
+        if mine and theirs:
+            return mine == theirs
+    return host == other
 
 
-def _read_network() -> str:
+def _digest(path: str) -> str:
+    text = ""
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        text = _read(path).lower()
+    known = len(set(text) - {"-"}) > 1 and text not in ("uninitialized", _MANY_BOARDS_UUID)
+    return sha256(text.encode()).hexdigest()[:_DIGITS] if known else ""
+
+
+def _read(path: str) -> str:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 256).decode("utf-8", "replace").strip()
+    finally:
+        os.close(descriptor)
+
+
+def _read_instance() -> str:
     with suppress(OSError):
         any_socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:

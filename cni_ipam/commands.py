@@ -1,9 +1,15 @@
-"""The commands of the address plugin: one lock around each that changes something."""
+"""The commands of the address plugin: one lock around each that changes something.
+
+DEL and GC load nothing of what only an ADD needs.
+"""
+
+from __future__ import annotations
 
 import os
 import sys
 
 from cni_protocol.address import CIDR, IP
+from cni_protocol.attachment import Attachment
 from cni_protocol.errors import (
     ALREADY_EXISTS,
     CHECK_FAILED,
@@ -13,16 +19,21 @@ from cni_protocol.errors import (
     NOT_AVAILABLE,
     CNIError,
 )
-from cni_protocol.light.standard import Any
+from cni_protocol.light.standard import TYPE_CHECKING, Any
 from cni_protocol.request import Request
 from cni_protocol.result import DNS, IPConfig, Result, parse_result, result_to_json
 from cni_protocol.valid_attachments import parse_valid_attachments
 
-from .config import IpamConfig, parse_config, parse_data_dir
-from .ranges import RangeSet, find_next
-from .records import make_label
-from .resolvconf import parse_resolv_conf
-from .store import UNKNOWN, Store, open_store
+from .data_dir import parse_data_dir
+from .records import UNKNOWN
+from .store import Store, open_store
+
+if TYPE_CHECKING:
+    from .config import IpamConfig
+    from .host_addresses import HostAddresses
+    from .ranges import RangeSet
+
+_SHOWN_SETS = 8  # in messages
 
 
 def add(request: Request) -> dict[str, Any]:
@@ -30,12 +41,16 @@ def add(request: Request) -> dict[str, Any]:
 
     Raises CNIError: 101 for an exhausted set, 102 for an address or an attachment that has one already, 5, 7, 11.
     """
+    from .config import parse_config
+
     config = parse_config(request)
+    for warning in config.warnings:
+        print(f"cni-ipam: {warning}", file=sys.stderr)
     dns = _read_dns(config.resolv_conf)
     requests = _match_requests(config)
     with open_store(config.data_dir, config.network, create=True) as store:
         assert store is not None
-        addresses = _choose(config.pools, requests, request, store)
+        addresses = _choose(config, requests, request, store)
         _reserve_all(addresses, request, store)
     ips = tuple(_ip_config(ip, pool) for ip, pool in zip(addresses, config.pools, strict=True))
     return result_to_json(Result(ips=ips, routes=config.routes, dns=dns), request.version)
@@ -47,15 +62,17 @@ def delete(request: Request) -> None:
         if store is None:
             return
         damaged = [ip for ip in _previous_addresses(request) if store.is_nobodys(ip)]
-        _release_all(store, store.addresses_of(request.container_id, request.ifname) + damaged)
+        _release_all(store, _addresses_of(request, store) + damaged)
 
 
 def check(request: Request) -> None:
     """Raise CNIError (code 103) unless the attachment holds the addresses that prevResult lists."""
+    from .config import parse_config
+
     config = parse_config(request)
-    expected = [ip for ip in _previous_addresses(request) if any(pool.find_range(ip) for pool in config.pools)]
+    expected = [ip for ip in _previous_addresses(request) if config.table.find(ip)]
     with open_store(config.data_dir, config.network, create=False) as store:
-        held = store.addresses_of(request.container_id, request.ifname) if store is not None else []
+        held = set(_addresses_of(request, store)) if store is not None else set()
     missing = [ip for ip in expected if ip not in held]
     if missing or not held:
         what = ", ".join(map(str, missing)) or "any address"
@@ -68,11 +85,13 @@ def check(request: Request) -> None:
 
 def status(request: Request) -> None:
     """Raise CNIError (code 50) when ADD could not work: an exhausted range set, an unusable store. Changes nothing."""
+    from .config import parse_config
     from .peek import peek
+    from .ranges import find_next
 
     config = parse_config(request)
     try:
-        exhausted = peek(
+        exhausted, hint = peek(
             config.data_dir,
             config.network,
             lambda index: [str(pool) for pool in config.pools if find_next(pool, index.find_free, None) is None],
@@ -80,7 +99,7 @@ def status(request: Request) -> None:
     except CNIError as error:
         raise CNIError(NOT_AVAILABLE, error.msg) from None
     if exhausted:
-        raise CNIError(NOT_AVAILABLE, f"no IP addresses available in range set: {'; '.join(exhausted)}")
+        raise CNIError(NOT_AVAILABLE, f"no IP addresses available in range set: {'; '.join(exhausted)}{hint}")
 
 
 def collect(request: Request) -> None:
@@ -95,13 +114,23 @@ def collect(request: Request) -> None:
     with open_store(parse_data_dir(request), request.name, create=False) as store:
         if store is None:
             return
-        labels = {make_label(*pair) for pair in valid.pairs} | {make_label(pair[0], "") for pair in valid.pairs}
+        # a file of an old version names no interface
+        pairs = [
+            (Attachment(request.name, *pair).owner, Attachment(request.name, pair[0], "").owner) for pair in valid.pairs
+        ]
+        staying = {owner for pair in pairs for owner in pair}
         owners = store.list_owners()
-        known = set(owners.values())
+        known = {*owners.values(), *store.list_elsewhere().values()}
         # a reservation that says not whose it is may be that of a valid attachment which has no other
-        complete = all(known & {make_label(*pair), make_label(pair[0], "")} for pair in valid.pairs)
-        stale = [ip for ip, label in owners.items() if label not in labels and (complete or label != UNKNOWN)]
+        complete = all(owner in known or any_interface in known for owner, any_interface in pairs)
+        stale = [ip for ip, owner in owners.items() if owner not in staying and (complete or owner != UNKNOWN)]
         _release_all(store, stale)
+
+
+def _addresses_of(request: Request, store: Store) -> list[IP]:
+    """The addresses of the attachment; where this instance of the node has none, those that another gave it."""
+    attachment = request.container_id, request.ifname
+    return store.addresses_of(*attachment) or store.addresses_elsewhere(*attachment)
 
 
 def _release_all(store: Store, addresses: list[IP]) -> None:
@@ -133,43 +162,77 @@ def _match_requests(config: IpamConfig) -> dict[int, IP]:
     """The requested addresses by the index of their range set. Raises CNIError (code 7)."""
     matched: dict[int, IP] = {}
     for ip in config.requested:
-        index = next((i for i, pool in enumerate(config.pools) if pool.find_range(ip)), None)
-        if index is None:
-            sets = "; ".join(map(str, config.pools))
+        place = config.table.find(ip)
+        if place is None:
+            sets = "; ".join(map(str, config.pools[:_SHOWN_SETS]))
             raise CNIError(INVALID_CONFIG, f"requested address {ip} is in none of the range sets ({sets})")
-        if matched.get(index, ip) != ip:
-            raise CNIError(INVALID_CONFIG, f"{matched[index]} and {ip} are requested of one range set; it gives one")
-        entry = config.pools[index].find_range(ip)
-        if entry is not None and ip == entry.gateway:
-            raise CNIError(INVALID_CONFIG, f"requested address {ip} is the gateway of {entry.subnet}")
-        matched[index] = ip
+        if matched.get(place.pool, ip) != ip:
+            raise CNIError(
+                INVALID_CONFIG, f"{matched[place.pool]} and {ip} are requested of one range set; it gives one"
+            )
+        if ip == place.entry.gateway:
+            raise CNIError(INVALID_CONFIG, f"requested address {ip} is the gateway of {place.entry.subnet}")
+        if not place.entry.gives(ip):
+            raise CNIError(INVALID_CONFIG, f"requested address {ip} is excluded, or the gateway of another range")
+        matched[place.pool] = ip
     return matched
 
 
-def _choose(pools: tuple[RangeSet, ...], requests: dict[int, IP], request: Request, store: Store) -> list[IP]:
+def _choose(config: IpamConfig, requests: dict[int, IP], request: Request, store: Store) -> list[IP]:
     """An address that is free out of every range set. Raises CNIError (codes 101, 102)."""
     for ip in store.addresses_of(request.container_id, request.ifname):
-        if any(pool.find_range(ip) for pool in pools):
+        if config.table.find(ip):
             raise CNIError(
                 ALREADY_EXISTS,
                 f"{ip} is held by {store.describe(ip)} already; an attachment gets one address of a range set: send "
                 "DEL before another ADD",
             )
-    before = store.list_previous(request.container_id, request.ifname)
+    from .host_addresses import HostAddresses
+
+    host = HostAddresses()
+    before: dict[int, IP] = {}
+    for ip in store.list_previous(request.container_id, request.ifname):
+        place = config.table.find(ip)
+        if place is not None and place.entry.gives(ip) and not store.is_taken(ip) and ip not in host:
+            before.setdefault(place.pool, ip)
     chosen = []
-    for index, pool in enumerate(pools):
-        again = next((ip for ip in before if pool.can_give(ip) and not store.is_taken(ip)), None)
-        choice = requests.get(index) or again or find_next(pool, store.find_free, store.find_last(index))
+    for index, pool in enumerate(config.pools):
+        if index in requests:
+            _check_free(requests[index], host, store)
+        choice = requests.get(index) or before.get(index) or _find_unused(pool, store.find_last(index), host, store)
+        if choice is None and store.refresh():
+            choice = _find_unused(pool, store.find_last(index), host, store)
         if choice is None:
-            raise CNIError(NO_ADDRESS, f"no IP addresses available in range set: {pool}")
-        if store.is_taken(choice):
-            raise CNIError(
-                ALREADY_EXISTS,
-                f"requested address {choice} is held by {store.describe(choice)}; ask for another one, or delete that "
-                "container",
-            )
+            raise CNIError(NO_ADDRESS, f"no IP addresses available in range set: {pool}{store.explain_taken()}")
         chosen.append(choice)
     return chosen
+
+
+def _check_free(ip: IP, host: HostAddresses, store: Store) -> None:
+    """Raise CNIError (code 102) when a requested address cannot be had."""
+    if store.is_taken(ip):
+        raise CNIError(
+            ALREADY_EXISTS,
+            f"requested address {ip} is held by {store.describe(ip)}; ask for another one, or delete that container",
+        )
+    if ip in host:
+        raise CNIError(
+            ALREADY_EXISTS, f"requested address {ip} is that of an interface of this host; ask for another one"
+        )
+
+
+def _find_unused(pool: RangeSet, last: IP | None, host: HostAddresses, store: Store) -> IP | None:
+    """The next free address that the host itself has not."""
+    from .ranges import find_next
+
+    tried: set[IP] = set()
+    while (choice := find_next(pool, store.find_free, last)) not in tried and choice is not None:
+        if choice not in host:
+            return choice
+        print(f"cni-ipam: {choice} is that of an interface of this host: not given out", file=sys.stderr)
+        tried.add(choice)
+        last = choice
+    return None
 
 
 def _reserve_all(addresses: list[IP], request: Request, store: Store) -> None:
@@ -199,6 +262,8 @@ def _read_dns(path: str) -> DNS:
     """The DNS settings of a resolv.conf, none without a path. Raises CNIError (code 5)."""
     if not path:
         return DNS()
+    from .resolvconf import parse_resolv_conf
+
     if os.path.exists(path) and not os.path.isfile(path):  # a FIFO or a device could be read for ever
         raise CNIError(IO_FAILURE, f"ipam.resolvConf: {path} cannot be read: it is no regular file")
     try:

@@ -4,9 +4,7 @@ Every problem is reported at once, with the key and the value. Keys and defaults
 Must not: touch the store.
 """
 
-from itertools import combinations
-
-from cni_protocol.address import IP, parse_ip_or_cidr
+from cni_protocol.address import CIDR, IP, parse_ip_or_cidr
 from cni_protocol.errors import INVALID_CONFIG, CNIError
 from cni_protocol.fields import Fields
 from cni_protocol.light.standard import NamedTuple
@@ -15,22 +13,25 @@ from cni_protocol.result import Route, parse_routes
 from cni_protocol.typos import check_keys
 from cni_protocol.version import at_least
 
-from .ranges import Range, RangeSet
+from .data_dir import read_data_dir
+from .range_objects import RANGE_KEYS, parse_range
+from .ranges import Range, RangeSet, RangeTable
 
-DEFAULT_DATA_DIR = "/var/lib/cni/networks"
 KNOWN_ARGS = ("IP", "MAC")  # MAC is the bridge's; both see the same CNI_ARGS
-_RANGE_KEYS = ("subnet", "rangeStart", "rangeEnd", "gateway")
+_MAX_SETS = 1000  # an attachment gets an address out of each; more is a mistake, and is refused before any is reserved
 
 
 class IpamConfig(NamedTuple):
-    """What ADD and CHECK go by."""
+    """What ADD and CHECK go by. `table` has the ranges of all pools; `warnings` are doubts that stop nobody."""
 
     network: str
     data_dir: str
     pools: tuple[RangeSet, ...]
+    table: RangeTable
     routes: tuple[Route, ...]
     resolv_conf: str
     requested: tuple[IP, ...]
+    warnings: tuple[str, ...]
 
 
 def parse_config(request: Request) -> IpamConfig:
@@ -42,15 +43,18 @@ def parse_config(request: Request) -> IpamConfig:
     if not network.has("ipam"):
         network.problem("ipam", "is missing; it names the ranges to give addresses from")
     sets = _range_sets(network, ipam)
-    pools = _parse_pools(network, ipam, sets) if network.has("ipam") else []
+    warnings: list[str] = []
+    pools = _parse_pools(network, ipam, sets, warnings) if network.has("ipam") else ()
     _check_families(pools, request.version, problems)
     config = IpamConfig(
         network=request.name,
-        data_dir=_parse_data_dir(ipam),
-        pools=tuple(pool for _, pool in pools),
+        data_dir=read_data_dir(ipam),
+        pools=pools,
+        table=RangeTable(pools),
         routes=parse_routes(ipam.objects("routes")),
         resolv_conf=ipam.text("resolvConf"),
         requested=_parse_requested(request, network),
+        warnings=tuple(warnings),
     )
     if problems:
         raise CNIError(INVALID_CONFIG, "invalid IPAM configuration: " + "; ".join(problems))
@@ -58,22 +62,6 @@ def parse_config(request: Request) -> IpamConfig:
     ranges = [entry for _, objects in sets for entry in objects if entry is not ipam]
     check_keys("cni-ipam", network.flag("strict"), [ipam, *ranges, *ipam.objects("routes")])
     return config
-
-
-def parse_data_dir(request: Request) -> str:
-    """All that DEL needs of a configuration: the rest may be broken by now. Raises CNIError (code 7)."""
-    problems: list[str] = []
-    data_dir = _parse_data_dir(Fields(request.config, "", problems).object("ipam"))
-    if problems:
-        raise CNIError(INVALID_CONFIG, "invalid IPAM configuration: " + "; ".join(problems))
-    return data_dir
-
-
-def _parse_data_dir(ipam: Fields) -> str:
-    data_dir = ipam.text("dataDir") or DEFAULT_DATA_DIR
-    if not data_dir.startswith("/"):
-        ipam.problem("dataDir", f"{data_dir!r} must be an absolute path")
-    return data_dir
 
 
 def _parse_requested(request: Request, network: Fields) -> tuple[IP, ...]:
@@ -96,31 +84,51 @@ def _parse_ip_arg(text: str, problems: list[str]) -> tuple[IP, ...]:
 def _range_sets(network: Fields, ipam: Fields) -> list[tuple[str, list[Fields]]]:
     """The objects of all range sets with the place they come from, in the order of host-local."""
     sets = _range_set_objects(network.object("runtimeConfig"), "ipRanges")
-    single = [ipam.has(key) for key in _RANGE_KEYS]
+    single = [ipam.has(key) for key in RANGE_KEYS]
     if any(single):
         sets.append((ipam.where, [ipam]))
     return sets + _range_set_objects(ipam, "ranges")
 
 
-def _parse_pools(network: Fields, ipam: Fields, sets: list[tuple[str, list[Fields]]]) -> list[tuple[str, RangeSet]]:
-    """The range sets with the place they come from."""
+def _parse_pools(
+    network: Fields, ipam: Fields, sets: list[tuple[str, list[Fields]]], warnings: list[str]
+) -> tuple[RangeSet, ...]:
+    """The range sets; none of their ranges gives out the gateway of another."""
     problems = network.problems
     if not sets:
         ipam.problem("ranges", "no address range; give a subnet, ranges, or the capability ipRanges")
-    pools = []
+    if len(sets) > _MAX_SETS:
+        ipam.problem("ranges", f"{len(sets)} range sets; an attachment gets an address of each, of {_MAX_SETS} at most")
+        return ()
+    pools, places = [], []
     for where, objects in sets:
-        ranges = [entry for entry in map(_parse_range, objects) if entry is not None]
+        ranges = [entry for entry in [parse_range(fields, warnings) for fields in objects] if entry is not None]
         if not objects:
             problems.append(f"{where}: is an empty range set")
         if len({entry.subnet.version for entry in ranges}) > 1:
             problems.append(f"{where}: mixes IPv4 and IPv6 in one range set; use a set for each")
-        problems += [f"{where}: ranges {a} and {b} overlap" for a, b in combinations(ranges, 2) if a.overlaps(b)]
         if ranges:
-            pools.append((where, RangeSet(tuple(ranges))))
-    for (where, pool), (other_where, other) in combinations(pools, 2):
-        pairs = [(a, b) for a in pool.ranges for b in other.ranges if a.overlaps(b)]
-        problems += [f"{where} and {other_where}: ranges {a} and {b} overlap" for a, b in pairs]
-    return pools
+            pools.append(RangeSet(tuple(ranges)))
+            places.append(where)
+    for place, other in RangeTable(pools).overlaps():
+        where = places[place.pool] if place.pool == other.pool else f"{places[place.pool]} and {places[other.pool]}"
+        problems.append(f"{where}: ranges {place.entry} and {other.entry} overlap")
+    return _withhold_gateways(pools)
+
+
+def _withhold_gateways(pools: list[RangeSet]) -> tuple[RangeSet, ...]:
+    """The range sets, whose ranges give out no gateway of any other."""
+    gateways = {entry.gateway for pool in pools for entry in pool.ranges if entry.gateway is not None}
+    table = RangeTable(pools)
+    inside: dict[Range, list[CIDR]] = {}
+    for gateway in gateways:
+        place = table.find(gateway)
+        if place is not None:
+            inside.setdefault(place.entry, []).append(CIDR(gateway, gateway.bits))
+    return tuple(
+        RangeSet(tuple([entry.without(inside[entry]) if entry in inside else entry for entry in pool.ranges]))
+        for pool in pools
+    )
 
 
 def _range_set_objects(fields: Fields, key: str) -> list[tuple[str, list[Fields]]]:
@@ -135,34 +143,9 @@ def _range_set_objects(fields: Fields, key: str) -> list[tuple[str, list[Fields]
     return sets
 
 
-def _parse_range(fields: Fields) -> Range | None:
-    """One range with its defaults; None (and a problem) when its subnet is no use."""
-    subnet = fields.cidr("subnet")
-    gateway, start, end = fields.ip("gateway"), fields.ip("rangeStart"), fields.ip("rangeEnd")
-    if not fields.has("subnet"):
-        fields.problem("subnet", "is missing; a range needs its subnet such as 10.1.0.0/16")
-    if subnet is None:
-        return None
-    if subnet.prefix > subnet.ip.bits - 2:
-        fields.problem("subnet", f"{subnet} is too small to give addresses from (at most /{subnet.ip.bits - 2})")
-        return None
-    if subnet != subnet.network:
-        fields.problem("subnet", f"{subnet} has host bits set; the network is {subnet.network}")
-        subnet = subnet.network
-    for key, ip in (("gateway", gateway), ("rangeStart", start), ("rangeEnd", end)):
-        if ip is not None and ip not in subnet:
-            fields.problem(key, f"{ip} is not in subnet {subnet}")
-    first = IP(subnet.version, subnet.first.value + 1)
-    last = IP(subnet.version, subnet.last.value - (1 if subnet.version == 4 else 0))
-    entry = Range(subnet, start or first, end or last, gateway or first)
-    if entry.start.version == entry.end.version and entry.start > entry.end:
-        fields.problem("rangeEnd", f"{entry.end} is before rangeStart {entry.start}")
-    return entry
-
-
-def _check_families(pools: list[tuple[str, RangeSet]], version: str, problems: list[str]) -> None:
+def _check_families(pools: tuple[RangeSet, ...], version: str, problems: list[str]) -> None:
     if at_least(version, "0.3.0"):
         return
     for family in (4, 6):
-        if sum(1 for _, pool in pools if pool.ranges[0].subnet.version == family) > 1:
+        if sum(1 for pool in pools if pool.ranges[0].subnet.version == family) > 1:
             problems.append(f"ipam.ranges: cniVersion {version} has room for one IPv{family} address only")

@@ -8,9 +8,22 @@ import os
 
 from cni_protocol.address import IP, parse_ip
 from cni_protocol.errors import IO_FAILURE, CNIError
-from cni_protocol.light.standard import Iterator, contextmanager, suppress
+from cni_protocol.light.standard import Callable, Iterator, contextmanager, suppress
 
+_LOCK = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _WRITE = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO in our place would be waited for
+
+
+class Lock:
+    """The lock's file, open and not yet taken. `is_new`: this command made it, so nothing of before has to be there."""
+
+    def __init__(self, directory: int) -> None:
+        self.is_new = False
+        try:
+            self.descriptor = os.open("lock", _LOCK, dir_fd=directory)
+        except FileNotFoundError:
+            self.descriptor = os.open("lock", _LOCK | os.O_CREAT, 0o600, dir_fd=directory)
+            self.is_new = True
 
 
 def open_directory(path: str) -> int:
@@ -57,8 +70,8 @@ def overwrite_file(directory: int, name: str, content: bytes, *, create: bool) -
         os.close(descriptor)
 
 
-def make_file(directory: int, name: str, content: bytes) -> None:
-    """Make a file with its content in one step. Raises FileExistsError, OSError."""
+def make_file(directory: int, name: str, content: Callable[[int], bytes]) -> None:
+    """Make a file in one step, with the content that is made for its descriptor. Raises FileExistsError, OSError."""
     try:
         descriptor = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=directory)
     except OSError as error:
@@ -67,7 +80,7 @@ def make_file(directory: int, name: str, content: bytes) -> None:
         _make_from_named(directory, name, content)  # a file system without O_TMPFILE
         return
     try:
-        _write_all(descriptor, content)
+        _write_all(descriptor, content(descriptor))
         os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=directory, follow_symlinks=True)
     finally:
         os.close(descriptor)
@@ -102,11 +115,11 @@ def storage_errors(path: str) -> Iterator[None]:
         raise CNIError(IO_FAILURE, f"the reservations at {path} cannot be used: {error.strerror}; {remedy}") from None
 
 
-def _make_from_named(directory: int, name: str, content: bytes) -> None:
+def _make_from_named(directory: int, name: str, content: Callable[[int], bytes]) -> None:
     temporary = f".{name}.new"  # one that a crash left is overwritten
     descriptor = os.open(temporary, _WRITE | os.O_CREAT | os.O_TRUNC, 0o600, dir_fd=directory)
     try:
-        _write_all(descriptor, content)
+        _write_all(descriptor, content(descriptor))
         os.link(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     finally:
         os.close(descriptor)

@@ -4,8 +4,8 @@
 stamp of the directories for which it was written (store.py makes it); under any other stamp it counts for nothing.
 
     header   what it is, the stamp, how many buckets and blocks there are
-    buckets  a hash table. An entry is the hash of a key and a number. The keys are owners' labels of this boot and of
-             the one before (the number is an address), and blocks of addresses (the number says where the block is).
+    buckets  a hash table. An entry is the hash of a key and a number. The keys are owners of now (of this instance, or
+             elsewhere) and of the boot before (the number is an address), and blocks of addresses (where the block is).
     blocks   BLOCK_SIZE addresses each, a bit for each address that is taken; made when one of them is
 
 IPv4 and IPv6 are one number space: an IPv4 address is ::ffff:a.b.c.d. Each part carries a checksum of itself and its
@@ -20,7 +20,7 @@ from cni_protocol.light.standard import sha256, suppress
 
 NAME = "index"
 BLOCK_SIZE = 4096  # addresses
-_FORMAT = "pycni-index-1"
+_FORMAT = "pycni-index-2"
 _KEY, _ENTRY, _SUM = 16, 32, 8  # bytes
 _LENGTH = 4  # bytes that say how many bytes of a part are in use
 _HEADER, _BUCKET, _BLOCK = 512, 1024, BLOCK_SIZE // 8 + _LENGTH + _SUM  # bytes
@@ -64,13 +64,21 @@ class Index:
             os.close(self._file)
             self._file = -1
 
-    def find(self, label: str) -> list[IP]:
+    def find(self, owner: str) -> list[IP]:
         """The addresses of an owner."""
-        return [_to_ip(number) for number in self._find(_key("now", label))]
+        return [_to_ip(number) for number in self._find(_key("now", owner))]
 
-    def find_previous(self, label: str) -> list[IP]:
+    def find_previous(self, owner: str) -> list[IP]:
         """The addresses that an owner had in the boot before."""
-        return [_to_ip(number) for number in self._find(_key("previous", label))]
+        return [_to_ip(number) for number in self._find(_key("previous", owner))]
+
+    def find_elsewhere(self, owner: str) -> list[IP]:
+        """The addresses that other instances of this boot gave an owner."""
+        return [_to_ip(number) for number in self._find(_key("elsewhere", owner))]
+
+    def has_foreign(self) -> bool:
+        """Whether some addresses are other hosts'."""
+        return bool(self._find(_key("foreign", "")))
 
     def is_taken(self, ip: IP) -> bool:
         """Whether somebody has an address."""
@@ -90,8 +98,8 @@ class Index:
             low += BLOCK_SIZE - low % BLOCK_SIZE
         return None
 
-    def add(self, ip: IP, label: str) -> None:
-        """An address is taken; by whom if there is a label."""
+    def add(self, ip: IP, owner: str) -> None:
+        """An address is taken; by whom if an owner is given."""
         number = _to_number(ip)
         place = self._find_block(number)
         if place < 0:
@@ -101,21 +109,36 @@ class Index:
             self._places[number // BLOCK_SIZE] = place
             self._parts[place] = bytearray(BLOCK_SIZE // 8)
         self._set_bit(place, number, taken=True)
-        if label:
-            self._put(_key("now", label), number)
+        if owner:
+            self._put(_key("now", owner), number)
 
-    def add_previous(self, ip: IP, label: str) -> None:
+    def add_elsewhere(self, ip: IP, owner: str) -> None:
+        """An address is taken, by an owner at another instance of this boot."""
+        self.add(ip, "")
+        self._put(_key("elsewhere", owner), _to_number(ip))
+
+    def add_foreign(self, ip: IP) -> None:
+        """An address is taken, on another host."""
+        self.add(ip, "")
+        self._put(_key("foreign", ""), 1)
+
+    def add_previous(self, ip: IP, owner: str) -> None:
         """An owner had an address in the boot before."""
-        self._put(_key("previous", label), _to_number(ip))
+        self._put(_key("previous", owner), _to_number(ip))
 
-    def remove(self, ip: IP, label: str) -> None:
-        """An address is free; whose it was if there is a label."""
+    def remove(self, ip: IP, owner: str) -> None:
+        """An address is free; whose it was if an owner is given."""
         number = _to_number(ip)
         place = self._find_block(number)
         if place >= 0:
             self._set_bit(place, number, taken=False)
-        if label:
-            self._drop(_key("now", label), number)
+        if owner:
+            self._drop(_key("now", owner), number)
+
+    def remove_elsewhere(self, ip: IP, owner: str) -> None:
+        """An address that another instance of this boot had given an owner is free."""
+        self.remove(ip, "")
+        self._drop(_key("elsewhere", owner), _to_number(ip))
 
     def says_the_same(self, made: "Index") -> bool:
         """Whether it has all that one has which was made in memory, and nothing else."""

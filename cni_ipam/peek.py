@@ -7,51 +7,66 @@ import os
 
 from cni_protocol.light.standard import Any, Callable, suppress
 
+from .boots import Boots, list_own, list_records, sort_boots
 from .files import find_obstacle, open_directory, read_content, scan_addresses, storage_errors
 from .index import Index, IndexDamagedError
-from .records import Records, list_records, open_records
+from .records import Records, open_records
+from .recovery import explain_foreign, find_copy, find_sharing
 from .stamp import read_stamp
 
 
-def peek(data_dir: str, network: str, question: Callable[[Index], Any]) -> Any:
-    """The answer to a question about what is reserved. Raises CNIError (code 5) when ADD could not write there."""
+def peek(data_dir: str, network: str, question: Callable[[Index], Any]) -> tuple[Any, str]:
+    """The answer to a question about what is reserved, and what to add to it when there is a lack of addresses.
+
+    Raises CNIError when ADD could not reserve anything there: 5, 7 for a file system of several hosts.
+    """
     path = os.path.join(data_dir, network)
     place = path
     while not os.path.lexists(place):
         place = os.path.dirname(place)
     with storage_errors(path):
-        obstacle = find_obstacle(place)
-        if obstacle:
-            raise OSError(obstacle, os.strerror(obstacle))
-        return _peek(path, open_records(data_dir, network), question) if place == path else question(Index())
+        number = find_obstacle(place)
+        if number:
+            raise OSError(number, os.strerror(number))
+        obstacle = find_sharing(place)
+        if obstacle is not None:
+            raise obstacle
+        return _peek(path, open_records(data_dir, network), question) if place == path else (question(Index()), "")
 
 
-def _peek(path: str, records: Records, question: Callable[[Index], Any]) -> Any:
-    directory = boot = -1
+def _peek(path: str, records: Records, question: Callable[[Index], Any]) -> tuple[Any, str]:
+    directory = -1
     index = Index()
     try:
         directory = open_directory(path)
-        boot = records.open_boot()
-        stamp = read_stamp(directory, boot) if boot >= 0 else ""
-        if stamp and index.read(boot, stamp, os.O_RDONLY):
-            with suppress(IndexDamagedError, OSError):
-                answer = question(index)
-                if read_stamp(directory, boot) == stamp:  # nobody has written there in the meanwhile
-                    return answer
-        return question(_read_files(directory, boot, records))
+        if records.open():
+            stamp = read_stamp(directory, records.own)
+            if stamp and index.read(records.own, stamp, os.O_RDONLY):
+                with suppress(IndexDamagedError, OSError):
+                    answer, is_alone = question(index), not index.has_foreign()
+                    if is_alone and read_stamp(directory, records.own) == stamp:  # nobody has written there meanwhile
+                        return answer, ""
+        boots = sort_boots(records)
+        obstacle = find_copy(path, boots)
+        if obstacle is not None:
+            raise obstacle
+        return question(_read_files(directory, records, boots)), explain_foreign(records)
     finally:
         index.close()
-        for descriptor in (boot, directory):
-            if descriptor >= 0:
-                os.close(descriptor)
+        records.close()
+        if directory >= 0:
+            os.close(directory)
 
 
-def _read_files(directory: int, boot: int, records: Records) -> Index:
+def _read_files(directory: int, records: Records, boots: Boots) -> Index:
     """What is reserved, by the files: all but those of an earlier boot, and those that are empty and nobody's."""
-    stale = {record.ip: record.inode for record in records.list_earlier()}
-    ours = {record.ip: record.inode for record in list_records(boot)} if boot >= 0 else {}
+    stale = {(record.ip, record.inode) for record in list_records(boots.earlier, records.network)}
+    held = {
+        (record.ip, record.inode)
+        for record in list_own(records) + list_records(boots.living + boots.foreign, records.network)
+    }
     index = Index()
     for ip, inode in scan_addresses(directory).items():
-        if stale.get(ip) != inode and (ours.get(ip) == inode or read_content(directory, ip, 1)):
+        if (ip, inode) not in stale and ((ip, inode) in held or read_content(directory, ip, 1)):
             index.add(ip, "")
     return index

@@ -4,16 +4,22 @@ Must not: read a file, or know who holds an address.
 """
 
 from cni_protocol.address import CIDR, IP
-from cni_protocol.light.standard import Callable, Iterator, NamedTuple
+from cni_protocol.light.standard import Callable, Iterable, Iterator, NamedTuple
+
+_SHOWN_RANGES = 8  # of a set, in messages
 
 
 class Range(NamedTuple):
-    """A run of addresses of one subnet, from start to end inclusive; the gateway is never given out."""
+    """A run of addresses of one subnet, from start to end inclusive; the gateway is never given out.
+
+    `withheld` are the runs of addresses that are not given out, as numbers (first, last), sorted by the first.
+    """
 
     subnet: CIDR
     start: IP
     end: IP
-    gateway: IP
+    gateway: IP | None
+    withheld: tuple[tuple[int, int], ...] = ()
 
     def __contains__(self, ip: object) -> bool:
         return isinstance(ip, IP) and ip.version == self.start.version and self.start <= ip <= self.end
@@ -25,6 +31,27 @@ class Range(NamedTuple):
         """Whether an address is in both."""
         return other.start in self or self.start in other
 
+    def gives(self, ip: IP) -> bool:
+        """Whether an address of the range may be given out."""
+        return not any(first <= ip.value <= last for first, last in self.withheld)
+
+    def without(self, networks: Iterable[CIDR]) -> "Range":
+        """The same range that withholds these as well, all of its family."""
+        more = ((network.first.value, network.last.value) for network in networks)
+        return self._replace(withheld=tuple(sorted({*self.withheld, *more})))
+
+    def runs(self, start: int, end: int) -> Iterator[tuple[IP, IP]]:
+        """First and last of the runs of addresses that may be given out, from start to end inclusive, as numbers."""
+        at = start
+        for first, last in self.withheld:
+            if first > end:
+                break
+            if at < first:
+                yield IP(self.start.version, at), IP(self.start.version, first - 1)
+            at = max(at, last + 1)
+        if at <= end:
+            yield IP(self.start.version, at), IP(self.start.version, end)
+
 
 class RangeSet(NamedTuple):
     """Ranges of one family that serve as one pool: an attachment gets one address out of it."""
@@ -32,16 +59,44 @@ class RangeSet(NamedTuple):
     ranges: tuple[Range, ...]
 
     def __str__(self) -> str:
-        return ",".join(str(entry) for entry in self.ranges)
+        more = len(self.ranges) - _SHOWN_RANGES
+        return ",".join(map(str, self.ranges[:_SHOWN_RANGES])) + (f" and {more} more" if more > 0 else "")
 
-    def can_give(self, ip: IP) -> bool:
-        """Whether an address is one of the set and no gateway."""
-        entry = self.find_range(ip)
-        return entry is not None and ip != entry.gateway
 
-    def find_range(self, ip: IP) -> Range | None:
-        """The range that an address lies in."""
-        return next((entry for entry in self.ranges if ip in entry), None)
+class Place(NamedTuple):
+    """A range, and the index of the range set that it is in."""
+
+    entry: Range
+    pool: int
+
+
+class RangeTable:
+    """All ranges of a configuration, to be searched by address: thousands of ranges and requests cost no more."""
+
+    def __init__(self, pools: Iterable[RangeSet]) -> None:
+        places = [Place(entry, index) for index, pool in enumerate(pools) for entry in pool.ranges]
+        self._places = sorted(places, key=lambda place: (place.entry.start, place.entry.end, place.pool))
+
+    def find(self, ip: IP) -> Place | None:
+        """The range that an address lies in, and its set."""
+        low, high = 0, len(self._places)
+        while low < high:  # the number of ranges that start at the address or before it
+            middle = (low + high) // 2
+            if self._places[middle].entry.start <= ip:
+                low = middle + 1
+            else:
+                high = middle
+        place = self._places[low - 1] if low else None
+        return place if place is not None and ip in place.entry else None
+
+    def overlaps(self) -> Iterator[tuple[Place, Place]]:
+        """Pairs of ranges that share an address, at least one for every range that does with one before it."""
+        widest = None
+        for place in self._places:
+            if widest is not None and widest.entry.overlaps(place.entry):
+                yield (widest, place) if widest.pool <= place.pool else (place, widest)
+            if widest is None or place.entry.end >= widest.entry.end:
+                widest = place
 
 
 def find_next(pool: RangeSet, find_free: Callable[[IP, IP], IP | None], last: IP | None) -> IP | None:
@@ -61,17 +116,10 @@ def _runs(pool: RangeSet, last: IP | None) -> Iterator[tuple[IP, IP]]:
     at = next((i for i, entry in enumerate(ranges) if last is not None and last in entry), None)
     if at is None or last is None:
         for entry in ranges:
-            yield from _without_gateway(entry, entry.start.value, entry.end.value)
+            yield from entry.runs(entry.start.value, entry.end.value)
         return
     home = ranges[at]
-    yield from _without_gateway(home, last.value + 1, home.end.value)
+    yield from home.runs(last.value + 1, home.end.value)
     for entry in ranges[at + 1 :] + ranges[:at]:
-        yield from _without_gateway(entry, entry.start.value, entry.end.value)
-    yield from _without_gateway(home, home.start.value, last.value)
-
-
-def _without_gateway(entry: Range, start: int, end: int) -> Iterator[tuple[IP, IP]]:
-    gateway = entry.gateway.value
-    for first, last in ((start, min(end, gateway - 1)), (max(start, gateway + 1), end)):
-        if first <= last:
-            yield IP(entry.start.version, first), IP(entry.start.version, last)
+        yield from entry.runs(entry.start.value, entry.end.value)
+    yield from home.runs(home.start.value, last.value)

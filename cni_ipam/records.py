@@ -1,9 +1,10 @@
-"""What we remember of reservations beside their files: whose each is, and in which boot it was there.
+"""What we remember of reservations beside their files: whose each is, by which instance of which host, in which boot.
 
-`DATADIR/.pycni/NETWORK/BOOT/` has for each reservation a hard link to its file, named `ADDRESS,CONTAINERID,IFNAME`.
-- A file that an earlier boot's link leads to is of that boot: nothing of the network survived, its address is free. One
-  that other plugins have written since is another file (another inode), and stays. No clock is asked: it may be wrong
-  just after a boot.
+`DATADIR/.pycni/NETWORK/BOOT/` is one instance's in one boot of one host (boot.py). It has for each of its reservations
+a hard link to the file, named `ADDRESS,OWNER`, and the file `origin` (origin.py), by which a copy is known.
+- A file that a link of an earlier boot of this host leads to is of that boot: nothing of the network survived, its
+  address is free. One that other plugins have written since is another file (another inode), and stays.
+- What a link of another instance of this boot leads to is alive, and so is all that another host has links to.
 - A reservation whose file was damaged is known all the same, and neither lost nor given out twice.
 `previous/` has the names of the last boot: a container that comes back gets its address again if it is free.
 
@@ -13,127 +14,98 @@ Must not: decide who gets an address.
 
 import os
 
-from cni_protocol.address import IP, parse_ip
-from cni_protocol.light.standard import NamedTuple, sha256, suppress
+from cni_protocol.address import IP
+from cni_protocol.light.standard import suppress
 
 from .boot import parse_boot, read_boot
-from .index import NAME as INDEX
 
+UNKNOWN = ""  # the owner of a reservation whose file says nothing, and of which there is no record
 _PREVIOUS = "previous"
-_LABEL_BYTES = 255 - 40  # NAME_MAX, less the longest address and a comma
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-class Record(NamedTuple):
-    """A record: an address, whose it is (the owner's label), and the inode number of its reservation's file."""
+class Found:
+    """What is reserved, as far as it was looked at: by this instance, elsewhere in this boot, by other hosts.
 
-    ip: IP
-    label: str
-    inode: int
+    `previous` is what the owners had in the boot before this one.
+    """
 
-    @property
-    def name(self) -> str:
-        """The file name of the record."""
-        return f"{self.ip},{self.label}"
+    def __init__(self) -> None:
+        self.owners: dict[IP, str] = {}
+        self.elsewhere: dict[IP, str] = {}
+        self.foreign: set[IP] = set()
+        self.previous: list[tuple[IP, str]] = []
 
-
-def make_label(container_id: str, ifname: str) -> str:
-    """What stands for an owner in a file name. Without an `ifname` (files of old versions) it ends in the comma."""
-    label = f"{container_id},{ifname}"
-    if len(label.encode()) > _LABEL_BYTES:  # no file name has room for such an id
-        label = f"{container_id[:100]}~{sha256(container_id.encode()).hexdigest()},{ifname}"
-    return label
+    def __contains__(self, ip: object) -> bool:
+        return ip in self.owners or ip in self.elsewhere or ip in self.foreign
 
 
 class Records:
     """The records of one network. All methods raise OSError."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, network: str) -> None:
         """`path` is the directory of the network's records; it need not be there."""
-        self._path = path
-        self._boot = read_boot()
+        self.own = -1  # a descriptor of this instance's directory, when it is open
+        self.path = path
+        self.network = network
+        self.boot = read_boot()
+        self.own_path = os.path.join(path, str(self.boot))
+        self.previous_path = os.path.join(path, _PREVIOUS)
 
-    def open_boot(self) -> int:
-        """This boot's directory, -1 when there is none. Returns a directory descriptor."""
+    def open(self) -> bool:
+        """Open this instance's directory of this boot. False when there is none."""
         with suppress(FileNotFoundError):
-            return os.open(os.path.join(self._path, str(self._boot)), _DIRECTORY)
-        same = self._list_boots(earlier=False)
-        return os.open(os.path.join(self._path, same[-1]), _DIRECTORY) if same else -1
+            self.own = os.open(self.own_path, _DIRECTORY)
+        return self.own >= 0
 
-    def list_earlier(self) -> list[Record]:
-        """The records of earlier boots, none when begin_boot has been called since this boot began."""
-        boots = self._list_boots(earlier=True)
-        return [record for boot in boots for record in list_records(os.path.join(self._path, boot))]
+    def close(self) -> None:
+        """Close what is open."""
+        if self.own >= 0:
+            os.close(self.own)
+            self.own = -1
 
-    def list_previous(self) -> list[Record]:
-        """The records of the boot before this one."""
-        return list_records(os.path.join(self._path, _PREVIOUS))
+    def add(self, ip: IP, owner: str, reservations: int) -> None:
+        """Make the record of a reservation, whose file is in an open directory."""
+        name = record_name(ip, owner)
+        os.link(str(ip), name, src_dir_fd=reservations, dst_dir_fd=self.own, follow_symlinks=False)
 
-    def has_previous(self, record: Record) -> bool:
-        """Whether a record is one of the boot before this one."""
-        return os.path.lexists(os.path.join(self._path, _PREVIOUS, record.name))
+    def remove(self, ip: IP, owner: str) -> None:
+        """Remove a record of this instance's; none is fine."""
+        with suppress(FileNotFoundError):
+            os.unlink(record_name(ip, owner), dir_fd=self.own)
 
-    def begin_boot(self) -> int:
-        """Make the earlier boot's records the previous ones, and open this boot's. Returns a directory descriptor.
+    def remove_elsewhere(self, ip: IP, owner: str) -> None:
+        """Remove a record of another instance of this boot; none is fine."""
+        for path in self.list_directories():
+            if parse_boot(os.path.basename(path)).kernel == self.boot.kernel and path != self.own_path:
+                for name in _names(ip, owner):
+                    with suppress(FileNotFoundError):
+                        os.unlink(os.path.join(path, name))
 
-        To be called after the files of earlier boots were removed; a crash in between repeats that.
-        """
-        for boot in self._list_boots(earlier=True):
-            previous = os.path.join(self._path, _PREVIOUS)
-            _remove_tree(previous)
-            with suppress(OSError):
-                os.unlink(os.path.join(self._path, boot, INDEX))
-            os.rename(os.path.join(self._path, boot), previous)
-        directory = self.open_boot()
-        if directory < 0:
-            path = os.path.join(self._path, str(self._boot))
-            for place in (os.path.dirname(self._path), self._path, path):  # os.makedirs has the umask for all but one
-                with suppress(FileExistsError):
-                    os.mkdir(place, 0o700)
-            directory = os.open(path, _DIRECTORY)
-        return directory
+    def has_previous(self, ip: IP, owner: str) -> bool:
+        """Whether there is a record of the boot before this one."""
+        return any(os.path.lexists(os.path.join(self.previous_path, name)) for name in _names(ip, owner))
 
-    def _list_boots(self, *, earlier: bool) -> list[str]:
-        """The earlier boots that have records, oldest first, or what may be this one."""
+    def list_directories(self) -> list[str]:
+        """The paths of all directories of records but the previous ones, oldest first."""
         try:
-            entries = [entry for entry in os.scandir(self._path) if entry.is_dir(follow_symlinks=False)]
+            entries = [entry for entry in os.scandir(self.path) if entry.is_dir(follow_symlinks=False)]
         except FileNotFoundError:
             return []
         entries.sort(key=lambda entry: entry.stat(follow_symlinks=False).st_ctime_ns)  # mtime is set back (stamp.py)
-        names = [entry.name for entry in entries if entry.name != _PREVIOUS]
-        return [name for name in names if earlier != self._boot.may_be(parse_boot(name))]
+        return [entry.path for entry in entries if entry.name != _PREVIOUS]
 
 
 def open_records(data_dir: str, network: str) -> Records:
     """The records of a network. Raises OSError."""
-    return Records(os.path.join(data_dir, ".pycni", network))  # no network's name begins with a dot
+    return Records(os.path.join(data_dir, ".pycni", network), network)  # no network's name begins with a dot
 
 
-def list_records(directory: str | int) -> list[Record]:
-    """The records in a directory, named by path or open; none when it is not there. What is no record is left out."""
-    try:
-        entries = list(os.scandir(directory))
-    except FileNotFoundError:
-        return []
-    found = []
-    for entry in entries:
-        address, _, label = entry.name.partition(",")
-        with suppress(ValueError):
-            record = Record(parse_ip(address), label, entry.inode())
-            if label and record.name == entry.name and not entry.is_dir(follow_symlinks=False):
-                found.append(record)
-    return found
+def record_name(ip: IP, owner: str) -> str:
+    """The file name of a record."""
+    return f"{ip},{owner}"
 
 
-def _remove_tree(path: str) -> None:
-    """Remove a directory of records; none is fine."""
-    try:
-        entries = list(os.scandir(path))
-    except FileNotFoundError:
-        return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            _remove_tree(entry.path)
-        else:
-            os.unlink(entry.path)
-    os.rmdir(path)
+def _names(ip: IP, owner: str) -> tuple[str, str]:
+    """The names that a record may have, of this version and of those before."""
+    return record_name(ip, owner), record_name(ip, owner.partition(",")[2])

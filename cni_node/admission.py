@@ -10,7 +10,6 @@ Must not: touch the kernel itself (the plugin does, on trial), or take the confi
 
 import threading
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 from cni_node.bridge import gateways_of
@@ -23,9 +22,6 @@ from cni_protocol.address import CIDR
 
 TRIAL_MARK = "trial"  # beside the socket, while a pod is on trial
 _AGAIN, _LONGEST = 5.0, 60.0  # seconds until what failed is tried again, and at most
-
-
-_render = lru_cache(maxsize=1)(render)  # it is compared twice a second
 
 
 class Admitted(NamedTuple):
@@ -47,6 +43,8 @@ class Admission:
         self.silent: tuple[str, ...] = ()
         self._trying = ""  # the text that a pod is on trial for
         self._admitted = ""
+        self._rendered_for: tuple[tuple[CIDR, ...], int] = ((), 0)
+        self._rendered = ""
         self._next, self._wait = 0.0, _AGAIN
 
     def step(self, pods: Sequence[CIDR], peers: Sequence[Node], mtu: int, now: float) -> bool:
@@ -54,7 +52,7 @@ class Admission:
 
         `now` counts seconds on the monotonic clock.
         """
-        text = _render(tuple(pods), mtu)
+        text = self._render(tuple(pods), mtu)
         self.serving = has_file(self.path, text.encode())
         if self.serving:
             self._admitted, self.problem = text, ""
@@ -75,6 +73,12 @@ class Admission:
             self._next, self._wait = now + self._wait, min(self._wait * 2, _LONGEST)
         else:
             self._admitted, self._wait = result.text, _AGAIN
+
+    def _render(self, pods: tuple[CIDR, ...], mtu: int) -> str:
+        """The configuration; it is compared twice a second, and made only for others than before."""
+        if (pods, mtu) != self._rendered_for:
+            self._rendered_for, self._rendered = (pods, mtu), render(pods, mtu, str(self._settings.socket))
+        return self._rendered
 
     def _write(self, text: str) -> bool:
         try:

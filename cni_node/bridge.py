@@ -24,8 +24,9 @@ def gateways_of(pods: Iterable[CIDR]) -> list[CIDR]:
 def ensure_bridge(links: Links, mtu: int, mac: str) -> tuple[Device, list[str]]:
     """Have the bridge, up. Returns it, and in words what had to be done.
 
-    A new one gets `mtu` in bytes (0: the kernel's choice) and `mac` ("": the kernel's choice), and the pods' interfaces
-    that lost the one before: with its MAC, pods find it where it was. Raises KernelError when something else is there.
+    `mtu` in bytes is kept, 0 is the kernel's choice. A new one gets `mac` ("": the kernel's choice), and the pods'
+    interfaces that lost the one before: with its MAC, pods find it where it was. Raises KernelError when something else
+    is there.
     """
     done = []
     device = links.find(BRIDGE)
@@ -34,8 +35,7 @@ def ensure_bridge(links: Links, mtu: int, mac: str) -> tuple[Device, list[str]]:
             errno.EEXIST, f"bridge {BRIDGE}", f"an interface of that name is {device.kind or 'physical'}; remove it"
         )
     if device is None:
-        attributes: dict[str, object] = {"mtu": mtu} if mtu else {}
-        links.create(BRIDGE, "bridge", **attributes)
+        links.create(BRIDGE, "bridge")
         device = links.get(BRIDGE)
         links.change(device, address=mac or device.mac)  # one that is set stays when ports come and go
         sysctl.detect_no_duplicates(BRIDGE)
@@ -44,6 +44,9 @@ def ensure_bridge(links: Links, mtu: int, mac: str) -> tuple[Device, list[str]]:
     sysctl.ignore_router_advertisements(BRIDGE)
     if sysctl.has_ipv6():
         sysctl.allow_ipv6(BRIDGE)
+    if mtu and device.mtu != mtu:  # only one that is set later than at creation outlives the last port
+        links.change(device, mtu=mtu)
+        done += [] if done else [f"bridge {BRIDGE} given mtu {mtu}"]
     if not device.up:
         links.change(device, state="up")
         done += [] if done else [f"bridge {BRIDGE} brought up"]

@@ -76,7 +76,7 @@ def install_plugins(code: Path, root: Path) -> list[Path]:
         for source, target in (*((path, library) for path in launchers), *((path, root / BIN) for path in plugins)):
             if put_file(target / source.name, source.read_bytes(), 0o755):
                 changed.append(target / source.name)
-        _remove_old(library)
+        remove_old(library)
     return changed
 
 
@@ -141,7 +141,8 @@ def _put_code(code: Path, library: Path) -> bool:
     return True
 
 
-def _remove_old(library: Path) -> None:
+def remove_old(library: Path) -> None:
+    """Remove all directories of code but the newest KEPT. Raises OSError."""
     marks = sorted(library.glob(f"*/{MARK}"), key=lambda mark: mark.parent.stat().st_mtime_ns, reverse=True)
     for mark in marks[KEPT:]:
         shutil.rmtree(mark.parent)

@@ -18,8 +18,11 @@ CONFIGURATION = f"10-{NETWORK}.conflist"
 RESERVATIONS = Path("var/lib/cni/networks") / NETWORK  # below the root; the address plugin's, a file for each address
 
 
-def render(pods: Sequence[CIDR], mtu: int) -> str:
-    """The conflist for these pod ranges; `mtu` in bytes, 0 is the plugin's choice (pure)."""
+def render(pods: Sequence[CIDR], mtu: int, agent: str = "") -> str:
+    """The conflist for these pod ranges; `mtu` in bytes, 0 is the plugin's choice (pure).
+
+    `agent` is the agent's socket, by which STATUS tells whether it is there; empty where none is to be.
+    """
     bridge: dict[str, Any] = {
         "type": "cni-bridge",
         "bridge": BRIDGE,
@@ -30,6 +33,8 @@ def render(pods: Sequence[CIDR], mtu: int) -> str:
     }
     if mtu:
         bridge["mtu"] = mtu
+    if agent:
+        bridge["agent"] = agent
     bridge["ipam"] = {
         "type": "cni-ipam",
         "ranges": [[{"subnet": str(cidr)}] for cidr in pods],

@@ -5,16 +5,15 @@ Must not: change what is right already, so that it can be run again at any time.
 """
 
 import os
-import shutil
 import sys
 from collections.abc import Collection
-from hashlib import sha256
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 
 from cni_node.bridge import gateways_of
 from cni_node.keeper import STAGES, Keeper
+from cni_node.plugins import BIN, LIBRARY, MARK, is_whole, remove_old
 from cni_node.runtime import CONFIGURATION, put_file, render
 from cni_node.settings import Settings
 from cni_node.snapshot import Snapshot
@@ -22,9 +21,6 @@ from cni_node.sources import Source
 from cni_node.sysctls import MODULE, load_module, wanted_sysctls
 from cni_node.trial import TrialError, try_pod
 
-LIBRARY = Path("opt/cni/lib/pycni")  # below the node's root, as in install.sh
-MARK = ".put-here-by-pycni"  # as in install.sh: in a directory of code, with its checksums
-KEPT = 2  # directories of code: a call that is running keeps the one that it began with
 LIST_BOUND = 30.0  # seconds for the source to say something
 
 
@@ -52,29 +48,16 @@ def put_code(root: Path, code: Path, bin_dir: str) -> None:
         return
     unpacked = code.parents[len(LIBRARY.parts)]
     place = library / code.name
-    if not is_whole(place):
+    if not is_whole(place, (code / MARK).read_text()):
         if place.exists():
             place.rename(code.with_name("damaged"))
         code.rename(place)
     os.utime(place)
-    programs = [(path, root / bin_dir.lstrip("/") / path.name) for path in sorted((unpacked / "opt/cni/bin").iterdir())]
-    for source, target in ((code.parent / "node", library / "node"), *programs):
+    launchers = [(path, library / path.name) for path in sorted(code.parent.iterdir()) if path.is_file()]
+    programs = [(path, root / bin_dir.lstrip("/") / path.name) for path in sorted((unpacked / BIN).iterdir())]
+    for source, target in (*launchers, *programs):
         put_file(target, source.read_bytes(), 0o755)
-    marks = sorted(library.glob(f"*/{MARK}"), key=lambda mark: mark.parent.stat().st_mtime_ns, reverse=True)
-    for mark in marks[KEPT:]:
-        shutil.rmtree(mark.parent)
-
-
-def is_whole(code: Path) -> bool:
-    """Whether a directory of code is there with every file as its checksums have it."""
-    try:
-        for line in (code / MARK).read_text().splitlines():
-            digest, _, name = line.partition("  ")
-            if sha256((code / name).read_bytes()).hexdigest() != digest:
-                return False
-    except OSError:
-        return False
-    return True
+    remove_old(library)
 
 
 def set_up(settings: Settings, source: Source) -> int:

@@ -20,7 +20,6 @@ DEPENDENCY = "pyroute2"
 # Parts of the standard library that what we use names only for tools and servers of its own: what is loaded of them is
 # brought, but they are not followed.
 NOT_FOLLOWED = {"doctest", "pydoc", "test", "tkinter", "unittest", "xmlrpc"}
-EMPTY_DEPENDENCY = "cni_kernel.messages"  # after it, importing a part of pyroute2 does not run the package's __init__
 BROUGHT = ("http.client", "ssl")  # for a cluster's API; http.client does without ssl in silence
 LEFT_OUT = {"_hashlib"}  # without it hashlib takes the digests that are built in, and loads no OpenSSL
 CODECS = ("ascii.py", "idna.py", "latin_1.py", "utf_*.py")  # of encodings, found by name and not by an import statement
@@ -28,9 +27,15 @@ GLIBC = {
     *("libc", "libm", "libdl", "libpthread", "librt", "libutil", "libresolv", "linux-vdso"),
     *("ld-linux-x86-64", "ld-linux-aarch64", "ld-linux-armhf", "ld64"),
 }
-PROBE = """
+# The package's own __init__ would load some 370 modules: parts of it are imported by name, and the package stays empty.
+PROBE = f"""
 import sys
+from importlib.util import find_spec
+from types import ModuleType
 sys.path.insert(0, sys.argv[1])
+package = ModuleType({DEPENDENCY!r})
+package.__path__ = list(find_spec({DEPENDENCY!r}).submodule_search_locations)
+sys.modules[{DEPENDENCY!r}] = package
 for name in sys.argv[2:]:
     __import__(name)
 for name, module in sorted(sys.modules.items()):
@@ -42,7 +47,7 @@ def main() -> None:
     """Fill the directory TARGET from CODE, which holds our packages and pyroute2 as sources."""
     code, target = (Path(argument).resolve() for argument in sys.argv[1:])
     ours = {name: path for name, path in modules_in(code).items() if name.partition(".")[0] != DEPENDENCY}
-    loaded = probe(code, [EMPTY_DEPENDENCY, *ours, *BROUGHT])
+    loaded = probe(code, [*ours, *BROUGHT])
     library = follow(code, ours, loaded)
     write_code(code, target / "code", ours, loaded)
     write_library(target / "lib" / STDLIB.name, library)

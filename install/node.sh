@@ -1,16 +1,52 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # the variables are those of install.sh
-# install.sh --node: put the bundle in place on this machine, or below --root, and set it up. To be sourced.
+# install.sh --node: put the bundle in place on this machine, or below --root, and set it up. To be sourced by install.sh.
+#
+# `pycni agent --once` sets the node up with the options that are left; with --service a unit of systemd runs the agent
+# with them from now on.
+
+agent_unit=pycni-agent.service
 
 node() {
-    local lib=${root%/}/$bundle_lib
+    local service='' options=() option lib=${root%/}/$bundle_lib
     unpacked=''
     trap 'clean_up; rm -rf "$unpacked"' EXIT
-    [[ " ${further[*]} " != *" --help "* ]] || exec "$python" -ISB "$here/scripts/lib/node.py" --help
+    for option in "${further[@]}"; do
+        case $option in
+        --help) pycni "$python" "$here" agent --help && exit ;;
+        --service) service=1 ;;
+        *) options+=("$option") ;;
+        esac
+    done
     find_bundle
     mkdir -p "$lib" || die "cannot make $lib; run as root, or give another --root"
     unpacked=$(mktemp -d "$lib/.stage.XXXXXX") # beside its place: it gets there by rename
     tar -xzf "$bundle" -C "$unpacked" || die "$bundle cannot be unpacked"
     set -- "$unpacked/$bundle_lib"/*/bin/python3
-    "$1" -ISBXutf8 "${1%/bin/python3}/code/node.pyc" \
-        --root "${root:-/}" --conf-dir "$conf_dir" "${further[@]}"
+    if [ -n "$service" ]; then
+        pycni "$1" "${1%/bin/python3}/code" install-plugins --root "${root:-/}" && serve "${options[@]}"
+    else
+        pycni "$1" "${1%/bin/python3}/code" agent --once --root "${root:-/}" --conf-dir "$conf_dir" "${options[@]}"
+    fi
+}
+
+pycni() { # PYTHON CODE WORD...: the program of that code
+    "$1" -ISBXutf8 -c 'import sys; sys.path.insert(0, sys.argv.pop(1)); from cni_node.__main__ import main; sys.exit(main())' "${@:2}"
+}
+
+serve() { # OPTION...: the unit of an agent with these options, running
+    local line='' option
+    for option in "$@"; do
+        option=${option//\\/\\\\} option=${option//\"/\\\"} option=${option//%/%%}
+        line+=" \"${option//\$/\$\$}\"" # systemd.service(5), "Command lines"
+    done
+    mkdir -p "${root%/}$unit_dir"
+    template "$agent_unit" @OPTIONS@ "$line" >"${root%/}$unit_dir/.$agent_unit.$$"
+    mv -f "${root%/}$unit_dir/.$agent_unit.$$" "${root%/}$unit_dir/$agent_unit"
+    if [ -n "$root" ] || [ ! -d /run/systemd/system ]; then # sd_booted(3)
+        echo "install.sh: systemd does not run here; start it by other means: /$bundle_lib/pycni agent$line" >&2
+        return
+    fi
+    systemctl daemon-reload
+    systemctl enable "$agent_unit"
+    systemctl restart "$agent_unit" # until it is ready (Type=notify)
 }

@@ -173,7 +173,7 @@ def test_every_executable_template_is_seen_by_the_linters() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     checked = {name.strip() for name in config["mypy"]["files"].split(",")}
-    assert names - checked == {"install/templates/node"}, "which is named like the module that it calls"
+    assert names <= checked
 
 
 def test_every_module_is_compiled(place: Place) -> None:

@@ -27,9 +27,6 @@ ALLOWED = {
     "cni_node": {"cni_protocol", "cni_kernel"},
 }
 
-# What the plugins import pyroute2 through, and late. The node's program uses it in full.
-MESSAGES = "cni_kernel/messages.py"
-
 POLICY = ("compiler", "desired", "evaluator", "intervals", "model", "names", "parsing", "parts", "pods", "rules")
 
 # Modules that compute and touch nothing, and what they must not import: the host and the rooms that reach for it.
@@ -45,7 +42,6 @@ PURE = (
     "cni_bridge/portmap.py",
     "cni_bridge/spoofcheck.py",
     "cni_bridge/attachment_rules.py",
-    "cni_bridge/nodes.py",
     "cni_kernel/attributes.py",
     "cni_kernel/nft_attributes.py",
     "cni_kernel/filter_expressions.py",
@@ -62,7 +58,7 @@ IMPURE_STDLIB = {
 PURE_OF_OURS = {
     *(f"cni_protocol.{name}" for name in ("address", "attachment", "errors", "light.standard", "result", "version")),
     *(f"cni_kernel.{name}" for name in ("attributes", "expressions", "filter_expressions", "values")),
-    *(f"cni_bridge.{name}" for name in ("config", "masquerade", "nodes", "plan", "portmap", "spoofcheck")),
+    *(f"cni_bridge.{name}" for name in ("config", "masquerade", "plan", "portmap", "spoofcheck")),
     *(f"cni_node.policy.{name}" for name in POLICY),
     *("cni_ipam.ranges", "cni_node.snapshot", "cni_node.sources.members"),
 }
@@ -122,7 +118,7 @@ def public_definitions(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple
 
 def test_the_rules_have_files_to_look_at() -> None:
     assert {file.partition("/")[0] for file in FILES} == set(PACKAGES)
-    assert {MESSAGES, *PURE} <= set(FILES)
+    assert set(PURE) <= set(FILES)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +141,7 @@ def test_imports_are_found_wherever_they_stand(source: str, imports: set[str]) -
 def test_imports_are_the_standard_library_pyroute2_and_our_own(file: str) -> None:
     of_one_python_or_another = {"_sha256", "_sha2"}
     allowed = (sys.stdlib_module_names - {"ipaddress"}) | set(PACKAGES) | of_one_python_or_another
-    if file == MESSAGES or file.startswith("cni_node/"):
+    if file.startswith("cni_node/"):  # the plugins do without
         allowed |= {"pyroute2"}
     assert top_level(imported_by(tree_of(file), file)) <= allowed
 
@@ -269,11 +265,11 @@ def probe(package: str, command: str, config: dict[str, Any] | None) -> tuple[in
 
 
 def test_the_probe_sees_what_is_loaded() -> None:
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import cni_kernel.messages; print(*sys.modules)"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import cni_node.links; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-I", "-c", code], check=True, stdout=subprocess.PIPE, text=True, timeout=60
     ).stdout.split()
-    assert "pyroute2.netlink.rtnl.ifinfmsg" in loaded
+    assert {"pyroute2", "asyncio", "logging"} <= set(loaded)
 
 
 @pytest.mark.parametrize("package", ["cni_ipam", "cni_bridge"])

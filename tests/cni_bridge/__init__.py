@@ -138,6 +138,7 @@ def _routes(host: Host) -> list[Any]:
         [route.get(key) for key in ("type", "dst", "gateway", "dev", "table")]
         for route in routes
         if not route["dst"].startswith(("fe80", "ff00", "multicast"))  # made by the kernel, like those addresses
+        and not (":" in route["dst"] and route.get("type") in ("local", "anycast"))  # ... a while after an address came
     ]
 
 

@@ -198,9 +198,15 @@ def test_who_lives_by_router_advertisements_listens_to_them_while_forwarding(
     config = rooms.connect(isGateway=True)
     plan = plan_of(config, "10.1.0.5/16", "fd00:1::5/64")
     if fails:
-        config = config._replace(port_mappings=("any",))  # type: ignore[arg-type]  # only whether there are some counts
-        mocker.patch.object(sysctl, "route_loopback", side_effect=CNIError(100, "no loopback"))
-        with refused(100, "no loopback"):
+        genuine = sysctl.ensure_forwarding
+
+        def switch_on_and_fail(version: int) -> None:
+            genuine(version)
+            if version == 6:
+                raise CNIError(100, "too late")
+
+        mocker.patch.object(sysctl, "ensure_forwarding", switch_on_and_fail)
+        with refused(100, "too late"):
             wiring.configure_host(rooms.outside, config, plan)
     else:
         wiring.configure_host(rooms.outside, config, plan)

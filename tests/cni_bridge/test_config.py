@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from cni_bridge.config import BridgeConfig, parse_config, salvage_config
-from cni_bridge.nodes import Overlay, Peer
 from cni_bridge.portmap import PortMapping
 from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.errors import CNIError
@@ -36,15 +35,6 @@ DEFAULT = BridgeConfig(
     previous=None,
 )
 MAC, OTHER_MAC, THIRD_MAC = "0a:58:0a:f4:00:02", "0a:58:0a:f4:00:03", "0a:58:0a:f4:00:04"
-
-
-PEER = Peer(parse_cidr("10.2.0.0/24"), parse_ip("192.168.1.12"))
-ROUTE = {"dst": "10.2.0.0/24", "gw": "192.168.1.12"}
-OVERLAY = {"type": "vxlan", "vni": 42, "peers": [{"node": "192.168.1.12", "podCIDR": "10.2.0.0/24"}]}
-
-
-def other_overlay(*peers: dict[str, Any], **keys: Any) -> dict[str, Any]:
-    return {"isGateway": True, "overlay": {**OVERLAY, **({"peers": peers} if peers else {}), **keys}}
 
 
 def mac_config(runtime: str | None = None, args: str | None = None) -> dict[str, Any]:
@@ -93,19 +83,7 @@ def test_an_empty_configuration_has_the_documented_defaults() -> None:
         ({"enabledad": True}, {"detect_duplicates": True}),
         ({"disableContainerInterface": True}, {"leave_down": True}),
         ({"requireBridgeNetfilter": True}, {"require_filter": True}),
-        ({"nodeRoutes": []}, {"peers": ()}),
-        (
-            {"isGateway": True, "nodeRoutes": [{"dst": "10.2.0.0/24", "gw": "192.168.1.12"}]},
-            {"is_gateway": True, "peers": (PEER,)},
-        ),
-        (
-            {"isGateway": True, "overlay": {**OVERLAY, "port": 8472, "device": "eth1"}},
-            {"is_gateway": True, "peers": (PEER,), "overlay": Overlay(42, 8472, "eth1")},
-        ),
-        (
-            {"isGateway": True, "overlay": OVERLAY},
-            {"is_gateway": True, "peers": (PEER,), "overlay": Overlay(42, 4789, "")},
-        ),
+        ({"agent": "/run/pycni/agent.sock"}, {"agent": "/run/pycni/agent.sock"}),
         ({"ipMasqBackend": "nftables"}, {}),
         ({"ipMasqBackend": ""}, {}),
         ({"strict": True}, {}),
@@ -279,34 +257,8 @@ def test_all_wrong_types_are_reported_at_once() -> None:
             ["disableContainerInterface", "ipam wants addresses"],
         ),
         ({"runtimeConfig": {"portMappings": [BASE]}}, ["runtimeConfig.portMappings", "no ipam"]),
-        ({"nodeRoutes": [ROUTE]}, ["nodeRoutes: leads from a gateway on this node; set isGateway"]),
-        ({"nodeRoutes": {}}, ["nodeRoutes: must be a list"]),
-        ({"isGateway": True, "nodeRoutes": [{}]}, ["nodeRoutes[0].dst: is missing", "nodeRoutes[0].gw: is missing"]),
-        (
-            {"isGateway": True, "nodeRoutes": [{**ROUTE, "gw": "fd00::1"}]},
-            ["nodeRoutes[0].gw: fd00::1 is not of the family"],
-        ),
-        (
-            {"isGateway": True, "nodeRoutes": [ROUTE, {**ROUTE, "dst": "10.0.0.0/8"}]},
-            ["nodeRoutes[1].dst: 10.0.0.0/8 overlaps"],
-        ),
-        (
-            {"isGateway": True, "nodeRoutes": [ROUTE, {**ROUTE, "dst": "10.2.0.128/25"}]},
-            ["nodeRoutes[1].dst", "overlaps"],
-        ),
-        ({"isGateway": True, "nodeRoutes": [ROUTE], "overlay": OVERLAY}, ["overlay: leads to other nodes by itself"]),
-        (other_overlay(type="geneve"), ["overlay.type: 'geneve' is not known; it must be 'vxlan'"]),
-        (other_overlay(vni=None), ["overlay.vni: is missing"]),
-        (other_overlay(vni=1 << 24), ["overlay.vni: 16777216 is not between 1 and 16777215"]),
-        (other_overlay(port=0), ["overlay.port: 0 is not between 1 and 65535"]),
-        (other_overlay(device="a/b"), ["overlay.device: 'a/b' is no interface name"]),
-        (other_overlay({"node": "192.168.1.12"}), ["overlay.peers[0].podCIDR: is missing"]),
-        (
-            other_overlay(
-                {"node": "192.168.1.12", "podCIDR": "10.2.0.0/24"}, {"node": "fd00::1", "podCIDR": "10.3.0.0/24"}
-            ),
-            ["overlay.peers[1].node: fd00::1 is not of the family of 192.168.1.12"],
-        ),
+        ({"agent": "agent.sock"}, ["agent: 'agent.sock' must be an absolute path"]),
+        ({"agent": True}, ["agent: must be a string"]),
         ({"mtu": 1}, ["mtu: 1 is less than 68"]),
         ({"mtu": 67}, ["mtu: 67 is less than 68"]),
         ({"mtu": -1}, ["mtu", "-1", "65535"]),

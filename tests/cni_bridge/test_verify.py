@@ -57,7 +57,6 @@ HEALTHY = Observed(
     gateway_port=None,
     vlans={},
     missing_rules=[],
-    missing_ways=[],
 )
 IN_5 = PortVlan(5, True, True)
 FILTERING = BRIDGE._replace(vlan_filtering=True)

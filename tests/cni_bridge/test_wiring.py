@@ -289,7 +289,7 @@ def test_what_is_observed_is_what_stands_there(rooms: Rooms) -> None:
 
 def test_what_is_not_there_is_observed_as_nothing(rooms: Rooms) -> None:
     seen = wiring.observe(rooms.outside, rooms.inside, config_of(), ATTACHMENT, [])
-    assert seen == (None, None, None, [], [], [], None, None, {}, [], [])
+    assert seen == (None, None, None, [], [], [], None, None, {}, [])
 
 
 @pytest.mark.parametrize("up", [True, False], ids=["up", "down"])

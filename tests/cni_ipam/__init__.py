@@ -1,6 +1,7 @@
 """Tests of cni_ipam: a network whose reservations lie in a directory of the test's own, and its lock."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from cni_ipam.__main__ import PLUGIN
 from cni_ipam.index import NAME as INDEX
+from cni_ipam.origin import NAME as ORIGIN
 from cni_ipam.store import Store, open_store
 from cni_protocol.address import IP, parse_ip
 from cni_protocol.errors import NO_ADDRESS, CNIError
@@ -95,7 +97,7 @@ class Network:
         """The names of this boot's records."""
         boots = (self.data_dir / ".pycni" / "mynet").iterdir()
         found = {path.name for boot in boots if boot.name != "previous" for path in boot.iterdir()}
-        return found - {INDEX}
+        return found - {INDEX, ORIGIN}
 
     @property
     def index(self) -> Path:
@@ -120,6 +122,13 @@ def snapshot(top: Path) -> dict[str, tuple[int, int, bytes]]:
             content = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
         found[str(path.relative_to(top))] = status.st_mode, status.st_ino, content
     return found
+
+
+def restore(source: Path, target: Path, *, links: bool = True) -> None:
+    """Put a copy in the place of a directory, with or without its hard links, the times kept."""
+    shutil.rmtree(target, ignore_errors=True)
+    kept = "all" if links else "mode,timestamps,ownership"
+    subprocess.run(["cp", "--recursive", f"--preserve={kept}", source, target], check=True, timeout=60)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from cni_ipam import commands, config, store
+from cni_ipam import commands, data_dir, store
 from cni_ipam.__main__ import PLUGIN
 from cni_protocol.address import IP
 from cni_protocol.errors import (
@@ -113,7 +113,7 @@ def test_when_the_second_address_cannot_be_written_the_first_is_given_back(
     written: list[str] = []
 
     def link(source: str, target: str, **options: Any) -> None:
-        if written:
+        if "10.1.0.2" in written:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         written.append(target)
         real(source, target, **options)
@@ -121,7 +121,7 @@ def test_when_the_second_address_cannot_be_written_the_first_is_given_back(
     mocker.patch.object(os, "link", link)
     error = network.refusal("ADD", DUAL)
     assert error.code == IO_FAILURE
-    assert written == ["10.1.0.2"]
+    assert written == ["origin", "10.1.0.2"]
     assert network.reserved() == {}
 
 
@@ -420,7 +420,7 @@ KEYS = (
 @pytest.mark.parametrize("command", ["ADD", "CHECK", "DEL"])
 @pytest.mark.parametrize("key", KEYS)
 def test_no_value_of_any_key_is_unforeseen(command: str, key: str, tmp_path: Path, mocker: MockerFixture) -> None:
-    mocker.patch.object(config, "DEFAULT_DATA_DIR", str(tmp_path / "default"))
+    mocker.patch.object(data_dir, "DEFAULT_DATA_DIR", str(tmp_path / "default"))
     for value in VALUES + CONTAINERS:
         document: dict[str, Any] = {"cniVersion": "1.0.0", "name": "mynet", "ipam": {**SMALL, "dataDir": str(tmp_path)}}
         *parents, last = key.split(".")

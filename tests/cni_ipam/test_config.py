@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from cni_ipam.config import DEFAULT_DATA_DIR, IpamConfig, parse_config, parse_data_dir
+from cni_ipam.config import IpamConfig, parse_config
+from cni_ipam.data_dir import DEFAULT_DATA_DIR, parse_data_dir
 from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CNIError
 from cni_protocol.result import Route
@@ -59,7 +60,7 @@ def test_a_range_has_the_defaults_of_the_reference(entry: dict[str, Any], expect
 
 def test_everything_else_has_its_default() -> None:
     config = parse(SUBNET)
-    assert config == IpamConfig("mynet", DEFAULT_DATA_DIR, config.pools, (), "", ())
+    assert config == IpamConfig("mynet", DEFAULT_DATA_DIR, config.pools, config.table, (), "", (), ())
     assert DEFAULT_DATA_DIR == "/var/lib/cni/networks"
 
 
@@ -120,12 +121,6 @@ def ranges(*entries: Any) -> dict[str, Any]:
         # subnets
         ({"subnet": "10.1.0.0"}, "ipam.subnet: '10.1.0.0' is no address with a prefix length"),
         ({"subnet": 10}, "ipam.subnet: must be a string, not 10"),
-        ({"subnet": "10.1.0.0/31"}, "ipam.subnet: 10.1.0.0/31 is too small to give addresses from (at most /30)"),
-        ({"subnet": "10.1.0.0/32"}, "ipam.subnet: 10.1.0.0/32 is too small"),
-        (
-            {"subnet": "2001:db8::/127"},
-            "ipam.subnet: 2001:db8::/127 is too small to give addresses from (at most /126)",
-        ),
         ({"subnet": "10.1.0.1/16"}, "ipam.subnet: 10.1.0.1/16 has host bits set; the network is 10.1.0.0/16"),
         ({"subnet": "2001:db8::1/64"}, "ipam.subnet: 2001:db8::1/64 has host bits set; the network is 2001:db8::/64"),
         # the other keys of a range
@@ -200,7 +195,7 @@ def test_one_mistake_is_one_problem() -> None:
         {**SUBNET, "gateway": "::1"},
         {"subnet": "x"},
         None,
-        {"subnet": "10.1.0.0/31"},
+        {"subnet": "10.1.0.0/32", "gateway": "10.1.0.0"},
     ):
         assert "; " not in refusal(ipam).msg.replace("; it names", "").replace("; the network is", "")
 
@@ -211,7 +206,7 @@ def test_all_mistakes_are_told_in_one_go() -> None:
             "ranges": [
                 [{"subnet": "10.1.0.1/16"}, {"subnet": "2001:db8::/64"}],
                 [],
-                [{"subnet": "10.2.0.0/31"}, {"rangeStart": 5}],
+                [{"subnet": "10.2.0.0/24", "rangeStart": "10.2.0.0"}, {"rangeStart": 5}],
                 [{"subnet": "10.1.7.0/24", "gateway": "10.1.8.1"}],
             ],
             "dataDir": "relative",
@@ -224,7 +219,7 @@ def test_all_mistakes_are_told_in_one_go() -> None:
         "ipam.ranges[0][0].subnet: 10.1.0.1/16 has host bits set",
         "ipam.ranges[0]: mixes IPv4 and IPv6",
         "ipam.ranges[1]: is an empty range set",
-        "ipam.ranges[2][0].subnet: 10.2.0.0/31 is too small",
+        "ipam.ranges[2][0].rangeStart: 10.2.0.0 is the network address of 10.2.0.0/24",
         "ipam.ranges[2][1].rangeStart: must be a string, not 5",
         "ipam.ranges[2][1].subnet: is missing",
         "ipam.ranges[3][0].gateway: 10.1.8.1 is not in subnet 10.1.7.0/24",

@@ -134,7 +134,7 @@ def check_whole(network: Network, staying: dict[str, str]) -> None:
     network.call("DEL", DUAL, "new")
     assert network.reserved() == staying
     holders = {ip: content.partition("\r\n") for ip, content in staying.items()}
-    assert network.records() == {f"{ip},{holder[0]},{holder[2]}" for ip, holder in holders.items()}
+    assert network.records() == {f"{ip},mynet,{holder[0]},{holder[2]}" for ip, holder in holders.items()}
     given = network.exhaust(SMALL)
     assert sorted([*given, *staying]) == sorted(POOL)
     assert staying.items() <= network.reserved().items()

@@ -94,7 +94,7 @@ def test_giving_back_needs_no_room(
     assert network.records() == set()
 
 
-def test_an_empty_file_is_not_taken_for_free_while_the_records_cannot_be_read(
+def test_nothing_is_given_back_while_the_records_cannot_be_read(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network.add(SMALL)
@@ -108,7 +108,7 @@ def test_an_empty_file_is_not_taken_for_free_while_the_records_cannot_be_read(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", fail)
-        network.call("DEL", SMALL, "c2")
+        assert network.refusal("DEL", SMALL, "c2").code == IO_FAILURE
     assert network.exhaust(SMALL) == [f"10.1.0.{i}" for i in (3, 4, 5, 6)]
     network.call("CHECK", SMALL)
     assert network.reserved()["10.1.0.2"] == "c1\r\neth0"

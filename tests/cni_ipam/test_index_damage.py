@@ -33,7 +33,7 @@ def truncate(size: int) -> Callable[[Path], None]:
 
 def make_older(path: Path) -> None:
     content = path.read_bytes()
-    path.write_bytes(content.replace(b"pycni-index-1", b"pycni-index-0"))
+    path.write_bytes(content.replace(b"pycni-index-2", b"pycni-index-0"))
 
 
 def replace_by(make: Callable[[Path], object]) -> Callable[[Path], None]:
@@ -145,7 +145,7 @@ def test_status_asks_again_when_somebody_wrote_in_the_meanwhile(network: Network
             network.add(SMALL, "c2")
         return asked[-1]
 
-    assert peek(str(network.data_dir), "mynet", question)
+    assert peek(str(network.data_dir), "mynet", question) == (True, "")
     assert asked == [False, True]
 
 

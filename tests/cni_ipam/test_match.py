@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
+from cni_ipam import directory as directory_module
 from cni_ipam import stamp
 from cni_ipam import store as store_module
 from cni_protocol.address import parse_ip
@@ -203,7 +204,7 @@ def test_a_change_without_the_lock_during_a_command_is_seen_by_the_next(
             stamp.set_back(*directories)
             create(network)
 
-        mocker.patch.object(store_module, "set_back", set_back_too_early)
+        mocker.patch.object(directory_module, "set_back", set_back_too_early)
     with opened(network.data_dir) as store:
         if when == "before":
             create(network)
@@ -220,9 +221,9 @@ def test_a_change_without_the_lock_during_a_command_is_seen_by_the_next(
 
 def test_a_record_that_was_removed_is_made_again_by_the_next_command(network: Network) -> None:
     network.add(SMALL)
-    network.index.with_name("10.1.0.2,c1,eth0").unlink()
+    network.index.with_name("10.1.0.2,mynet,c1,eth0").unlink()
     assert looks(network)
-    assert network.records() == {"10.1.0.2,c1,eth0"}
+    assert network.records() == {"10.1.0.2,mynet,c1,eth0"}
 
 
 def test_a_file_that_said_not_whose_it_is_is_looked_at_by_every_command(network: Network) -> None:
@@ -247,7 +248,8 @@ def test_gc_that_finds_all_as_it_should_be_changes_nothing(network: Network) -> 
 
 def test_gc_puts_an_index_right_that_stands_for_other_files(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it may come to be when somebody changes the directory in the very microsecond of our change."""
-    monkeypatch.setattr(store_module, "read_stamp", lambda *_: "the same")
+    for module in (store_module, directory_module):
+        monkeypatch.setattr(module, "read_stamp", lambda *_: "the same")
     network.add(SMALL, "c1")
     network.add(SMALL, "c2")
     rename(network)

@@ -6,11 +6,13 @@ from collections.abc import Callable, Collection
 import pytest
 
 from cni_ipam.ranges import Range, RangeSet, find_next
-from cni_protocol.address import IP, parse_cidr, parse_ip
+from cni_protocol.address import CIDR, IP, parse_cidr, parse_ip
 
 
 def make_range(subnet: str, start: str, end: str, gateway: str) -> Range:
-    return Range(parse_cidr(subnet), parse_ip(start), parse_ip(end), parse_ip(gateway))
+    """A range that withholds its gateway, as one of a configuration does."""
+    entry = Range(parse_cidr(subnet), parse_ip(start), parse_ip(end), parse_ip(gateway))
+    return entry.without([parse_cidr(f"{gateway}/{entry.start.bits}")])
 
 
 SMALL = RangeSet((make_range("10.1.0.0/29", "10.1.0.1", "10.1.0.6", "10.1.0.1"),))
@@ -95,7 +97,10 @@ def random_set(choose: random.Random) -> RangeSet:
         start = base + choose.randint(1, 100)
         end = start + choose.randint(1, 9)
         gateway = base + choose.randint(1, 110)
-        ranges.append(Range(parse_cidr(f"10.1.{third_octet}.0/24"), IP(4, start), IP(4, end), IP(4, gateway)))
+        withheld = [CIDR(IP(4, gateway), 32)]
+        withheld += [CIDR(IP(4, base + choose.randrange(120)), choose.choice((30, 31, 32))) for _ in range(3)]
+        entry = Range(parse_cidr(f"10.1.{third_octet}.0/24"), IP(4, start), IP(4, end), IP(4, gateway))
+        ranges.append(entry.without(withheld))
     return RangeSet(tuple(ranges))
 
 
@@ -107,7 +112,7 @@ def test_every_address_of_a_set_is_given_exactly_once_whatever_came_last(seed: i
         IP(4, value)
         for entry in pool.ranges
         for value in range(entry.start.value, entry.end.value + 1)
-        if value != entry.gateway.value
+        if entry.gives(IP(4, value))
     }
     last: IP | None = choose.choice([None, IP(4, 1), *sorted(usable)])
     given: list[IP] = []
@@ -123,8 +128,8 @@ def test_an_address_that_came_back_is_given_again_only_after_all_others(seed: in
     pool = random_set(random.Random(seed))
     held: set[IP] = set()
     first = last = find_next(pool, free_but(held), None)
-    count = 0
-    while True:  # each address is given back at once, as by a container that is restarted again and again
+    count = 0 if first else 1
+    while first:  # each address is given back at once, as by a container that is restarted again and again
         last = find_next(pool, free_but(held), last)
         count += 1
         if last == first:
@@ -132,15 +137,13 @@ def test_an_address_that_came_back_is_given_again_only_after_all_others(seed: in
     everything: list[IP] = []
     while (ip := find_next(pool, free_but(everything), None)) is not None:
         everything.append(ip)
-    assert count == len(everything)
+    assert count == max(1, len(everything))
 
 
 def test_a_range_contains_what_lies_between_its_ends() -> None:
     entry = TWO.ranges[0]
     texts = ["10.1.0.9", "10.1.0.10", "10.1.0.11", "10.1.0.12", "::a01:a"]
     assert [text for text in texts if parse_ip(text) in entry] == ["10.1.0.10", "10.1.0.11"]
-    assert TWO.find_range(parse_ip("10.2.0.6")) == TWO.ranges[1]
-    assert TWO.find_range(parse_ip("10.2.0.8")) is None
 
 
 @pytest.mark.parametrize(

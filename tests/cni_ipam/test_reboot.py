@@ -2,13 +2,17 @@
 
 import os
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from cni_ipam.boot import read_boot
-from cni_ipam.records import Record, list_records, make_label
+from cni_ipam.boots import list_records
+from cni_ipam.origin import NAME as ORIGIN
+from cni_ipam.records import record_name
 from cni_protocol.address import parse_ip
+from cni_protocol.attachment import Attachment
 from cni_protocol.errors import CHECK_FAILED, NO_ADDRESS, NOT_AVAILABLE
 from tests.cni_ipam import Network, snapshot
 
@@ -30,27 +34,42 @@ def test_a_record_is_a_hard_link_to_the_reservation_named_by_its_owner(network: 
     network.add(DUAL)
     (boot,) = (network.data_dir / ".pycni" / "mynet").iterdir()
     assert boot.name == str(read_boot())
-    assert {path.name: path.stat().st_ino for path in boot.iterdir() if path != network.index} == {
-        f"{address},c1,eth0": (network.directory / address).stat().st_ino for address in ("10.1.0.2", "2001:db8::2")
+    assert {path.name: path.stat().st_ino for path in boot.iterdir() if path.name not in ("index", ORIGIN)} == {
+        f"{address},mynet,c1,eth0": (network.directory / address).stat().st_ino
+        for address in ("10.1.0.2", "2001:db8::2")
     }
 
 
-@pytest.mark.parametrize("length", [1, 100, 199, 200, 250, 5000])
-@pytest.mark.parametrize("ifname", ["e", "x" * 15])
-def test_a_label_has_room_in_a_file_name_and_is_one_container_s(length: int, ifname: str) -> None:
-    label = make_label("c" * length, ifname)
-    record = Record(parse_ip("2001:db8:1111:2222:3333:4444:5555:6666"), label, 0)
-    assert len(record.name.encode()) <= 255
-    assert len({make_label("c" * n, ifname) for n in range(length - 1, length + 2)}) == 3
-    assert label.endswith(f",{ifname}")
+def test_a_record_of_any_owner_has_room_in_a_file_name() -> None:
+    owner = Attachment("n" * 500, "c" * 5000, "x" * 15).owner
+    assert len(record_name(parse_ip("2001:db8:1111:2222:3333:4444:5555:6666"), owner).encode()) <= 255
 
 
 def test_only_names_of_our_own_making_are_records(tmp_path: Path) -> None:
-    for name in ("10.1.0.2,c1,eth0", "10.1.0.2", "10.1.0.2,", "notes", "2001:DB8::5,c1,eth0", ",c1,eth0"):
+    for name in ("10.1.0.2,mynet,c1,eth0", "10.1.0.2", "10.1.0.2,", "notes", "2001:DB8::5,mynet,c1,eth0", ",c1,eth0"):
         (tmp_path / name).touch()
-    (tmp_path / "10.1.0.3,c1,eth0").mkdir()
-    assert [record.name for record in list_records(str(tmp_path))] == ["10.1.0.2,c1,eth0"]
-    assert list_records(str(tmp_path / "missing")) == []
+    (tmp_path / "10.1.0.3,mynet,c1,eth0").mkdir()
+    assert [record.name for record in list_records([str(tmp_path)], "mynet")] == ["10.1.0.2,mynet,c1,eth0"]
+    assert list_records([str(tmp_path / "missing")], "mynet") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [
+        ("10.1.0.2,c1,eth0", Attachment("mynet", "c1", "eth0").owner),
+        ("10.1.0.2,c1,", Attachment("mynet", "c1", "").owner),
+        ("10.1.0.2,mynet,eth0", Attachment("mynet", "mynet", "eth0").owner),
+        ("10.1.0.2,c1,a,b", Attachment("mynet", "c1", "a,b").owner),
+        (f"10.1.0.2,{'c' * 150},eth0", Attachment("mynet", "c" * 150, "eth0").owner),
+        (f"10.1.0.2,{'c' * 100}~{sha256(b'c' * 500).hexdigest()},eth0", Attachment("mynet", "c" * 500, "eth0").owner),
+        ("10.1.0.2,mynet,c1,a,b", Attachment("mynet", "c1", "a,b").owner),
+        ("10.1.0.2,mynet,c1,", Attachment("mynet", "c1", "").owner),
+    ],
+    ids=["old", "old-file", "named-as-the-network", "comma", "long", "longer", "now-with-comma", "now-of-old-file"],
+)
+def test_a_record_of_any_version_tells_its_owner(name: str, owner: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    assert [record.owner for record in list_records([str(tmp_path)], "mynet")] == [owner]
 
 
 # What is taken back, and what is not
@@ -100,7 +119,7 @@ def test_what_host_local_wrote_in_an_earlier_boot_is_taken_back_once_we_have_see
     network.put("10.1.0.2", "theirs\r\neth0")
     network.put("10.1.0.3", "theirs-old")
     network.call("DEL", SMALL, "nobody")
-    assert network.records() == {"10.1.0.2,theirs,eth0", "10.1.0.3,theirs-old,"}
+    assert network.records() == {"10.1.0.2,mynet,theirs,eth0", "10.1.0.3,mynet,theirs-old,"}
     reboot()
     network.call("DEL", SMALL, "nobody")
     assert network.reserved() == {}
@@ -185,7 +204,7 @@ def test_the_boot_before_the_last_is_forgotten(network: Network, reboot: Reboot)
     network.add(SMALL, "c2", cni_args="IP=10.1.0.5")
     reboot()
     assert network.add(SMALL, "c2") == ["10.1.0.5/29"]
-    assert {path.name for path in network.data_dir.glob(".pycni/mynet/previous/*")} == {"10.1.0.5,c2,eth0"}
+    assert {path.name for path in network.data_dir.glob(".pycni/mynet/previous/*")} == {"10.1.0.5,mynet,c2,eth0"}
     assert network.add(SMALL, "c1") == ["10.1.0.6/29"]
     assert boots(network) == {str(read_boot()), "previous"}
 
@@ -251,9 +270,9 @@ def test_records_without_reservations_and_reservations_without_records_are_put_r
     network.add(SMALL, "c2")
     (boot,) = (network.data_dir / ".pycni" / "mynet").iterdir()
     (network.directory / "10.1.0.2").unlink()  # host-local's DEL
-    (boot / "10.1.0.3,c2,eth0").unlink()
-    (boot / "10.1.0.3,c7,eth0").touch()  # of another inode
+    (boot / "10.1.0.3,mynet,c2,eth0").unlink()
+    (boot / "10.1.0.3,mynet,c7,eth0").touch()  # of another inode
     os.link(network.directory / "lock", boot / "10.1.0.4,c8,eth0")
     network.call("DEL", SMALL, "nobody")
-    assert network.records() == {"10.1.0.3,c2,eth0"}
+    assert network.records() == {"10.1.0.3,mynet,c2,eth0"}
     assert network.reserved() == {"10.1.0.3": "c2\r\neth0"}

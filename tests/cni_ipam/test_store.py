@@ -15,9 +15,11 @@ from pytest_mock import MockerFixture
 
 from cni_ipam import store as store_module
 from cni_ipam.index import NAME as INDEX
-from cni_ipam.records import make_label
-from cni_ipam.store import UNKNOWN, Store, open_store
+from cni_ipam.origin import NAME as ORIGIN
+from cni_ipam.records import UNKNOWN
+from cni_ipam.store import Store, open_store
 from cni_protocol.address import parse_ip
+from cni_protocol.attachment import Attachment
 from cni_protocol.errors import IO_FAILURE, TRY_AGAIN_LATER, CNIError
 from tests.cni_ipam import held_elsewhere, opened
 
@@ -44,7 +46,7 @@ def names(data_dir: Path) -> set[str]:
 
 
 def records(data_dir: Path) -> set[str]:
-    return {path.name for path in data_dir.glob(".pycni/mynet/*/*")} - {INDEX}
+    return {path.name for path in data_dir.glob(".pycni/mynet/*/*")} - {INDEX, ORIGIN}
 
 
 def owners(data_dir: Path) -> dict[str, str]:
@@ -114,11 +116,11 @@ def test_the_files_are_those_of_the_reference_byte_for_byte(
 @pytest.mark.parametrize(
     ("content", "label"),
     [
-        (b"c1\r\neth0", "c1,eth0"),
-        (b"c1", "c1,"),
-        (b"c1\n", "c1,"),
-        (b" c1\r\neth0\n", "c1,eth0"),
-        (b"c1\r\n", "c1,"),
+        (b"c1\r\neth0", "mynet,c1,eth0"),
+        (b"c1", "mynet,c1,"),
+        (b"c1\n", "mynet,c1,"),
+        (b" c1\r\neth0\n", "mynet,c1,eth0"),
+        (b"c1\r\n", "mynet,c1,"),
         (b"\xff\r\neth0", UNKNOWN),
         (b"c1\r\neth0\r\neth1", UNKNOWN),
         (b"\0\0\0\0", UNKNOWN),
@@ -148,7 +150,7 @@ def test_what_is_written_is_read(store: Store, tmp_path: Path) -> None:
     long = "c" * 100_000
     store.reserve(V4, long, "eth0")
     store.reserve(V6, *OWNER)
-    assert store.list_owners() == {V4: make_label(long, "eth0"), V6: "c1,eth0"}
+    assert store.list_owners() == {V4: Attachment("mynet", long, "eth0").owner, V6: "mynet,c1,eth0"}
     (read,) = (path for path in (tmp_path / "mynet").iterdir() if path.stat().st_size > 1000)
     assert (read.name, read.read_bytes()) == ("10.1.0.5", f"{long}\r\neth0".encode())
 
@@ -236,7 +238,7 @@ def test_without_tmpfile_a_temporary_file_serves_also_over_a_leftover(
 
 def test_a_released_address_is_free_and_releasing_it_again_is_fine(store: Store, tmp_path: Path) -> None:
     store.reserve(V4, *OWNER)
-    assert records(tmp_path) == {"10.1.0.5,c1,eth0"}
+    assert records(tmp_path) == {"10.1.0.5,mynet,c1,eth0"}
     store.release(V4)
     assert (names(tmp_path), records(tmp_path)) == ({"lock"}, set())
     store.release(V4)
@@ -308,7 +310,7 @@ def test_a_reservation_whose_record_cannot_be_made_leaves_nothing(
     real = os.link
 
     def link(source: str, target: str, **options: Any) -> None:
-        if target == "10.1.0.5,c1,eth0":
+        if target == "10.1.0.5,mynet,c1,eth0":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(source, target, **options)
 

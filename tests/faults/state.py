@@ -77,7 +77,7 @@ def _rule(entry: dict[str, Any]) -> str:
 
 def _is_permanent(name: str) -> bool:
     base = name.rpartition("/")[2]
-    return base in ("lock", "index") or base.startswith("last_reserved_ip.")
+    return base in ("lock", "index", "origin") or base.startswith("last_reserved_ip.")
 
 
 def _text(addresses: tuple[str, ...] | None) -> str:

@@ -26,7 +26,7 @@ class Machine:
     def __init__(self, disk: Path, bin_dir: str, *, warm: bool) -> None:
         self._disk = disk
         self._warm = warm
-        self._bin_dir = bin_dir
+        self.bin_dir = bin_dir
         self.data_dir = disk / "networks"
 
     def config(self, ipam: str = "cni-ipam", subnet: str = "10.1.0.0/29") -> dict[str, Any]:
@@ -47,7 +47,7 @@ class Machine:
             boot_id = self._disk / "boot_id"
             boot_id.write_text(f"{uuid.uuid4()}\n")
             host.run("mount", "--bind", str(boot_id), "/proc/sys/kernel/random/boot_id")
-            service = Service(host, self._bin_dir) if self._warm else None
+            service = Service(host, self.bin_dir) if self._warm else None
             yield host
             assert service is None or service.stop().run > 0
         finally:
@@ -57,8 +57,8 @@ class Machine:
         if command == "ADD":
             host.add_container(name)
         place = f"/run/netns/{name}" if netns else ""
-        path = (self._bin_dir, REFERENCE_DIR)
-        executable = f"{self._bin_dir}/cni-bridge"
+        path = (self.bin_dir, REFERENCE_DIR)
+        executable = f"{self.bin_dir}/cni-bridge"
         return host.cni(command, config, executable=executable, container_id=name, netns=place, path=path)
 
     def add(self, host: Host, name: str, config: dict[str, Any] | None = None) -> str:
@@ -99,32 +99,68 @@ SAME_PROCESSES = ("unshare", "--net")
 SAME_NETWORK = ("unshare", "--pid", "--fork", "--mount-proc")
 
 
-def add_all(place: tuple[str, ...], machine: Machine, bin_dir: str, names: list[str]) -> list[str]:
-    """The addresses that ADDs give in one life of some place, with the boot id that the machine has."""
-    config = {**machine.config(), "type": "cni-ipam"}
+def call_all(command: str, place: tuple[str, ...], machine: Machine, names: list[str]) -> list[str]:
+    """The addresses that calls of cni-ipam give in some place, with the boot id that the machine has."""
+    config = {**machine.config(), "cniVersion": "1.1.0", "type": "cni-ipam", "cni.dev/valid-attachments": []}
     script = 'for name; do CNI_CONTAINERID=$name "$PLUGIN" <"$CONFIG" || exit 1; done'
     path = machine.data_dir.parent / "config"
     path.write_text(json.dumps(config))
-    variables = {"CNI_COMMAND": "ADD", "CNI_NETNS": "/run/netns/x", "CNI_IFNAME": "eth0", "CNI_PATH": bin_dir}
-    variables |= {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PLUGIN": f"{bin_dir}/cni-ipam", "CONFIG": str(path)}
-    command = [*place, "sh", "-c", script, "sh", *names]
-    text = subprocess.run(command, env=variables, check=True, capture_output=True, text=True, timeout=60).stdout
+    variables = {"CNI_COMMAND": command, "CNI_NETNS": "/run/netns/x", "CNI_IFNAME": "eth0", "CNI_PATH": machine.bin_dir}
+    variables |= {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PLUGIN": f"{machine.bin_dir}/cni-ipam", "CONFIG": str(path)}
+    called = [*place, "sh", "-c", script, "sh", *names]
+    text = subprocess.run(called, env=variables, check=True, capture_output=True, text=True, timeout=60).stdout
     return re.findall(r'"address": "([0-9.]+)/', text)
 
 
-def test_a_node_that_is_a_container_comes_back_with_all_addresses_free(machine: Machine, bin_dir: str) -> None:
-    """Its processes and its network are gone, its disk and the kernel's boot id are not."""
-    for life in range(3):
-        given = add_all(NODE, machine, bin_dir, [f"c{life}.{i}" for i in range(5)])
-        assert sorted(given) == machine.reservations() == [f"10.1.0.{i}" for i in range(2, 7)]
+def other_host(machine: Machine, name: str) -> tuple[str, ...]:
+    """A place that has processes, a boot id and a machine id of its own."""
+    directory = machine.data_dir.parent / name
+    if not directory.exists():
+        directory.mkdir()
+        (directory / "boot_id").write_text(f"{uuid.uuid4()}\n")
+        (directory / "machine-id").write_text(f"{uuid.uuid4().hex}\n")
+    mounts = f"mount --bind {directory}/boot_id /proc/sys/kernel/random/boot_id"
+    mounts += f" && mount --bind {directory}/machine-id /etc/machine-id"
+    return (*SAME_NETWORK, "--mount", "sh", "-ec", f'{mounts}; exec "$@"', "sh")
 
 
-@pytest.mark.parametrize("place", [SAME_PROCESSES, SAME_NETWORK], ids=["other-network", "other-processes"])
-def test_what_runs_on_this_host_beside_it_is_no_reboot(place: tuple[str, ...], machine: Machine, bin_dir: str) -> None:
-    given = add_all((), machine, bin_dir, ["c1", "c2"])
-    given += add_all(place, machine, bin_dir, ["c3", "c4"])
-    given += add_all((), machine, bin_dir, ["c5"])
+@pytest.mark.parametrize(
+    "place",
+    [SAME_PROCESSES, SAME_NETWORK, NODE],
+    ids=["other-network", "other-processes", "other-network-and-processes"],
+)
+def test_what_runs_on_this_host_beside_it_is_no_reboot(place: tuple[str, ...], machine: Machine) -> None:
+    given = call_all("ADD", (), machine, ["c1", "c2"])
+    given += call_all("ADD", place, machine, ["c3", "c4"])
+    given += call_all("ADD", (), machine, ["c5"])
     assert sorted(given) == machine.reservations() == [f"10.1.0.{i}" for i in range(2, 7)]
+    if place is not SAME_NETWORK:
+        call_all("GC", place, machine, ["any"])
+        assert len(machine.reservations()) >= 3
+
+
+def test_a_node_that_is_a_container_comes_back_and_gives_back_what_its_past_had(machine: Machine) -> None:
+    """Its processes and its network are gone, its disk and the kernel's boot id are not: DEL says what is over."""
+    given = call_all("ADD", NODE, machine, ["a1", "a2", "a3"])
+    assert call_all("ADD", NODE, machine, ["b1"])[0] not in given
+    call_all("DEL", NODE, machine, ["a1", "a2", "a3"])
+    assert machine.reservations() == ["10.1.0.5"]
+    again = call_all("ADD", NODE, machine, ["b2", "b3", "b4", "b5"])
+    assert sorted([*again, "10.1.0.5"]) == machine.reservations() == [f"10.1.0.{i}" for i in range(2, 7)]
+
+
+def test_two_hosts_with_one_data_dir_lose_and_double_no_living_address(machine: Machine) -> None:
+    given: dict[str, str] = {}
+    for name in ("a1", "b1", "a2", "b2", "a3"):
+        place = other_host(machine, name[0])
+        (given[name],) = call_all("ADD", place, machine, [name])
+        call_all("DEL", other_host(machine, "b" if name[0] == "a" else "a"), machine, [name])
+        assert sorted(given.values()) == machine.reservations()
+    call_all("GC", other_host(machine, "b"), machine, ["any"])
+    assert machine.reservations() == sorted(address for name, address in given.items() if name[0] == "a")
+    (machine.data_dir.parent / "b" / "boot_id").write_text(f"{uuid.uuid4()}\n")
+    call_all("ADD", other_host(machine, "b"), machine, ["b9"])
+    assert len(machine.reservations()) == 4
 
 
 def test_reservations_of_this_boot_stay_also_those_of_the_reference(machine: Machine) -> None:

@@ -2,8 +2,11 @@
 
 import argparse
 import configparser
+import http.client
+import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,14 +14,22 @@ from typing import Any
 import pytest
 import yaml
 
-from cni_ipam.config import DEFAULT_DATA_DIR
-from cni_node import modules, plugins
+from cni_ipam.data_dir import DEFAULT_DATA_DIR
+from cni_node import modules, plugins, settings
+from cni_node.credentials import SERVICE_ACCOUNT
+from cni_node.sources.kubernetes import KubernetesSettings
 from tests.conftest import ROOT
+from tests.host import wait_until
+from tests.kit.api_server import ApiServer
+from tests.kit.api_server import node as describe
+from tests.kit.certificates import make_ca, sign
 from tests.runtimes.containerd import Containerd
 from tests.runtimes.node import CONF_DIR, PLUGIN_DIR, Node
 from tests.runtimes.test_image import NAME, image
 
 __all__ = ["image"]
+
+READY_BOUND = 30.0  # seconds
 
 DOCUMENTS = list(yaml.safe_load_all((ROOT / "conf/pycni.yaml").read_text("utf-8")))
 ACCOUNT, ROLE, BINDING, DAEMONS = DOCUMENTS
@@ -167,3 +178,77 @@ def test_the_nodes_modprobe_is_run_with_the_capability_for_it(node: Node, daemon
     status, said = run_as_written(node, daemon, LOAD)
     assert status == 0
     assert "pycni: the module br_netfilter is not loaded: asked for br_netfilter" in said
+
+
+def test_the_agent_takes_its_arguments() -> None:
+    parser = argparse.ArgumentParser()
+    settings.add_options(parser)
+    told = settings.parse_settings(parser.parse_args(AGENT["args"][1:]), "host")
+    assert isinstance(told.source, KubernetesSettings)
+    assert told.source.node_name == "$(NODE_NAME)"
+    assert (told.conf_dir, told.bin_dir, str(told.socket.parent)) == (CONF_DIR, f"/{plugins.BIN}", "/run/pycni")
+
+
+@pytest.mark.kernel
+def test_the_agent_gets_a_node_ready_with_the_rights_of_the_manifest(
+    node: Node, daemon: Containerd, tmp_path: Path
+) -> None:
+    """An API server on the node's loopback, and the service account's files where a kubelet mounts them."""
+    ca = make_ca(tmp_path)
+    account = tmp_path / "account"
+    account.mkdir()
+    shutil.copy(ca.certificate, account / "ca.crt")
+    (account / "token").write_text("secret")
+    node.host.run("sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward")
+    with node.host.entered():
+        server = ApiServer(sign(ca, "server"))
+    with server:
+        server.put(describe("here", "10.244.1.0/24", "192.0.2.1"))
+        variables = {
+            "NODE_NAME": "here",
+            "KUBERNETES_SERVICE_HOST": "127.0.0.1",
+            "KUBERNETES_SERVICE_PORT": server.port,
+        }
+        client = start_as_written(node, daemon, AGENT, variables, account)
+        try:
+            assert wait_until(lambda: probe(node, "readinessProbe") == 200, READY_BOUND), daemon.log()
+            assert probe(node, "livenessProbe") == 200
+            conflist = json.loads(node.path(f"{CONF_DIR}/10-pycni.conflist").read_text())
+            assert conflist["plugins"][0]["ipam"]["ranges"] == [[{"subnet": "10.244.1.0/24"}]]
+            assert node.host.run("cat", "/proc/sys/net/ipv4/ip_forward").stdout == "1\n"
+            status = daemon.ctr("tasks", "exec", "--exec-id", "status", "pycni", "pycni", "status")
+            assert "10.244.1.0/24" in node.host.run(*status, check=False).stdout
+        finally:
+            node.host.run(*daemon.ctr("tasks", "kill", "--signal", "SIGTERM", "pycni"))
+            client.wait(timeout=READY_BOUND)
+
+
+def start_as_written(
+    node: Node, daemon: Containerd, container: dict[str, Any], variables: dict[str, Any], account: Path
+) -> "subprocess.Popen[str]":
+    """Start the agent of the manifest, privileged and in the node's network."""
+    assert container["securityContext"] == {"privileged": True, "readOnlyRootFilesystem": True}
+    arguments = container["args"]
+    for name, value in variables.items():
+        arguments = [argument.replace(f"$({name})", str(value)) for argument in arguments]
+    options = [f"--mount=type=bind,src={account},dst={SERVICE_ACCOUNT},options=rbind:ro"]
+    for inside, outside in mounts_of(container).items():
+        node.path(outside).mkdir(parents=True, exist_ok=True)
+        options.append(f"--mount=type=bind,src={outside},dst={inside},options=rbind:rw")
+    command = ("run", "--rm", "--read-only", "--privileged", "--net-host", "--cgroup", f"{node.cgroup}/pycni", *options)
+    with node.path("/run/agent.log").open("w") as log:
+        return node.host.start(*daemon.ctr(*command, NAME, "pycni", "pycni", *arguments), stdout=log, stderr=log)
+
+
+def probe(node: Node, name: str) -> int:
+    """The HTTP status of a probe of the manifest, 0 without an answer."""
+    where = AGENT[name]["httpGet"]
+    with node.host.entered():
+        connection = http.client.HTTPConnection(where["host"], where["port"], timeout=5)
+        try:
+            connection.request("GET", where["path"])
+            return connection.getresponse().status
+        except OSError:
+            return 0
+        finally:
+            connection.close()

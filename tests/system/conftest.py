@@ -14,10 +14,11 @@ from tests.system.runtime import Runtime
 LIBCNI_SOURCE = Path(__file__).parent / "libcni"
 _BUILD_BOUND = 300  # seconds; the first build compiles Go's standard library
 # Links, addresses, routes, bridge ports, and the sysctls that plugins set; without what the kernel itself changes a
-# little after a link came up (its carrier, addresses of the link-local scope and their routes).
+# little after a link came up (its carrier, addresses of the link-local scope and their routes) or got an IPv6 address
+# (the route to the address itself, from a work queue: addrconf_dad_work in net/ipv6/addrconf.c).
 _TELL = """
 { ip -o link; bridge -d -o link; ip -o address show scope global; ip route show table all; ip -6 route show table all
-} | sed -E '/ (fe80|ff00|multicast)|fe80::/d
+} | sed -E '/ (fe80|ff00|multicast)|fe80::|^(local|anycast) [0-9a-f]*:/d
             s/,?LOWER_UP|NO-CARRIER,?|,?M-DOWN| linkdown| tentative| state [a-zA-Z]+//g'
 cd /proc/sys/net && grep . ipv4/ip_forward ipv6/conf/*/forwarding ipv6/conf/*/accept_ra ipv6/conf/*/disable_ipv6
 """

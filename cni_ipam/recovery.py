@@ -1,0 +1,176 @@
+"""Looking at all that is there, and putting right what a crash, a reboot, another plugin or a restored backup left.
+
+What is somebody else's stays: reservations of another instance of this boot, and all of another host. Where it cannot
+be told for sure what is alive, ADD is refused and nothing removed.
+Must not: know ranges, or keep what it found.
+"""
+
+import os
+
+from cni_protocol.address import IP
+from cni_protocol.attachment import Attachment
+from cni_protocol.errors import INVALID_CONFIG, IO_FAILURE, CNIError
+from cni_protocol.light.standard import suppress
+
+from .boots import Boots, Record, begin, list_own, list_previous, list_records, reopen, sort_boots
+from .directory import Directory, say
+from .files import scan_addresses
+from .filesystems import find_shared_filesystem
+from .origin import NAME as ORIGIN
+from .origin import identify
+from .records import UNKNOWN, Found, Records, record_name
+
+
+def find_copy(path: str, boots: Boots) -> CNIError | None:
+    """Why no address may be given out of a copy: the reservations at a path may not be all. Nothing is lost by that."""
+    if not boots.copies:
+        return None
+    copy = boots.copies[0]
+    return CNIError(
+        IO_FAILURE,
+        f"the reservations at {path} were copied or restored while this host was up, so those of living containers may "
+        f"be missing; nothing was changed. If none is, remove {copy}/{ORIGIN}; else stop the containers of this "
+        f"network, and remove {path} and {os.path.dirname(copy)}",
+    )
+
+
+def find_sharing(path: str) -> CNIError | None:
+    """Why no address may be given out on a file system of several hosts."""
+    kind = find_shared_filesystem(path)
+    if not kind:
+        return None
+    return CNIError(
+        INVALID_CONFIG,
+        f"ipam.dataDir: the reservations at {path} would be on {kind}, which several hosts can see; set ipam.dataDir "
+        "to a directory on a file system of this host alone",
+    )
+
+
+def explain_foreign(records: Records) -> str:
+    """What other hosts have to do with a lack of addresses, for a message; "" when nothing."""
+    with suppress(OSError):
+        directories = [path for path in sort_boots(records).foreign if list_records([path], records.network)]
+        if directories:
+            return (
+                f"; those of another host count as taken (its records are in {', '.join(directories)}; when that "
+                "host uses them no more, rename that directory to `gone`)"
+            )
+    return ""
+
+
+class Recovery:
+    """One look at everything. `run` raises OSError, and CNIError where no address may be given out."""
+
+    def __init__(self, directory: Directory, records: Records) -> None:
+        self._directory = directory
+        self._records = records
+        self._there: dict[IP, int] = {}
+        self._found = Found()
+        self._is_copy = False
+
+    def run(self, lock: int, *, lock_is_new: bool, need_records: bool) -> Found:
+        """All reservations. Who only gives back does not `need_records`: that must work on a full disk, too."""
+        self._directory.watch()
+        boots = sort_boots(self._records)
+        path = self._directory.path
+        obstacle = find_copy(path, boots) or (find_sharing(path) if boots.origin is None else None)
+        if obstacle is not None and need_records:
+            raise obstacle
+        self._is_copy = bool(boots.copies)
+        self._there = scan_addresses(self._directory.descriptor)
+        if not self._is_copy:
+            self._remove_stale(boots)
+        mark = identify(lock)
+        try:
+            if obstacle is None:
+                begin(self._records, boots, mark)
+            else:
+                reopen(self._records, boots)
+        except OSError:
+            if need_records:
+                raise
+        self._directory.sure = self._directory.sure and obstacle is None
+        if not (lock_is_new or self._is_copy or boots.origin is None or boots.origin.lock == mark):
+            self._put_back()
+        known = self._take_own()
+        self._take_others(boots)
+        for ip in [ip for ip in self._there if ip not in self._found]:
+            self._adopt(ip, need_records=need_records)
+        for ip, owner in known:
+            self._directory.repair(ip, owner)
+        with suppress(OSError):
+            self._found.previous = [(record.ip, record.owner) for record in list_previous(self._records)]
+        return self._found
+
+    def _remove_stale(self, boots: Boots) -> None:
+        """Free what an earlier boot of this host had reserved."""
+        stale = {(record.ip, record.inode) for record in list_records(boots.earlier, self._records.network)}
+        for ip in [ip for ip, inode in self._there.items() if (ip, inode) in stale]:
+            self._directory.remove(ip)
+            del self._there[ip]
+            say(f"{self._directory.file_of(ip)} was of an earlier boot: the address is free again")
+
+    def _put_back(self) -> None:
+        """The directory of the reservations was restored, that of the records was not: what these tell is alive."""
+        for record in list_own(self._records):
+            if self._there.get(record.ip) != record.inode:
+                self._directory.replace(record.ip, self._records.own, record.name)
+                self._there[record.ip] = record.inode
+                say(f"{self._directory.file_of(record.ip)} was lost when the directory was restored: put back")
+
+    def _take_own(self) -> list[tuple[IP, str]]:
+        """The reservations that this instance has records of; other records go."""
+        for record in list_own(self._records):
+            if self._there.get(record.ip) == record.inode:
+                self._found.owners[record.ip] = record.owner
+                if record.name != record_name(record.ip, record.owner):
+                    self._rename(record)
+            elif not self._is_copy:
+                os.unlink(record.name, dir_fd=self._records.own)
+        return list(self._found.owners.items())
+
+    def _rename(self, record: Record) -> None:
+        """Give the record of an older version the name that it has now."""
+        own = self._records.own
+        os.rename(record.name, record_name(record.ip, record.owner), src_dir_fd=own, dst_dir_fd=own)
+
+    def _take_others(self, boots: Boots) -> None:
+        """The reservations of other instances and other hosts."""
+        for record in list_records(boots.living, self._records.network):
+            if self._there.get(record.ip) == record.inode and record.ip not in self._found:
+                self._found.elsewhere[record.ip] = record.owner
+        for record in list_records(boots.foreign, self._records.network):
+            if record.ip in self._there and record.ip not in self._found and self._is_foreign(record):
+                self._found.foreign.add(record.ip)
+        if self._found.foreign and boots.origin is None:
+            say(
+                f"{len(self._found.foreign)} reservations at {self._directory.path} are another host's, and stay taken "
+                f"(its records are in {', '.join(boots.foreign)})"
+            )
+
+    def _is_foreign(self, record: Record) -> bool:
+        """Whether a file is that of another host's record: the same one, or (a copy without links) one that says so."""
+        if self._there[record.ip] == record.inode:
+            return True
+        holder, _ = self._directory.read_holder(record.ip)
+        return holder is not None and Attachment(self._records.network, *holder).owner == record.owner
+
+    def _adopt(self, ip: IP, *, need_records: bool) -> None:
+        """Take note of a reservation that has no record: another plugin's, or one that a crash left without."""
+        holder, is_empty = self._directory.read_holder(ip)
+        path = self._directory.file_of(ip)
+        if is_empty and self._records.own >= 0:  # without the records nobody knows that an empty file is nobody's
+            self._directory.remove(ip)
+            say(f"{path} was empty, left by a plugin that ended before it wrote it: removed")
+            return
+        self._found.owners[ip] = UNKNOWN
+        if holder is None:
+            say(f"{path} says not whose it is: the address stays taken until GC or a DEL that names it")
+            return
+        self._found.owners[ip] = Attachment(self._records.network, *holder).owner
+        try:
+            self._records.add(ip, self._found.owners[ip], self._directory.descriptor)
+        except OSError:
+            self._directory.sure = False
+            if need_records:
+                raise

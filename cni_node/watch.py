@@ -17,7 +17,9 @@ from cni_kernel.attributes import LINK, NDA
 from cni_kernel.nftables import TABLE
 from cni_node.keeper import EXEMPT, LOCAL, ROUTES, STAGES
 from cni_node.peer_routes import PROTOCOL, Forward, Wanted
+from cni_node.policy.rules import TABLE as POLICY_TABLE
 
+POLICIES = "policies"  # a stage of the loop of policies
 _ROUTE, _NETFILTER = 0, 12  # NETLINK_*
 # RTMGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
 _GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400
@@ -74,7 +76,7 @@ class Watcher:
         self._route = _open(_ROUTE, _GROUPS)
         self._nft = _open(_NETFILTER, 0)
         self._nft.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES_GROUP)
-        self._touched = False  # our sets, in the transaction whose end is not announced yet
+        self._touched: set[str] = set()  # by the transaction whose end is not announced yet
 
     def run(self) -> None:
         """Publish disturbances, for ever."""
@@ -83,7 +85,7 @@ class Watcher:
                 try:
                     data = sock.recv(_LARGEST)
                 except OSError as error:  # ENOBUFS: more was announced than waits for us
-                    for stage in STAGES:
+                    for stage in (*STAGES, POLICIES):
                         self._publish(Disturbance(stage, f"unknown, {error.strerror}"))
                     continue
                 found = self._judge_nft(data) if sock is self._nft else judge_route_messages(data, self._view)
@@ -96,11 +98,13 @@ class Watcher:
             if port in self._view.ports:
                 continue
             if kind == _NEWGEN:
-                if self._touched:
-                    yield Disturbance(EXEMPT, describe_generation(body))
-                self._touched = False
-            else:
-                self._touched = self._touched or concerns_exemptions(kind, body)
+                for stage in self._touched:
+                    yield Disturbance(stage, describe_generation(body))
+                self._touched = set()
+            elif concerns_exemptions(kind, body):
+                self._touched.add(EXEMPT)
+            elif POLICY_TABLE.encode() + b"\0" in body:
+                self._touched.add(POLICIES)
 
 
 def messages_in(data: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -128,6 +128,7 @@ class Pod(NamedTuple):
     finished: bool = False
     terminating: bool = False
     created: str = ""
+    uid: str = ""
 
     @property
     def full_name(self) -> str:

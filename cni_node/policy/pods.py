@@ -34,6 +34,7 @@ def parse_pod(item: Any) -> Pod:
             finished=status.get("phase") in _FINISHED,
             terminating=bool(metadata.get("deletionTimestamp")),
             created=str(metadata.get("creationTimestamp") or ""),
+            uid=str(metadata.get("uid") or ""),
         )
     except (AttributeError, TypeError) as error:
         raise ValueError(f"the API's object {namespace}/{name} is not that of a pod ({error})") from None

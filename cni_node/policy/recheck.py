@@ -37,9 +37,9 @@ def judge(flows: Iterable[Flow], evaluator: Evaluator) -> Rechecked:
     return found
 
 
-def recheck(evaluator: Evaluator) -> Rechecked:
-    """Cut and free the connections of this network namespace. Returns which. Raises KernelError."""
-    with asking("established connections cannot be cut", "nf_conntrack_netlink"), Flows() as flows:
+def recheck(flows: Flows, evaluator: Evaluator) -> Rechecked:
+    """Cut and free connections. Returns which. Raises KernelError."""
+    with asking("established connections cannot be cut", "nf_conntrack_netlink"):
         found = judge(flows.list(), evaluator)
         flows.mark(found.cut, CUT, CUT)
         flows.mark(found.freed, 0, CUT)

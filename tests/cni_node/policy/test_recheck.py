@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import pytest
 
+from cni_kernel.flows import Flows
 from cni_node.policy.evaluator import Evaluator
 from cni_node.policy.model import Policy
 from cni_node.policy.recheck import recheck
@@ -79,16 +80,16 @@ def test_an_established_connection_is_cut_whoever_speaks_next(
     assert stream.says("client", 3) and stream.says("server", 3)
     put(table, state_of(deny))
     assert stream.says(first, 3), "without a look at established connections they go on"
-    with network.host.entered():
-        cut = recheck(Evaluator(state_of(deny), "node1")).cut
+    with network.host.entered(), Flows() as flows:
+        cut = recheck(flows, Evaluator(state_of(deny), "node1")).cut
     assert (source, destination) in [(flow.source, flow.destination) for flow in cut]
     second = {"client": "server", "server": "client"}[first]
     assert not stream.says(first, 0.3)
     assert not stream.says(second, 0.3)
     assert not stream.says(first, 0.3)
     put(table, state_of())
-    with network.host.entered():
-        assert recheck(Evaluator(state_of(), "node1")).freed
+    with network.host.entered(), Flows() as flows:
+        assert recheck(flows, Evaluator(state_of(), "node1")).freed
     assert stream.says(first, 5) and stream.says(second, 5)
     stream.close()
 
@@ -99,8 +100,8 @@ def test_connections_that_are_allowed_are_left_alone(network: PodNetwork, table:
     streams = [Stream(network, "TCP", parse_ip("10.0.2.1"), A4), Stream(network, "TCP", NODES["node1"][0], A4)]
     assert all(stream.says("client", 3) for stream in streams)
     put(table, allowing)
-    with network.host.entered():
-        cut = recheck(Evaluator(allowing, "node1")).cut
+    with network.host.entered(), Flows() as flows:
+        cut = recheck(flows, Evaluator(allowing, "node1")).cut
     ports = {stream.server.getsockname()[1] for stream in streams}
     assert not [flow for flow in cut if flow.port in ports]
     assert all(stream.says("server", 3) and stream.says("client", 3) for stream in streams)
@@ -119,3 +120,15 @@ def test_a_stream_that_the_kernel_does_not_know_is_not_taken_up_half_way(
     assert not stream.says(first, 0.3)
     assert table.denied()["stray"] > 0
     stream.close()
+
+
+def test_an_error_about_a_connection_that_is_allowed_reaches_an_isolated_pod(
+    network: PodNetwork, table: PolicyTable
+) -> None:
+    put(table, state_of(DENY_IN))
+    with network.at(A4), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(3)
+        client.connect(("10.0.2.1", 9))  # nobody listens there
+        client.send(b"hello")
+        with pytest.raises(ConnectionRefusedError):
+            client.recv(10)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cni_kernel.flows import Flows
 from cni_node.policy.change import Change
 from cni_node.policy.compiler import Compiler
 from cni_node.policy.evaluator import Connection, Evaluator
@@ -50,8 +51,8 @@ def test_the_kernel_and_the_evaluator_agree(network: PodNetwork, table: PolicyTa
     for policies in (2, 6):
         state = cluster_by_chance(chance, policies)
         table.ensure(Compiler("node1").compile(state))
-        with network.host.entered():
-            recheck(Evaluator(state))
+        with network.host.entered(), Flows() as flows:
+            recheck(flows, Evaluator(state))
         probes = probes_by_chance(chance, sorted(network.place), 250)
         expected = probes_of(Evaluator(state), probes)
         arrived = network.arrived(probes, expected)

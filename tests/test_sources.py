@@ -32,6 +32,8 @@ ALLOWED = {
     },
 }
 
+POLICY = ("compiler", "desired", "evaluator", "intervals", "model", "names", "parsing", "parts", "pods", "rules")
+
 # Modules that compute and touch nothing, and what they must not import: the host and the rooms that reach for it.
 PURE = (
     "cni_ipam/ranges.py",
@@ -49,6 +51,8 @@ PURE = (
     "cni_bridge/attachment_rules.py",
     "cni_kernel/attributes.py",
     "cni_kernel/nft_attributes.py",
+    "cni_kernel/filter_expressions.py",
+    *(f"cni_node/policy/{name}.py" for name in POLICY),
     "cni_node/snapshot.py",
     "cni_node/yaml_subset.py",
     "cni_node/sources/members.py",
@@ -60,8 +64,9 @@ IMPURE_STDLIB = {
 }
 PURE_OF_OURS = {
     *(f"cni_protocol.{name}" for name in ("address", "attachment", "errors", "light.standard", "result", "version")),
-    *(f"cni_kernel.{name}" for name in ("attributes", "connections", "expressions", "values")),
+    *(f"cni_kernel.{name}" for name in ("attributes", "connections", "expressions", "filter_expressions", "values")),
     *(f"cni_bridge.{name}" for name in ("config", "masquerade", "plan", "portmap", "spoofcheck")),
+    *(f"cni_node.policy.{name}" for name in POLICY),
     *("cni_ipam.ranges", "cni_node.snapshot", "cni_node.sources.members"),
 }
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.host import Host, open_host
 from tests.kit import in_uml
+from tests.kit.host import Host, open_host
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD_BOUND = 120  # seconds to fetch a wheel, or to make a bundle; a few are usual

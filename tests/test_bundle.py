@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.bare import BareNode, make_tree, open_bare_node
 from tests.conftest import ROOT
-from tests.host import Outcome
+from tests.kit.bare import BareNode, make_tree, open_bare_node
 from tests.kit.certificates import make_ca, sign
+from tests.kit.host import Outcome
 from tests.kit.https import ANSWER, CLIENT, serving
 
 PACKAGES = tuple(sorted(path.name for path in ROOT.glob("cni_*")))

@@ -14,7 +14,7 @@ from tests.conformance.runner import Report, Verdict, list_jobs
 from tests.conformance.table import SECTIONS, count, to_json, to_markdown
 from tests.conformance.world import Pair, refuse, succeed
 from tests.conftest import REFERENCE_DIR, ROOT
-from tests.host import Outcome
+from tests.kit.host import Outcome
 
 RUN_BOUND = 100  # seconds for scripts/conformance
 BOTH = Pair(("/bin",), "b", "i", frozenset())

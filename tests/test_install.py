@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.host import Host, wait_until
+from tests.kit.host import Host, wait_until
 
 EXECUTABLES = ("cni-bridge", "cni-ipam")
 CONFIGURATION = ROOT / "conf" / "10-mynet.conflist"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.fabric import Fabric, Machine, Port, bare, run_in
-from tests.host import RUN_BOUND, wait_until
+from tests.kit.host import RUN_BOUND, wait_until
 from tests.runtimes.node import CGROUPS, kill
 
 # The first process of the node. Its number outside is read while /proc is still that of the machine. It lets its

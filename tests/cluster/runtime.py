@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from tests.cluster.fabric import Machine
 from tests.cluster.node import Node
-from tests.host import wait_until
+from tests.kit.host import wait_until
 from tests.runtimes.containerd import CONFIG, CRI, SOCKET, START_BOUND, Pod
 
 _LOG = "/run/containerd.log"

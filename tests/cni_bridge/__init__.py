@@ -11,7 +11,7 @@ from cni_kernel.namespace import Namespace, open_namespace
 from cni_protocol import plugin
 from cni_protocol.attachment import Attachment
 from cni_protocol.request import Request, parse_request
-from tests.host import Host, Outcome
+from tests.kit.host import Host, Outcome
 
 # Link flags that follow by themselves, some time after the fact, from what is on the other end.
 _PASSING_FLAGS = {"LOWER_UP", "NO-CARRIER", "RUNNING"}
@@ -98,7 +98,7 @@ class Runtime(NamedTuple):
                 path.name
                 for path in self.data_dir.rglob("*")  # addresses, and the records of whose they are
                 if path.is_file()
-                and path.name not in ("lock", "index")
+                and path.name not in ("lock", "index", "origin")
                 and not path.name.startswith("last_reserved_ip.")
             ),
             **{name: (_links(self.host, name), _addresses(self.host, name)) for name in containers},

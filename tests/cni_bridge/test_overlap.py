@@ -5,7 +5,7 @@ import pytest
 from cni_bridge.overlap import find_overlaps
 from cni_protocol.address import parse_cidr
 from tests.cni_bridge import open_kernel
-from tests.host import Host
+from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
 

@@ -15,7 +15,7 @@ from cni_kernel.netlink import NetlinkError, NetlinkSocket
 from cni_kernel.nftables import Nftables
 from cni_protocol.errors import CNIError
 from tests.cni_bridge import make_request
-from tests.host import Host
+from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
 

@@ -7,7 +7,7 @@ import pytest
 
 from cni_ipam.host_addresses import HostAddresses
 from cni_protocol.address import parse_ip
-from tests.host import Host, Outcome
+from tests.kit.host import Host, Outcome
 
 pytestmark = pytest.mark.kernel
 

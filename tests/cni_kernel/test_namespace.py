@@ -12,7 +12,7 @@ from cni_kernel.errors import KernelError
 from cni_kernel.namespace import open_namespace, open_own_namespace
 from tests.cni_bridge import netns_path, open_container
 from tests.conftest import ROOT
-from tests.host import Host, wait_until
+from tests.kit.host import Host, wait_until
 
 pytestmark = pytest.mark.kernel
 

@@ -8,7 +8,7 @@ from pytest_mock import MockerFixture
 
 from cni_kernel import sysctl
 from cni_kernel.errors import KernelError
-from tests.host import Host
+from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
 

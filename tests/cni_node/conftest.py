@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.cni_node.agents import Agent, agents_on
-from tests.host import Host
+from tests.kit.host import Host
 
 
 def _hardly(least: float, most: float) -> float:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from tests.cni_node.agents import NODES, PODS, REPAIR_BOUND, Agent, agents_on, state_of
-from tests.host import open_host, wait_until
+from tests.kit.host import open_host, wait_until
 
 pytestmark = pytest.mark.kernel
 

@@ -11,8 +11,8 @@ import pytest
 from cni_node.status import fetch
 from tests.cni_node.agents import NODES, PODS, Agent, line, state_of
 from tests.conftest import ROOT
-from tests.host import wait_until
-from tests.system.runtime import Runtime
+from tests.kit.host import wait_until
+from tests.kit.runtime import Runtime
 
 pytestmark = pytest.mark.kernel
 

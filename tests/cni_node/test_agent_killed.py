@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.cni_node.agents import Agent, line, state_of
-from tests.host import wait_until
+from tests.kit.host import wait_until
 
 pytestmark = pytest.mark.kernel
 

@@ -5,8 +5,8 @@ import time
 from cni_node.sources.board import GAP, PROBLEMS, Board
 from cni_node.sources.members import Member
 from tests.cni_node.test_members import member
-from tests.host import wait_until
 from tests.kit.following import Followed, peer_names
+from tests.kit.host import wait_until
 
 
 def entry(name: str, number: int = 0, age: int = 0) -> Member:

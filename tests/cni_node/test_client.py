@@ -13,9 +13,9 @@ from cni_node.client import CallError, Client
 from cni_node.connection import parse_server
 from cni_node.credentials import Access, load_files
 from cni_protocol.errors import CNIError
-from tests.host import wait_until
 from tests.kit.api_server import ApiServer, Refusal
 from tests.kit.certificates import Pair, make_ca, sign
+from tests.kit.host import wait_until
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -18,10 +18,10 @@ from cni_node.sources.etcd_lease import EtcdSettings, Registration
 from cni_node.sources.etcd_listing import read_holdings, render_holdings
 from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.errors import ALREADY_EXISTS, NO_ADDRESS, CNIError
-from tests.host import Host, wait_until
 from tests.kit.certificates import make_ca, sign
 from tests.kit.etcd import PASSWORD, EtcdCluster, Tls
 from tests.kit.following import Followed, anything, following, peer_names
+from tests.kit.host import Host, wait_until
 from tests.kit.proxy import Proxy
 
 pytestmark = pytest.mark.kernel

@@ -13,10 +13,10 @@ from cni_node.listwatch import ListWatch
 from cni_node.snapshot import Node
 from cni_node.sources.kubernetes import NODES, KubernetesSettings, KubernetesSource, parse_member
 from cni_protocol.address import parse_cidr, parse_ip
-from tests.host import wait_until
 from tests.kit.api_server import ApiServer, Refusal, node
 from tests.kit.certificates import make_ca, sign
 from tests.kit.following import anything, following, peer_names
+from tests.kit.host import wait_until
 
 
 @pytest.fixture

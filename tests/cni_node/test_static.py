@@ -15,8 +15,8 @@ from cni_node.sources import static
 from cni_node.sources.static import StaticSettings, StaticSource, arrange, parse_nodes, parse_peer
 from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.errors import CNIError
-from tests.host import wait_until
 from tests.kit.following import Followed, anything, following, peer_names
+from tests.kit.host import wait_until
 
 THREE = """\
 # pods          address

@@ -29,7 +29,7 @@ from cni_protocol.plugin import Plugin, answer
 from cni_protocol.request import Request
 from cni_protocol.version import SUPPORTED
 from tests.cni_protocol import ENV
-from tests.host import wait_until
+from tests.kit.host import wait_until
 
 ROOT = str(Path(__file__).resolve().parents[2])
 ADD = {**ENV, "CNI_COMMAND": "ADD"}

@@ -8,9 +8,9 @@ import pytest
 
 from tests.cni_warm.stand_in import StandIn
 from tests.conftest import REFERENCE_DIR
-from tests.host import Host
-from tests.system.runtime import Runtime
-from tests.warm import Service, socket_of
+from tests.kit.host import Host
+from tests.kit.runtime import Runtime
+from tests.kit.warm import Service, socket_of
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 import subprocess
 from typing import Any
 
-from tests.host import Host, wait_until
+from tests.kit.host import Host, wait_until
 
 # What a delegate inherits: all of it is to be the same with the service and without.
 _TELL = r"""

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.cni_warm.stand_in import StandIn
-from tests.host import Host, Outcome
-from tests.system.runtime import Runtime
-from tests.warm import Counts, Service
+from tests.kit.host import Host, Outcome
+from tests.kit.runtime import Runtime
+from tests.kit.warm import Counts, Service
 
 pytestmark = pytest.mark.kernel
 

@@ -15,9 +15,9 @@ from cni_protocol.version import NEWEST
 from cni_protocol.warm_client import GO, TAKEN
 from tests.cni_warm.stand_in import StandIn
 from tests.faults.warm import attach
-from tests.host import Host, wait_until
-from tests.system.runtime import Runtime
-from tests.warm import Counts, Service
+from tests.kit.host import Host, wait_until
+from tests.kit.runtime import Runtime
+from tests.kit.warm import Counts, Service
 
 pytestmark = pytest.mark.kernel
 

@@ -13,8 +13,8 @@ import pytest
 
 from cni_protocol.warm_client import TAKEN_SECONDS
 from cni_warm.likeness import find_difference, standing_of
-from tests.host import Host, wait_until
-from tests.warm import Counts, Service, code_of, socket_of
+from tests.kit.host import Host, wait_until
+from tests.kit.warm import Counts, Service, code_of, socket_of
 
 pytestmark = pytest.mark.kernel
 

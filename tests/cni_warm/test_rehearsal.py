@@ -8,7 +8,7 @@ import pytest
 from cni_protocol import plugin
 from cni_warm import rehearsal
 from cni_warm.rehearsal import rehearse
-from tests.host import Host
+from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
 

@@ -10,9 +10,9 @@ import time
 import pytest
 
 from tests.conftest import ROOT
-from tests.host import Host, wait_until
-from tests.system.runtime import Runtime
-from tests.warm import Counts, Service, command_line, socket_of
+from tests.kit.host import Host, wait_until
+from tests.kit.runtime import Runtime
+from tests.kit.warm import Counts, Service, command_line, socket_of
 
 pytestmark = pytest.mark.kernel
 

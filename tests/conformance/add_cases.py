@@ -4,7 +4,7 @@ from typing import Any
 
 from tests.conformance.registry import ALL, BRIDGE, EACH, IPAM, WITH_INTERFACES, case, expect, expect_equal
 from tests.conformance.world import Config, World, addresses_of, plain_result, refuse, succeed
-from tests.host import wait_until
+from tests.kit.host import wait_until
 
 ONLY_BRIDGE = frozenset({BRIDGE})
 _SIDE_MAC = "02:00:00:00:77:01"

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from tests.conformance.registry import case, expect_equal
 from tests.conformance.world import Config, World, addresses_of, outcome_of, succeed
-from tests.host import RUN_BOUND, Outcome
+from tests.kit.host import RUN_BOUND, Outcome
 
 _CONTAINERS = 50
 

@@ -6,7 +6,7 @@ go first, and compares what was there then with what is there after the next one
 
 from tests.conformance.registry import EACH, IPAM, WITH_CHECK, case, expect, expect_equal
 from tests.conformance.world import NETWORK_BRIDGE, Config, World, succeed
-from tests.host import wait_until
+from tests.kit.host import wait_until
 
 
 @case(27, "Links, addresses, NAT and filter rules and reservations are as before ADD.")

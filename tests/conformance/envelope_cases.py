@@ -16,7 +16,7 @@ from tests.conformance.registry import (
     expect_equal,
 )
 from tests.conformance.world import World, outcome_of, refuse, succeed, told
-from tests.host import RUN_BOUND, Outcome
+from tests.kit.host import RUN_BOUND, Outcome
 
 # SPEC.md, section "Error"; 100 and above are the plugin's own.
 DEFINED_CODES = (1, 2, 3, 4, 5, 6, 7, 11, 50, 51)

@@ -2,7 +2,7 @@
 
 from tests.conformance.registry import BRIDGE, EACH, IPAM, WITH_STATUS_AND_GC, case, expect, expect_equal
 from tests.conformance.world import Config, World, refuse, succeed
-from tests.host import Outcome, wait_until
+from tests.kit.host import Outcome, wait_until
 
 ONLY_BRIDGE = frozenset({BRIDGE})
 _BARE: dict[str, str | None] = dict.fromkeys(("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS"))

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.conformance.registry import BRIDGE, IPAM, Mismatch, expect
-from tests.host import RUN_BOUND, Host, Outcome, open_host
-from tests.warm import Service
+from tests.kit.host import RUN_BOUND, Host, Outcome, open_host
+from tests.kit.warm import Service
 
 NETWORK_BRIDGE = "br0"
 SUBNET = "10.1.0.0/24"

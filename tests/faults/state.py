@@ -4,7 +4,7 @@ import json
 from typing import Any, NamedTuple
 
 from tests.faults.subjects import DATA_DIR
-from tests.host import Host
+from tests.kit.host import Host
 
 CONTAINER, NEIGHBOUR, LATECOMER = "c1", "n1", "n2"
 _BRIDGE = "cni0"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 REFERENCE_DIR = "/usr/lib/cni"
-DATA_DIR = "/var/lib/cni"  # the host's own, see tests/host.py
+DATA_DIR = "/var/lib/cni"  # the host's own, see tests/kit/host.py
 RECORDS = "/.pycni/"  # in a path: what cni-ipam remembers beside the reservations
 
 

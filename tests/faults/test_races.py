@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.faults.state import look
-from tests.host import Host, Outcome
-from tests.warm import Service
+from tests.kit.host import Host, Outcome
+from tests.kit.warm import Service
 
 pytestmark = pytest.mark.kernel
 

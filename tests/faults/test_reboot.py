@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import REFERENCE_DIR
-from tests.host import Host, Outcome, open_host
-from tests.warm import Service
+from tests.kit.host import Host, Outcome, open_host
+from tests.kit.warm import Service
 
 pytestmark = pytest.mark.kernel
 

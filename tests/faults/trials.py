@@ -17,8 +17,8 @@ from tests.faults.points import BRIDGE, CLIENT, IPAM, TRACED, Point, parse_log
 from tests.faults.state import CONTAINER, LATECOMER, NEIGHBOUR, State, leftovers, look
 from tests.faults.subjects import DATA_DIR, RECORDS, Network, Subject
 from tests.faults.warm import attach, write_stand_in
-from tests.host import Host, Outcome, open_host, wait_until
-from tests.warm import Service
+from tests.kit.host import Host, Outcome, open_host, wait_until
+from tests.kit.warm import Service
 
 SIGNALS = ("KILL", "TERM", "INT")
 DISK_ERRORS, KERNEL_ERRORS = ("ENOSPC", "EIO"), ("ENOMEM", "EPERM")

@@ -4,8 +4,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.host import Host, wait_until
-from tests.warm import Service
+from tests.kit.host import Host, wait_until
+from tests.kit.warm import Service
 
 _ATTACH_BOUND = 20.0  # seconds
 # Only the first call, as in trials.py. When it comes, the worker of the bridge plugin is at work, so the one that waits

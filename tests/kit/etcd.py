@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.host import Host, wait_until
 from tests.kit.certificates import Pair
+from tests.kit.host import Host, wait_until
 
 START_BOUND = 30.0  # seconds
 PASSWORD = "secret"

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.host import Host
 from tests.kit.certificates import Pair
+from tests.kit.host import Host
 
 ANSWER = "spoken in confidence"
 _SERVER = """

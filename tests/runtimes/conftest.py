@@ -9,10 +9,10 @@ from types import ModuleType
 import pytest
 
 from tests.conftest import REFERENCE_DIR
-from tests.host import Host
-from tests.runtimes import image
-from tests.runtimes.containerd import CRI, Containerd, load_messages
-from tests.runtimes.node import DEBIAN_PLUGINS, Node
+from tests.kit import image
+from tests.kit.containerd import CRI, Containerd, load_messages
+from tests.kit.host import Host
+from tests.kit.node import DEBIAN_PLUGINS, Node
 from tests.runtimes.podman import Podman
 
 _PACKAGES = {  # program: the Debian package that it comes with

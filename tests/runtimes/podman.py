@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.runtimes import image
-from tests.runtimes.node import CONF_DIR, PLUGIN_DIR, Node
+from tests.kit import image
+from tests.kit.node import CONF_DIR, PLUGIN_DIR, Node
 
 _CONFIG = f"""
 [network]

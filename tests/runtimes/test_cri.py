@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.host import wait_until
-from tests.runtimes.containerd import CRI, Containerd, Pod
+from tests.kit.containerd import CRI, Containerd, Pod
+from tests.kit.host import wait_until
+from tests.kit.node import HOST_ADDRESS, Node, addresses, eth0, held, kill, netns_of, ping, reaches, serving
 from tests.runtimes.networks import BRIDGE, GATEWAY, make_network
-from tests.runtimes.node import HOST_ADDRESS, Node, addresses, eth0, held, kill, netns_of, ping, reaches, serving
 
 pytestmark = pytest.mark.kernel
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.host import wait_until
-from tests.runtimes import image
-from tests.runtimes.containerd import Containerd
+from tests.kit import image
+from tests.kit.containerd import Containerd
+from tests.kit.host import wait_until
+from tests.kit.node import Node, addresses, eth0, held, netns_of, ping
 from tests.runtimes.networks import BRIDGE, GATEWAY, make_network
-from tests.runtimes.node import Node, addresses, eth0, held, netns_of, ping
 
 pytestmark = pytest.mark.kernel
 

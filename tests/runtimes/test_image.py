@@ -16,9 +16,9 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.kit.certificates import make_ca, sign
+from tests.kit.containerd import Containerd
 from tests.kit.https import ANSWER, CLIENT, serving
-from tests.runtimes.containerd import Containerd
-from tests.runtimes.node import PLUGIN_DIR, Node
+from tests.kit.node import PLUGIN_DIR, Node
 
 BUILD_BOUND = 120  # seconds
 SIZE_BOUND = 16 << 20  # bytes

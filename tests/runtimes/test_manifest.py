@@ -19,12 +19,12 @@ from cni_node import modules, plugins, settings
 from cni_node.credentials import SERVICE_ACCOUNT
 from cni_node.sources.kubernetes import KubernetesSettings
 from tests.conftest import ROOT
-from tests.host import wait_until
 from tests.kit.api_server import ApiServer
 from tests.kit.api_server import node as describe
 from tests.kit.certificates import make_ca, sign
-from tests.runtimes.containerd import Containerd
-from tests.runtimes.node import CONF_DIR, PLUGIN_DIR, Node
+from tests.kit.containerd import Containerd
+from tests.kit.host import wait_until
+from tests.kit.node import CONF_DIR, PLUGIN_DIR, Node
 from tests.runtimes.test_image import NAME, image
 
 __all__ = ["image"]

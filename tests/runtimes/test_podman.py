@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from tests.host import wait_until
+from tests.kit.host import wait_until
+from tests.kit.node import HOST_ADDRESS, Node, addresses, eth0, held, netns_of, ping, reaches, serving
 from tests.runtimes.networks import BRIDGE, GATEWAY, make_network
-from tests.runtimes.node import HOST_ADDRESS, Node, addresses, eth0, held, netns_of, ping, reaches, serving
 from tests.runtimes.podman import Podman
 
 pytestmark = pytest.mark.kernel

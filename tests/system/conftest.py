@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REFERENCE_DIR
-from tests.host import Host
-from tests.system.runtime import Runtime
+from tests.kit.host import Host
+from tests.kit.runtime import Runtime
 
 LIBCNI_SOURCE = Path(__file__).parent / "libcni"
 _BUILD_BOUND = 300  # seconds; the first build compiles Go's standard library

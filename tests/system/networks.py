@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.host import Host
-from tests.system.runtime import Runtime, addresses_of
+from tests.kit.host import Host
+from tests.kit.runtime import Runtime, addresses_of
 
 BOTH_FAMILIES = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
 

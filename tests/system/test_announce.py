@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.host import Host, wait_until
-from tests.system.frames import ARP, IPV6, SILENCE, Wire, ethernet, icmpv6
+from tests.kit.frames import ARP, IPV6, SILENCE, Wire, ethernet, icmpv6
+from tests.kit.host import Host, wait_until
+from tests.kit.runtime import Runtime
 from tests.system.networks import address, layer_2, mac_of, network, sysctl
-from tests.system.runtime import Runtime
 
 pytestmark = pytest.mark.kernel
 

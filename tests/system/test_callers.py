@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from tests.kit.runtime import Runtime, addresses_of
 from tests.system.networks import layer_2, mac_of, network
-from tests.system.runtime import Runtime, addresses_of
 
 pytestmark = pytest.mark.kernel
 

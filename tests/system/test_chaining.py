@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.host import Host
+from tests.kit.host import Host
+from tests.kit.runtime import Runtime
 from tests.system.networks import address, find_differences, layer_2, network, port_of, refused, sysctl
-from tests.system.runtime import Runtime
 
 pytestmark = pytest.mark.kernel
 

@@ -3,9 +3,9 @@
 import pytest
 
 from tests.conftest import REFERENCE_DIR
-from tests.host import wait_until
+from tests.kit.host import wait_until
+from tests.kit.runtime import Runtime
 from tests.system.networks import network, port_of
-from tests.system.runtime import Runtime
 
 pytestmark = pytest.mark.kernel
 

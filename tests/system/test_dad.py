@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.host import Host
+from tests.kit.host import Host
+from tests.kit.runtime import HOST_ADDRESSES, OUTSIDE, Runtime, connect_outside
 from tests.system.networks import address, network, refused, sysctl
-from tests.system.runtime import HOST_ADDRESSES, OUTSIDE, Runtime, connect_outside
 
 pytestmark = pytest.mark.kernel
 

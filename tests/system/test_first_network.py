@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.host import Host
+from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
 

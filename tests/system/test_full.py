@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.host import Host, wait_until
-from tests.system.runtime import Runtime
+from tests.kit.host import Host, wait_until
+from tests.kit.runtime import Runtime
 
 pytestmark = pytest.mark.kernel
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
-from tests.host import Host
+from tests.kit.host import Host
 from tests.system.fuzzing import Case, judge, make_cases
 
 pytestmark = pytest.mark.kernel

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.host import Host, Outcome
+from tests.kit.host import Host, Outcome
+from tests.kit.runtime import Runtime
 from tests.system.networks import mapped, network, port_of, refused
-from tests.system.runtime import Runtime
 
 pytestmark = pytest.mark.kernel
 

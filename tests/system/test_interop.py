@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import REFERENCE_DIR
-from tests.host import Host, Outcome, wait_until
-from tests.system.runtime import OUTSIDE_ADDRESSES, Runtime, addresses_of, connect_outside, find_source
+from tests.kit.host import Host, Outcome, wait_until
+from tests.kit.runtime import OUTSIDE_ADDRESSES, Runtime, addresses_of, connect_outside, find_source
 
 pytestmark = pytest.mark.kernel
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.system.runtime import Runtime
+from tests.kit.runtime import Runtime
 
 pytestmark = pytest.mark.kernel
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.kit.runtime import OUTSIDE_ADDRESSES, Runtime, connect_outside
 from tests.system.networks import BOTH_FAMILIES, address, find_differences, network, port_of
-from tests.system.runtime import OUTSIDE_ADDRESSES, Runtime, connect_outside
 
 pytestmark = pytest.mark.kernel
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import REFERENCE_DIR, ROOT
-from tests.host import Host
-from tests.system.runtime import HOST_ADDRESSES, OUTSIDE, addresses_of, connect_outside, find_source
+from tests.kit.host import Host
+from tests.kit.runtime import HOST_ADDRESSES, OUTSIDE, addresses_of, connect_outside, find_source
 
 pytestmark = pytest.mark.kernel
 

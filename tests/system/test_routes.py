@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.host import Host
+from tests.kit.host import Host
+from tests.kit.runtime import Runtime
 from tests.system.networks import find_differences, network, refused
-from tests.system.runtime import Runtime
 
 pytestmark = pytest.mark.kernel
 

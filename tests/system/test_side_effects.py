@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.host import Host, wait_until
-from tests.system.frames import Wire
+from tests.kit.frames import Wire
+from tests.kit.host import Host, wait_until
+from tests.kit.runtime import Runtime
 from tests.system.networks import address, network, sysctl
-from tests.system.runtime import Runtime
 from tests.system.test_announce import router_advertisement
 
 pytestmark = pytest.mark.kernel

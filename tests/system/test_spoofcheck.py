@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.system.frames import BROADCAST, SILENCE, Wire, ethernet
+from tests.kit.frames import BROADCAST, SILENCE, Wire, ethernet
+from tests.kit.runtime import Runtime, find_source
 from tests.system.networks import address, find_differences, layer_2, mac_of, network, port_of
-from tests.system.runtime import Runtime, find_source
 
 pytestmark = pytest.mark.kernel
 

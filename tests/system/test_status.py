@@ -7,9 +7,9 @@ import pytest
 
 from cni_kernel.expressions import INET
 from cni_kernel.nftables import Nftables
-from tests.host import Host
+from tests.kit.host import Host
+from tests.kit.runtime import Runtime
 from tests.system.networks import network, refused, sysctl
-from tests.system.runtime import Runtime
 
 pytestmark = pytest.mark.kernel
 

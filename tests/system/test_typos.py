@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from tests.kit.runtime import Runtime
 from tests.system.networks import layer_2, network, refused
-from tests.system.runtime import Runtime
 
 pytestmark = pytest.mark.kernel
 

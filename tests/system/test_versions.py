@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.runtime import Runtime
+from tests.kit.runtime import Runtime
 
 pytestmark = pytest.mark.kernel
 

@@ -21,8 +21,8 @@ from cni_kernel.values import Link, PortVlan, group_vlans
 from cni_kernel.vlans import parse_vlans, vlan_message, vlan_query
 from cni_protocol.errors import CNIError
 from cni_protocol.request import parse_request
+from tests.kit.runtime import Runtime, without_bookkeeping
 from tests.system.networks import layer_2, network, refused
-from tests.system.runtime import Runtime, without_bookkeeping
 
 NEWLINK, DELLINK, GETLINK, SETLINK = 16, 17, 18, 19  # RTM_*
 AF_BRIDGE, NESTED = 7, 0x8000

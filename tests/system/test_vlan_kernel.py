@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.host import Host
+from tests.kit.frames import BROADCAST, Wire, ethernet
+from tests.kit.host import Host
 from tests.kit.in_uml import BOUND
-from tests.system.frames import BROADCAST, Wire, ethernet
+from tests.kit.runtime import Runtime, without_bookkeeping
 from tests.system.networks import address, find_differences, layer_2, network, port_of, refused
-from tests.system.runtime import Runtime, without_bookkeeping
 
 pytestmark = [pytest.mark.kernel, pytest.mark.uml, pytest.mark.timeout(BOUND + 40)]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
-from tests.host import wait_until
-from tests.runtimes import image
-from tests.runtimes.node import CONF_DIR, PLUGIN_DIR, Node, end
+from tests.kit import image
+from tests.kit.host import wait_until
+from tests.kit.node import CONF_DIR, PLUGIN_DIR, Node, end
 
 SOCKET = "/run/containerd/containerd.sock"
 _LOG = "/run/containerd.log"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.host import RUN_BOUND, Host, Outcome
+from tests.kit.host import RUN_BOUND, Host, Outcome
 
 GLIBC = ("libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2")
 MULTIARCH = Path("/lib/x86_64-linux-gnu")

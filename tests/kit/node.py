@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import REFERENCE_DIR
-from tests.host import Host, wait_until
+from tests.kit.host import Host, wait_until
 
 CONF_DIR = "/etc/cni/net.d"  # both are where `ctr run --cni` looks, and nowhere else
 PLUGIN_DIR = "/opt/cni/bin"

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.host import Host, Outcome
+from tests.kit.host import Host, Outcome
 
 OUTSIDE = "outside"
 HOST_ADDRESSES = {4: "192.0.2.1", 6: "2001:db8::1"}  # the host's, on the wire to the outside
@@ -101,7 +101,7 @@ def find_source(
 
 def without_bookkeeping(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     """What the snapshot fixture took, but for what the store keeps where a reservation was made and given back."""
-    kept = ("lock", "index", "last_reserved_ip.")
+    kept = ("lock", "index", "origin", "last_reserved_ip.")
     files = [line for line in snapshot["files"] if " f " in line and not line.rpartition("/")[2].startswith(kept)]
     return {**snapshot, "files": files}
 

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.host import Host, wait_until
+from tests.kit.host import Host, wait_until
 
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv.pop(1)); from cni_warm.__main__ import main; sys.exit(main())"
 _BOUND = 30.0  # seconds until it listens, or has ended

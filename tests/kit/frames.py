@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Self
 
-from tests.host import Host
+from tests.kit.host import Host
 
 ARP, IPV4, IPV6 = 0x0806, 0x0800, 0x86DD  # EtherTypes
 ALL_FRAMES = 0x0003  # ETH_P_ALL

@@ -1,0 +1,3 @@
+"""Moved to tests.kit.host."""
+
+from tests.kit.host import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""Moved to tests.kit.containerd."""
+
+from tests.kit.containerd import *  # noqa: F403

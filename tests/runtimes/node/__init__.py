@@ -1,0 +1,3 @@
+"""Moved to tests.kit.node."""
+
+from tests.kit.node import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""Moved to tests.kit.frames."""
+
+from tests.kit.frames import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""Moved to tests.kit.runtime."""
+
+from tests.kit.runtime import *  # noqa: F403

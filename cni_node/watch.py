@@ -161,7 +161,7 @@ def _judge_link(body: bytes, view: View) -> tuple[str, ...]:
 
 
 def judge_nft_message(kind: int, body: bytes) -> set[str]:
-    """What a change of nftables may have taken from us: our sets, or rules of running pods; a look at the bytes."""
+    """What a change of nftables may have taken from us: sets, rules of running pods, policies; a look at the bytes."""
     if POLICY_TABLE.encode() + b"\0" in body:
         return {POLICIES}
     if kind in (_DELTABLE, _DELRULE):

@@ -1,7 +1,7 @@
 """An API server of the tests' own: it keeps objects, most often Nodes, answers list and watch as kube-apiserver does,
 and plays its corners when told to: an expired history, half lines, refusals, silence.
 
-On the loopback, in threads of the test's process.
+In threads of the test's process, on the loopback, or elsewhere in the network in which it is made.
 """
 
 import json
@@ -98,7 +98,7 @@ class _Watch:
 class ApiServer:
     """Keeps objects. `put` and `delete` change them, and tell whoever watches; use it as a context manager."""
 
-    def __init__(self, tls: Pair | None = None, page: int = 100) -> None:
+    def __init__(self, tls: Pair | None = None, page: int = 100, where: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.asked: list[Asked] = []
         self.tokens: set[str] | None = None  # who may ask; None is everybody
         self.refusals: list[Refusal] = []  # for the next requests, one each
@@ -112,13 +112,13 @@ class ApiServer:
         self._items: dict[tuple[str, str, str], dict[str, Any]] = {}  # by collection, namespace, name
         self._history: list[tuple[int, str, dict[str, Any]]] = []
         self._version, self._oldest = 1000, 1000
-        self._server = _Server(self)
+        self._server = _Server(self, where)
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*tls)
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_address[1]
-        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://{where[0]}:{self.port}"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -222,9 +222,9 @@ class ApiServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, api: ApiServer) -> None:
+    def __init__(self, api: ApiServer, where: tuple[str, int]) -> None:
         self.api = api
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(where, _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away, or that does not like our certificate, is no error of the test."""

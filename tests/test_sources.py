@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.kit.calls import call_environment
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam", "cni_warm", "cni_node")
 FILES = sorted(str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
@@ -231,6 +233,7 @@ import json, sys
 sys.path.insert(0, sys.argv[1])
 from importlib import import_module
 package, env, stdin = json.loads(sys.argv[2])
+from tests.kit.calls import call_environment
 from cni_protocol.plugin import answer
 status, output = answer(import_module(package + ".__main__").PLUGIN, env, stdin.encode)
 print(json.dumps([status, json.loads(output or "null"), sorted(sys.modules)]))
@@ -250,8 +253,7 @@ HEAVY = (
 
 def probe(package: str, command: str, config: dict[str, Any] | None) -> tuple[int, Any, list[str]]:
     """Serve one call. Returns its exit status, its answer, and which of HEAVY it loaded."""
-    env = {"CNI_COMMAND": command, "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0"}
-    call = json.dumps([package, env, json.dumps(config) if config is not None else ""])
+    call = json.dumps([package, call_environment(command), json.dumps(config) if config is not None else ""])
     output = subprocess.run(
         [sys.executable, "-I", "-c", PROBE, str(ROOT), call], check=True, stdout=subprocess.PIPE, timeout=60
     ).stdout

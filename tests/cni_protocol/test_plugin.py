@@ -28,12 +28,12 @@ from cni_protocol.errors import (
 from cni_protocol.plugin import Plugin, answer
 from cni_protocol.request import Request
 from cni_protocol.version import SUPPORTED
-from tests.cni_protocol import ENV
+from tests.kit.calls import bare_environment, call_environment
 from tests.kit.host import wait_until
 
 ROOT = str(Path(__file__).resolve().parents[2])
-ADD = {**ENV, "CNI_COMMAND": "ADD"}
-DUMMY = {"CNI_CONTAINERID": "", "CNI_IFNAME": "dummy", "CNI_NETNS": "dummy", "CNI_PATH": "dummy"}  # what podman sends
+ADD = call_environment("ADD")
+DUMMY = call_environment("VERSION", "", "dummy", "dummy", path=["dummy"])  # what podman sends
 
 
 def fail(error: BaseException) -> Any:
@@ -179,18 +179,20 @@ def test_bad_stdin_is_an_error_object_in_a_version_that_exists(stdin: bytes, cod
 
 
 def test_a_wrong_environment_is_told_in_the_version_of_the_configuration() -> None:
-    status, document = call(echo, config(), {"CNI_COMMAND": "ADD"})
+    status, document = call(echo, config(), bare_environment("ADD"))
     assert (status, document["code"], document["cniVersion"]) == (1, INVALID_ENVIRONMENT, "0.4.0")
 
 
 @pytest.mark.parametrize("command", ["CHECK", "STATUS", "GC"])
 def test_a_command_that_the_plugin_lacks_is_named(command: str) -> None:
-    status, document = call(echo, config(cniVersion="1.1.0"), {**ADD, "CNI_COMMAND": command})
+    status, document = call(echo, config(cniVersion="1.1.0"), call_environment(command))
     assert (status, document["code"]) == (1, INVALID_ENVIRONMENT)
     assert document["msg"] == f"CNI_COMMAND={command} is not implemented by toy"
 
 
-@pytest.mark.parametrize("env", [{}, ENV, DUMMY], ids=["bare", "attachment", "dummy"])
+@pytest.mark.parametrize(
+    "env", [bare_environment("VERSION"), call_environment("VERSION"), DUMMY], ids=["bare", "attachment", "dummy"]
+)
 @pytest.mark.parametrize(
     ("stdin", "version"),
     [
@@ -204,12 +206,12 @@ def test_a_command_that_the_plugin_lacks_is_named(command: str) -> None:
 )
 def test_version_needs_nothing_but_its_name(env: dict[str, str], stdin: bytes, version: str) -> None:
     expected = {"cniVersion": version, "supportedVersions": list(SUPPORTED)}
-    assert call(fail(AssertionError()), stdin, {**env, "CNI_COMMAND": "VERSION"}) == (0, expected)
+    assert call(fail(AssertionError()), stdin, env) == (0, expected)
 
 
 @pytest.mark.parametrize("stdin", [b"{", b"[]", b"1", b"\xff", b"[" * 200_000])
 def test_version_with_a_stdin_that_is_no_object_is_refused(stdin: bytes) -> None:
-    status, document = call(echo, stdin, {"CNI_COMMAND": "VERSION"})
+    status, document = call(echo, stdin, bare_environment("VERSION"))
     assert (status, document["code"], document["cniVersion"]) == (1, DECODING_FAILURE, "1.1.0")
 
 
@@ -225,7 +227,7 @@ def test_a_stdin_that_cannot_be_read_is_an_error_object() -> None:
 
 
 def test_version_does_without_a_stdin_that_cannot_be_read() -> None:
-    status, output = answer(Plugin("toy", "plays", {}), {"CNI_COMMAND": "VERSION"}, read)
+    status, output = answer(Plugin("toy", "plays", {}), bare_environment("VERSION"), read)
     assert (status, json.loads(output)) == (0, {"cniVersion": "1.1.0", "supportedVersions": list(SUPPORTED)})
 
 
@@ -263,7 +265,7 @@ def test_main_reads_a_configuration_and_prints_one_document() -> None:
 
 @pytest.mark.parametrize("shell", ["<&-", "</dev/null", "0>/dev/null", "<&- 2>&-"])
 def test_version_is_answered_whatever_stdin_is(shell: str) -> None:
-    result = run(env={"CNI_COMMAND": "VERSION"}, shell=shell)
+    result = run(env=bare_environment("VERSION"), shell=shell)
     assert (result.returncode, result.stderr) == (0, b"")
     assert json.loads(result.stdout) == {"cniVersion": "1.1.0", "supportedVersions": list(SUPPORTED)}
 
@@ -271,7 +273,7 @@ def test_version_is_answered_whatever_stdin_is(shell: str) -> None:
 def test_version_on_a_terminal_waits_for_nothing() -> None:
     terminal, stdin = os.openpty()
     try:
-        result = run(env={"CNI_COMMAND": "VERSION"}, stdin=stdin)
+        result = run(env=bare_environment("VERSION"), stdin=stdin)
     finally:
         os.close(terminal)
         os.close(stdin)
@@ -302,13 +304,13 @@ def waiting_bytes(pipe: Any) -> int:
 
 
 def test_main_without_an_answer_prints_nothing() -> None:
-    result = run(input=config(), env={**ADD, "CNI_COMMAND": "DEL"})
+    result = run(input=config(), env=call_environment("DEL"))
     assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
 
 
 @pytest.mark.parametrize("shell", ["", "2>&-", "2>/dev/full"], ids=["stderr-open", "stderr-closed", "stderr-full"])
 def test_main_prints_an_error_object_and_nothing_else(shell: str) -> None:
-    result = run(input=config(), env={**ADD, "CNI_COMMAND": "CHECK"}, shell=shell)
+    result = run(input=config(), env=call_environment("CHECK"), shell=shell)
     assert result.returncode != 0
     assert json.loads(result.stdout)["code"] == INTERNAL
     assert result.stderr.startswith(b"" if shell else b"Traceback")
@@ -389,7 +391,7 @@ def test_a_signal_undoes_and_answers_and_a_second_one_does_not_disturb(
         open(reader, "rb") as stdin_pipe,
         subprocess.Popen(
             [sys.executable, "-c", script],
-            env={**ADD, "CNI_COMMAND": "GC"},
+            env=call_environment("GC"),
             stdin=stdin_pipe,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -447,7 +449,7 @@ def announce(function: Any) -> Any:
 
 @pytest.mark.parametrize("shell", ["2>&-", "2>/dev/full"], ids=["closed", "full"])
 def test_what_cannot_be_said_on_stderr_disturbs_nothing(shell: str) -> None:
-    result = run(input=NEWEST_CONFIG, env={**ADD, "CNI_COMMAND": "STATUS"}, shell=shell)
+    result = run(input=NEWEST_CONFIG, env=call_environment("STATUS"), shell=shell)
     assert result.returncode == 0
     assert json.loads(result.stdout)["descriptor"] > 2  # a file that a warning would be written into otherwise
 
@@ -456,7 +458,7 @@ def test_a_stderr_whose_reader_has_gone_disturbs_nothing() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        result = run(input=NEWEST_CONFIG, env={**ADD, "CNI_COMMAND": "STATUS"}, stderr=writer)
+        result = run(input=NEWEST_CONFIG, env=call_environment("STATUS"), stderr=writer)
     finally:
         os.close(writer)
     assert (result.returncode, list(json.loads(result.stdout))) == (0, ["descriptor"])

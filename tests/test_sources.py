@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ PURE_OF_OURS = {
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
+@cache
 def tree_of(file: str) -> ast.Module:
     return ast.parse((ROOT / file).read_text(encoding="utf-8"), file)
 
@@ -233,7 +235,6 @@ import json, sys
 sys.path.insert(0, sys.argv[1])
 from importlib import import_module
 package, env, stdin = json.loads(sys.argv[2])
-from tests.kit.calls import call_environment
 from cni_protocol.plugin import answer
 status, output = answer(import_module(package + ".__main__").PLUGIN, env, stdin.encode)
 print(json.dumps([status, json.loads(output or "null"), sorted(sys.modules)]))

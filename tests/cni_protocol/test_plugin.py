@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import termios
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,45 +25,14 @@ from cni_protocol.errors import (
     Interrupted,
 )
 from cni_protocol.plugin import Plugin, answer
-from cni_protocol.request import Request
 from cni_protocol.version import SUPPORTED
+from tests.cni_protocol.toys import echo, fail
 from tests.kit.calls import bare_environment, call_environment
 from tests.kit.host import wait_until
 
 ROOT = str(Path(__file__).resolve().parents[2])
 ADD = call_environment("ADD")
 DUMMY = call_environment("VERSION", "", "dummy", "dummy", path=["dummy"])  # what podman sends
-
-
-def fail(error: BaseException) -> Any:
-    def function(_: Request) -> dict[str, Any] | None:
-        raise error
-
-    return function
-
-
-def wait_and_undo(_: Request) -> None:
-    """Hang as an ADD would in a system call; undo when interrupted, which takes its time."""
-    try:
-        print("begun", file=sys.stderr)
-        time.sleep(20)
-    finally:
-        print("undoing", file=sys.stderr)
-        sys.stdin.buffer.read(1)  # until the test has sent another signal
-        print("undone", file=sys.stderr)
-
-
-def talk(_: Request) -> dict[str, Any]:
-    """Warn more than once, and with more than a pipe or a buffer holds; then answer."""
-    for _number in range(3):
-        print("a warning " * 20_000, file=sys.stderr)
-    descriptor = os.open("/dev/null", os.O_RDONLY)
-    os.close(descriptor)
-    return {"descriptor": descriptor}
-
-
-def echo(request: Request) -> dict[str, Any]:
-    return {"command": request.command, "config": request.config}
 
 
 def call(function: Any, stdin: bytes, env: dict[str, str] = ADD) -> tuple[int, Any]:
@@ -238,7 +206,7 @@ import sys
 import termios
 sys.path.insert(0, {ROOT!r})
 from cni_protocol import plugin
-from tests.cni_protocol.test_plugin import echo, fail, talk, wait_and_undo
+from tests.cni_protocol.toys import echo, fail, talk, wait_and_undo
 plugin.STDIN_SECONDS, plugin.STDIN_BOUND = 0.3, 100_000
 commands = {{"ADD": echo, "DEL": lambda request: None, "CHECK": fail(KeyError("k"))}}
 commands |= {{"GC": wait_and_undo, "STATUS": talk}}
@@ -423,7 +391,7 @@ def test_a_signal_while_stdin_is_awaited_is_answered_too() -> None:
     script = MAIN.replace("0.3", "20").replace(
         "sys.exit(", "plugin.select.poll = announce(plugin.select.poll); sys.exit("
     )
-    script = script.replace("commands =", "from tests.cni_protocol.test_plugin import announce\ncommands =")
+    script = script.replace("commands =", "from tests.cni_protocol.toys import announce\ncommands =")
     with (
         open(reader, "rb") as stdin,
         open(writer, "wb"),
@@ -437,14 +405,6 @@ def test_a_signal_while_stdin_is_awaited_is_answered_too() -> None:
         output, _ = process.communicate(timeout=10)
     assert process.returncode == 1
     assert json.loads(output)["code"] == TRY_AGAIN_LATER
-
-
-def announce(function: Any) -> Any:
-    def stand_in() -> Any:
-        print("waiting", file=sys.stderr)
-        return function()
-
-    return stand_in
 
 
 @pytest.mark.parametrize("shell", ["2>&-", "2>/dev/full"], ids=["closed", "full"])

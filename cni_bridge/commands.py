@@ -50,19 +50,20 @@ def add(request: Request) -> dict[str, Any]:
         Kernel() as host,
         open_inside(namespace) as inside,
     ):
-        wiring.require_absent(host, inside, attachment)
+        site = wiring.Site(host, inside, namespace, config, attachment)
+        wiring.require_absent(site)
         with Undo() as undo:
             # our own address plugin does not look at the interface, so without an address none is made
             plan = _ask_ipam(config, request, undo) if is_own(config.ipam_type, request) else None
-            wiring.connect(host, namespace, config, attachment, undo)
+            wiring.connect(site, undo)
             plan = plan or _ask_ipam(config, request, undo)
-            link = wiring.configure_container(inside, namespace, config, plan, request.ifname, undo)
-            interfaces = wiring.list_interfaces(host, link, config, attachment, request.netns)
+            link = wiring.configure_container(site, plan, undo)
+            interfaces = wiring.list_interfaces(site, link, request.netns)
             addresses = [entry.address for entry in plan.ips]
             undo.on_failure(sync.delete_own_rules, attachment)
             for rules in list_rules(config, attachment, addresses, interfaces[2].mac):
                 sync.ensure_rules(rules)
-            wiring.go_live(host, inside, config, plan, attachment.host_name, link)
+            wiring.go_live(site, plan, link)
             interfaces += wiring.configure_host(host, config, plan)
             request.finish_uninterrupted()
     return result_to_json(make_result(plan, interfaces).after(config.previous), request.version)
@@ -111,7 +112,7 @@ def check(request: Request) -> None:
         mac = normal_mac(expected.container.mac) if expected.container is not None else ""
         wanted = list_rules(config, attachment, addresses, mac)
         missing = [difference for rules in wanted for difference in sync.find_missing(rules)]
-        observed = wiring.observe(host, inside, config, attachment, missing)
+        observed = wiring.observe(wiring.Site(host, inside, namespace, config, attachment), missing)
     differences = find_differences(config, attachment, expected, observed)
     if differences:
         raise CNIError(CHECK_FAILED, "; ".join(differences))

@@ -68,23 +68,17 @@ def disconnect(host: Kernel, namespace: Namespace | None, config: BridgeConfig, 
 
 
 def remove_stale_pairs(is_stale: IsStale) -> None:
-    """Remove the veth pairs whose owner is stale. Raises CNIError (code 100) as disconnect_stale."""
-    with Kernel() as host:
-        disconnect_stale(host, is_stale)
-
-
-def disconnect_stale(host: Kernel, is_stale: IsStale) -> None:
     """Remove the host's ends of all attachments whose owner is stale. Goes on past errors.
 
     Raises CNIError (code 100) naming those that could not be removed.
     """
-    failures = []
-    for link in host.list_links():
-        if link.kind == "veth" and is_stale(spelt_anew(link.alias)):
-            try:
-                host.delete_link(link.name)
-            except KernelError as error:
-                failures.append(as_cni_error(error).msg)
+    with Kernel() as host:
+        stale = [link for link in host.list_links() if link.kind == "veth" and is_stale(spelt_anew(link.alias))]
+    if not stale:
+        return
+    from cni_kernel.link_groups import delete_links  # hardly ever is there anything to remove
+
+    failures = [as_cni_error(error).msg for error in delete_links(stale)]
     if failures:
         raise CNIError(KERNEL_REFUSED, "; ".join(failures))
 

@@ -10,6 +10,7 @@ from cni_kernel.values import Link, PortVlan, Veth
 from cni_protocol.address import CIDR
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import ALREADY_EXISTS, INVALID_CONFIG, CNIError
+from cni_protocol.light.standard import NamedTuple, Sequence
 from cni_protocol.result import Interface
 
 from .bridge import add_port, ensure_bridge, get_bridge, list_advertised, warn
@@ -20,8 +21,19 @@ from .undo import Undo
 from .verify import Observed
 
 
-def require_absent(host: Kernel, inside: Kernel, attachment: Attachment) -> None:
+class Site(NamedTuple):
+    """Where a command works: the kernel as host and container see it, the sandbox, and what is to stand there."""
+
+    host: Kernel
+    inside: Kernel
+    namespace: Namespace
+    config: BridgeConfig
+    attachment: Attachment
+
+
+def require_absent(site: Site) -> None:
     """Raise CNIError (code 102) when either end of the pair is there already; neither is touched."""
+    host, inside, attachment = site.host, site.inside, site.attachment
     if inside.find_link(attachment.ifname) is not None:
         raise CNIError(ALREADY_EXISTS, f"interface {attachment.ifname} exists already in the container; send DEL first")
     if host.find_link(attachment.host_name) is not None:
@@ -32,11 +44,12 @@ def require_absent(host: Kernel, inside: Kernel, attachment: Attachment) -> None
         )
 
 
-def connect(host: Kernel, namespace: Namespace, config: BridgeConfig, attachment: Attachment, undo: Undo) -> None:
+def connect(site: Site, undo: Undo) -> None:
     """Make the bridge where it is missing, and the veth pair: one end a port, the other in the container, down.
 
     Under the host's lock: nobody removes the bridge as unused before it has our port. Raises CNIError (codes 7, 100).
     """
+    host, config, attachment = site.host, site.config, site.attachment
     with host_lock():
         bridge = ensure_bridge(host, config, undo)
         undo.on_failure(host.delete_link, attachment.host_name)
@@ -45,7 +58,7 @@ def connect(host: Kernel, namespace: Namespace, config: BridgeConfig, attachment
             owner=attachment.owner,
             bridge=bridge.ifindex,
             name=attachment.ifname,
-            namespace=namespace.descriptor,
+            namespace=site.namespace.descriptor,
             mac=config.mac,
             mtu=config.mtu or bridge.mtu,
             hairpin=config.wants_hairpin,
@@ -56,27 +69,23 @@ def connect(host: Kernel, namespace: Namespace, config: BridgeConfig, attachment
             host.set_vlans(host.get_link(attachment.host_name), list_vlans(config))
 
 
-def configure_container(
-    inside: Kernel, namespace: Namespace, config: BridgeConfig, plan: Plan, ifname: str, undo: Undo
-) -> Link:
+def configure_container(site: Site, plan: Plan, undo: Undo) -> Link:
     """Addresses, link up, routes, in the container. The veth pair takes all of it along, but for the loopback's IPv6.
 
     Returns the interface as it was before that.
     """
-    detect = config.detect_duplicates
-    with namespace.entered():
+    inside, ifname, detect = site.inside, site.attachment.ifname, site.config.detect_duplicates
+    with site.namespace.entered():
         ipv6 = any(entry.address.version == 6 for entry in plan.ips)
         if ipv6 and not sysctl.may_have_ipv6("lo"):
-            undo.on_failure(_restore_inside, namespace, sysctl.list_ipv6_settings("lo"))
+            undo.on_failure(_restore_inside, site.namespace, sysctl.list_ipv6_settings("lo"))
         warn(sysctl.own_interface(ifname, ipv6=ipv6, detect_duplicates=detect))
         warn(sysctl.announce_changes(ifname))
     link = inside.get_link(ifname)
-    for entry in plan.ips:
-        if not inside.add_address(link, entry.address, detect_duplicates=detect):
-            raise CNIError(
-                ALREADY_EXISTS, f"address {entry.address} is on {ifname} already; the IPAM plugin gave it twice"
-            )
-    if not config.leave_down:
+    twice = inside.add_addresses(link, [entry.address for entry in plan.ips], detect_duplicates=detect)
+    if twice is not None:
+        raise CNIError(ALREADY_EXISTS, f"address {twice} is on {ifname} already; the IPAM plugin gave it twice")
+    if not site.config.leave_down:
         inside.set_up(link)
     inside.add_routes(link, plan.programmed)
     return link
@@ -102,10 +111,13 @@ def configure_host(host: Kernel, config: BridgeConfig, plan: Plan) -> tuple[Inte
 
 def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Undo) -> tuple[Interface, ...]:
     link = _ensure_gateway_interface(host, config, undo)
-    present = [entry.cidr for entry in host.list_addresses(link)]
-    for gateway in plan.gateways:
-        if gateway in present:
-            continue
+    present = {entry.cidr for entry in host.list_addresses(link)}
+    missing = [gateway for gateway in plan.gateways if gateway not in present]
+    _warn_of_overlaps(host, config, link, missing)
+    if any(gateway.version == 6 for gateway in missing):
+        undo.on_failure(sysctl.restore_settings, sysctl.list_ipv6_settings(link.name))
+        warn(sysctl.allow_ipv6(link.name))
+    for gateway in missing:
         for other in _in_the_way(gateway, present, plan):
             if not config.force_address:
                 raise CNIError(
@@ -113,14 +125,11 @@ def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Und
                     f"bridge {link.name} has address {other}, and this network wants {gateway} there; use another "
                     'bridge, or set "forceAddress": true to replace it',
                 )
-            undo.on_failure(host.add_address, link, other)
+            undo.on_failure(host.add_addresses, link, [other])
             host.delete_address(link, other)
-        _warn_of_overlaps(host, config, link, gateway)
-        if gateway.version == 6:
-            undo.on_failure(sysctl.restore_settings, sysctl.list_ipv6_settings(link.name))
-            warn(sysctl.allow_ipv6(link.name))
         undo.on_failure(host.delete_address, link, gateway)
-        host.add_address(link, gateway)
+        host.add_addresses(link, [gateway])
+    if missing:
         host.set_mac(link, link.mac)  # keeps it: a bridge without a MAC of its own has that of its lowest port
     if config.vlan:
         _complete_gateway(host, config, link)
@@ -129,10 +138,11 @@ def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Und
     return (Interface(link.name, link.mac, link.mtu),) if config.vlan else ()
 
 
-def _warn_of_overlaps(host: Kernel, config: BridgeConfig, link: Link, gateway: CIDR) -> None:
-    from .overlap import find_overlaps  # only the first ADD on a bridge comes here
+def _warn_of_overlaps(host: Kernel, config: BridgeConfig, link: Link, gateways: Sequence[CIDR]) -> None:
+    if gateways:
+        from .overlap import find_overlaps  # only the first ADD on a bridge comes here
 
-    warn(find_overlaps(host, [link, get_bridge(host, config.bridge)], [gateway]))
+        warn(find_overlaps(host, [link, get_bridge(host, config.bridge)], gateways))
 
 
 def _ensure_forwarding(host: Kernel, version: int, undo: Undo) -> None:
@@ -181,34 +191,32 @@ def find_port(host: Kernel, link: Link) -> Link | None:
     return port if port is not None and port.master else None
 
 
-def go_live(host: Kernel, inside: Kernel, config: BridgeConfig, plan: Plan, port: str, link: Link) -> None:
+def go_live(site: Site, plan: Plan, link: Link) -> None:
     """Wait until the port forwards and the addresses of the container's `link` are settled.
 
     Then have the neighbours told who has them now.
     """
-    if config.leave_down:
+    if site.config.leave_down:
         return
-    host.wait_for_port(port)
-    if config.detect_duplicates and any(entry.address.version == 6 for entry in plan.ips):
-        inside.wait_for_addresses(link)
+    site.host.wait_for_port(site.attachment.host_name)
+    if site.config.detect_duplicates and any(entry.address.version == 6 for entry in plan.ips):
+        site.inside.wait_for_addresses(link)
     if plan.ips:
         # with arp_notify and ndisc_notify the kernel announces all addresses when a MAC is set, the same one too; a
         # packet socket of ours would do it as well, and closing that takes as long as all the rest of ADD
-        inside.set_mac(link, link.mac)
+        site.inside.set_mac(link, link.mac)
 
 
-def list_interfaces(
-    host: Kernel, link: Link, config: BridgeConfig, attachment: Attachment, netns: str
-) -> tuple[Interface, ...]:
-    """Bridge, host end and container end (`link`) as a result lists them."""
-    links = [(host.get_link(config.bridge), ""), (host.get_link(attachment.host_name), ""), (link, netns)]
+def list_interfaces(site: Site, link: Link, netns: str) -> tuple[Interface, ...]:
+    """Bridge, host end and container end (`link`, in the sandbox at `netns`) as a result lists them."""
+    bridge, port = site.host.get_link(site.config.bridge), site.host.get_link(site.attachment.host_name)
+    links = [(bridge, ""), (port, ""), (link, netns)]
     return tuple(Interface(link.name, link.mac, link.mtu, sandbox) for link, sandbox in links)
 
 
-def observe(
-    host: Kernel, inside: Kernel, config: BridgeConfig, attachment: Attachment, missing_rules: list[str]
-) -> Observed:
+def observe(site: Site, missing_rules: list[str]) -> Observed:
     """What the kernel holds of an attachment."""
+    host, inside, config, attachment = site.host, site.inside, site.config, site.attachment
     bridge, container = host.find_link(config.bridge), inside.find_link(attachment.ifname)
     port = host.find_link_at(container.peer) if container is not None and container.peer else None
     gateway = host.find_link(gateway_interface(config))
@@ -230,7 +238,7 @@ def _cidrs(kernel: Kernel, link: Link | None) -> list[CIDR]:
     return [entry.cidr for entry in kernel.list_addresses(link)] if link is not None else []
 
 
-def _in_the_way(gateway: CIDR, present: list[CIDR], plan: Plan) -> list[CIDR]:
+def _in_the_way(gateway: CIDR, present: set[CIDR], plan: Plan) -> list[CIDR]:
     """The addresses that forceAddress replaces: of IPv4 any other, of IPv6 those whose subnets overlap."""
     others = [other for other in present if other.version == gateway.version and other not in plan.gateways]
     return [other for other in others if gateway.version == 4 or other.ip in gateway or gateway.ip in other]

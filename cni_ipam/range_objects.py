@@ -56,7 +56,7 @@ def parse_range(fields: Fields, warnings: list[str]) -> Range | None:
         subnet = subnet.network
     for key, ip in (("gateway", gateway), ("rangeStart", start), ("rangeEnd", end)):
         if ip is not None:
-            _check_address(fields, key, ip, subnet, warnings)
+            warnings += _check_address(fields, key, ip, subnet)
     first, last = _default_ends(subnet)
     if gateway is None and subnet.prefix < subnet.ip.bits:
         gateway = first
@@ -101,20 +101,21 @@ def _parse_excluded(fields: Fields) -> dict[str, CIDR]:
     return found
 
 
-def _check_address(fields: Fields, key: str, ip: IP, subnet: CIDR, warnings: list[str]) -> None:
-    """Whether an address can be a host's in a subnet."""
+def _check_address(fields: Fields, key: str, ip: IP, subnet: CIDR) -> list[str]:
+    """Note it when an address cannot be a host's in a subnet. Returns a warning where that is doubtful."""
     if ip not in subnet:
         fields.problem(key, f"{ip} is not in subnet {subnet}")
     elif subnet.prefix > ip.bits - 2:
-        return
+        return []
     elif ip.version == 6 and ip == subnet.first:
-        warnings.append(
+        return [
             f"{fields.path(key)}: {ip} is the address of all routers in {subnet} (RFC 4291, 2.6.1), and a router that "
             "forwards answers for it"
-        )
+        ]
     elif ip.version == 4 and ip in (subnet.first, subnet.last):
         what = "network" if ip == subnet.first else "broadcast"
         fields.problem(key, f"{ip} is the {what} address of {subnet}, which no interface can have")
+    return []
 
 
 def _check_kind(fields: Fields, entry: Range, warnings: list[str]) -> None:

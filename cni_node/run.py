@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     except ValueError as error:
         return _refuse(options.socket, str(error).splitlines(), WRONG_OPTIONS)
     try:
-        settings.socket.parent.mkdir(parents=True, exist_ok=True)
+        settings.socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         with open(settings.socket.with_suffix(".lock"), "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

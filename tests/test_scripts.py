@@ -199,7 +199,9 @@ def test_demo_and_bench_bodies_refuse_to_work_on_the_machine_itself() -> None:
         assert "namespaces of the caller" in result.stderr
 
 
-@pytest.mark.parametrize("script", ["test", "demo", "bench", "faults", "conformance", "cluster"])
+@pytest.mark.parametrize(
+    "script", ["test", "demo", "bench", "faults", "mutants", "conformance", "cluster", "kubernetes"]
+)
 def test_script_without_root_says_how_to_call_it(script: str, tmp_path: Path) -> None:
     stand_in = tmp_path / "id"  # a real other user may be kept from reading the checkout
     stand_in.write_text("#!/bin/sh\necho 1000\n")

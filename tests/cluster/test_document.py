@@ -20,7 +20,7 @@ from tests.cluster.fabric import run_in
 from tests.cluster.kind import LINK, KindCluster, kind_place
 from tests.cluster.worlds import Parts, open_site, place_behind_router, place_on_lan
 from tests.conftest import ROOT
-from tests.standins import environment, write_state
+from tests.kit.standins import environment, write_state
 
 pytestmark = pytest.mark.kernel
 
@@ -95,7 +95,7 @@ class Stage:
 
     def _run_at_workstation(self, commands: str) -> "subprocess.CompletedProcess[str]":
         if self.cluster is not None and not isinstance(self.cluster, KindCluster):
-            write_state(self._stand_ins, [], [], {name: node.argv() for name, node in self.cluster.nodes.items()})
+            write_state(self._stand_ins, {name: node.argv() for name, node in self.cluster.nodes.items()})
         options: dict[str, Any] = {"env": environment(self._stand_ins), "cwd": self.checkout, "timeout": RUN_BOUND}
         command = ("bash", "-eo", "pipefail", "-c", commands)
         return subprocess.run(command, capture_output=True, text=True, check=False, **options)

@@ -84,7 +84,7 @@ class Runtime(NamedTuple):
                 path.name
                 for path in self.data_dir.rglob("*")  # addresses, and the records of whose they are
                 if path.is_file()
-                and path.name not in ("lock", "index")
+                and path.name not in ("lock", "index", "origin")
                 and not path.name.startswith("last_reserved_ip.")
             ),
             **{name: (_links(self.host, name), _addresses(self.host, name)) for name in containers},

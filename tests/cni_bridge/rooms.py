@@ -34,13 +34,16 @@ class Rooms:
         self.namespace = namespace
         self.undo = Undo()
 
+    def site(self, config: BridgeConfig) -> wiring.Site:
+        return wiring.Site(self.outside, self.inside, self.namespace, config, ATTACHMENT)
+
     def connect(self, **keys: Any) -> BridgeConfig:
         config = config_of(**keys)
-        wiring.connect(self.outside, self.namespace, config, ATTACHMENT, self.undo)
+        wiring.connect(self.site(config), self.undo)
         return config
 
     def go_live(self, config: BridgeConfig, plan: Plan) -> None:
-        wiring.go_live(self.outside, self.inside, config, plan, PORT, self.inside.get_link("eth0"))
+        wiring.go_live(self.site(config), plan, self.inside.get_link("eth0"))
 
     def fail(self) -> None:
         """Leave the undo stack as a failure does."""

@@ -221,7 +221,7 @@ def test_a_failure_leaves_the_container_s_loopback_as_it_was(rooms: Rooms) -> No
     rooms.host.run("sh", "-c", f"echo 1 > {path}", container="c1")
     config = rooms.connect()
     plan = plan_of(config, "fd00:1::5/64")
-    wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0", rooms.undo)
+    wiring.configure_container(rooms.site(config), plan, rooms.undo)
     assert rooms.host.run("cat", path, container="c1").stdout == "0\n"
     rooms.fail()
     assert rooms.host.run("cat", path, container="c1").stdout == "1\n"

@@ -176,7 +176,7 @@ def test_the_bridge_is_looked_at_and_used_under_the_host_s_lock(
     recorder.patch(wiring, "add_port")
     host = mocker.Mock()
     host.set_vlans = recorder.stand_in("set_vlans")
-    wiring.connect(host, mocker.Mock(), config_of(vlan=vlan), ATTACHMENT, Undo())
+    wiring.connect(wiring.Site(host, mocker.Mock(), mocker.Mock(), config_of(vlan=vlan), ATTACHMENT), Undo())
     vlans = ["set_vlans"] if vlan else []
     assert recorder.seen == ["host_lock begins", "ensure_bridge", "add_port", *vlans, "host_lock ends"]
 
@@ -190,7 +190,7 @@ def test_the_gateway_is_put_there_or_taken_away_under_the_host_s_lock(
     recorder.patch(wiring, "_warn_of_overlaps", "_ensure_forwarding")
     host = mocker.Mock()
     host.list_addresses.return_value = []
-    host.add_address, host.set_mac, host.delete_address = map(recorder.stand_in, ("add", "set_mac", "delete"))
+    host.add_addresses, host.set_mac, host.delete_address = map(recorder.stand_in, ("add", "set_mac", "delete"))
     config = config_of(isGateway=True)
     steps = ["_ensure_gateway_interface", "_warn_of_overlaps", "add", "set_mac", "_ensure_forwarding"]
     if fails:

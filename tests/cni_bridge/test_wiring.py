@@ -10,10 +10,10 @@ from cni_bridge import removal, wiring
 from cni_bridge.bridge import get_bridge
 from cni_bridge.config import parse_config
 from cni_bridge.plan import LAYER_2
-from cni_kernel import sysctl
+from cni_kernel import link_groups, sysctl
 from cni_kernel.errors import KernelError
 from cni_kernel.kernel import Kernel
-from cni_kernel.values import PortVlan
+from cni_kernel.values import Link, PortVlan
 from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.errors import CNIError
 from cni_protocol.result import Route
@@ -29,13 +29,13 @@ def bridge(host: Host, name: str = "cni0") -> Any:
 
 
 def test_neither_end_may_be_there_already(rooms: Rooms) -> None:
-    wiring.require_absent(rooms.outside, rooms.inside, ATTACHMENT)
+    wiring.require_absent(rooms.site(config_of()))
     rooms.host.run("ip", "link", "add", PORT, "type", "bridge")
     with refused(102, f"interface {PORT} on the host belongs to an earlier ADD of container c1 interface eth0"):
-        wiring.require_absent(rooms.outside, rooms.inside, ATTACHMENT)
+        wiring.require_absent(rooms.site(config_of()))
     rooms.host.run("ip", "-n", "c1", "link", "add", "eth0", "type", "bridge")
     with refused(102, "interface eth0 exists already in the container"):
-        wiring.require_absent(rooms.outside, rooms.inside, ATTACHMENT)
+        wiring.require_absent(rooms.site(config_of()))
     assert rooms.host.link_names() == [PORT]
     assert rooms.host.link_names("c1") == ["eth0"]
 
@@ -90,7 +90,7 @@ def test_the_container_gets_addresses_link_and_routes(rooms: Rooms) -> None:
     config = rooms.connect(isDefaultGateway=True)
     wanted = Route(parse_cidr("10.9.0.0/16"), parse_ip("10.1.0.7"), mtu=1300)
     plan = plan_of(config, "10.1.0.5/16", "fd00:1::5/64", routes=(wanted,))
-    wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0", rooms.undo)
+    wiring.configure_container(rooms.site(config), plan, rooms.undo)
     assert rooms.host.addresses("eth0", "c1") == ["10.1.0.5/16", "fd00:1::5/64"]
     routes = rooms.host.ip("-4", "route", container="c1") + rooms.host.ip("-6", "route", container="c1")
     gateways = [(entry["dst"], entry["gateway"]) for entry in routes if "gateway" in entry]
@@ -102,7 +102,7 @@ def test_an_address_given_twice_is_an_error(rooms: Rooms) -> None:
     config = rooms.connect()
     with refused(102, "the IPAM plugin gave it twice"):
         plan = plan_of(config, "10.1.0.5/16", "10.1.0.5/16")
-        wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0", rooms.undo)
+        wiring.configure_container(rooms.site(config), plan, rooms.undo)
 
 
 def test_the_gateway_address_is_on_the_bridge_and_forwarding_is_on(rooms: Rooms) -> None:
@@ -180,7 +180,7 @@ def test_a_network_without_gateway_leaves_bridge_and_forwarding_alone(rooms: Roo
 
 def test_live_means_that_the_port_forwards(rooms: Rooms) -> None:
     config = rooms.connect()
-    wiring.configure_container(rooms.inside, rooms.namespace, config, LAYER_2, "eth0", rooms.undo)
+    wiring.configure_container(rooms.site(config), LAYER_2, rooms.undo)
     rooms.go_live(config, LAYER_2)
     assert bridge(rooms.host, PORT)["linkinfo"]["info_slave_data"]["state"] == "forwarding"
 
@@ -196,14 +196,14 @@ def test_a_container_that_may_not_announce_itself_is_connected(rooms: Rooms, moc
     config = rooms.connect()
     plan = plan_of(config, "10.1.0.5/16")
     mocker.patch.object(sysctl, "announce_changes", return_value=[KernelError(errno.EROFS, "x")])
-    wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0", rooms.undo)
+    wiring.configure_container(rooms.site(config), plan, rooms.undo)
     rooms.go_live(config, plan)
     assert rooms.host.addresses("eth0", "c1")
 
 
 def test_the_interfaces_of_a_result_are_those_that_stand_there(rooms: Rooms) -> None:
     config = rooms.connect(mtu=1400)
-    listed = wiring.list_interfaces(rooms.outside, rooms.inside.get_link("eth0"), config, ATTACHMENT, "/run/netns/c1")
+    listed = wiring.list_interfaces(rooms.site(config), rooms.inside.get_link("eth0"), "/run/netns/c1")
     seen = [bridge(rooms.host), bridge(rooms.host, PORT), rooms.host.ip("link", "show", "eth0", container="c1")[0]]
     assert [(entry.name, entry.mac, entry.mtu) for entry in listed] == [
         (link["ifname"], link["address"], 1400) for link in seen
@@ -274,10 +274,10 @@ def test_an_interface_of_that_name_that_is_somebody_elses_stays(rooms: Rooms, co
 def test_what_is_observed_is_what_stands_there(rooms: Rooms) -> None:
     config = rooms.connect(isGateway=True)
     plan = plan_of(config, "10.1.0.5/16")
-    wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0", rooms.undo)
+    wiring.configure_container(rooms.site(config), plan, rooms.undo)
     wiring.configure_host(rooms.outside, config, plan)
     assert wait_until(lambda: rooms.outside.get_link(PORT).forwarding)
-    seen = wiring.observe(rooms.outside, rooms.inside, config, ATTACHMENT, ["rule"])
+    seen = wiring.observe(rooms.site(config), ["rule"])
     assert seen.bridge == rooms.outside.get_link("cni0")
     assert seen.host == rooms.outside.get_link(PORT)
     assert seen.container == rooms.inside.get_link("eth0")
@@ -288,7 +288,7 @@ def test_what_is_observed_is_what_stands_there(rooms: Rooms) -> None:
 
 
 def test_what_is_not_there_is_observed_as_nothing(rooms: Rooms) -> None:
-    seen = wiring.observe(rooms.outside, rooms.inside, config_of(), ATTACHMENT, [])
+    seen = wiring.observe(rooms.site(config_of()), [])
     assert seen == (None, None, None, [], [], [], None, None, {}, [])
 
 
@@ -413,7 +413,7 @@ def test_the_gateway_of_a_vlan_is_an_interface_that_leads_into_it(rooms: Rooms, 
     [port] = [link for link in rooms.host.ip("link") if link["ifname"] == own["link"]]
     assert port["master"] == "cni0"
     assert vlans.ports == {PORT: (PortVlan(5, True, True),), port["ifname"]: (PortVlan(5, True, True),)}
-    seen = wiring.observe(rooms.outside, rooms.inside, config, ATTACHMENT, [])
+    seen = wiring.observe(rooms.site(config), [])
     assert seen.host is not None
     assert seen.gateway_port is not None
     assert seen.gateway_port.name == port["ifname"]
@@ -442,8 +442,8 @@ def test_the_interface_into_a_vlan_goes_when_it_was_made_in_vain(
 
 def test_an_interface_that_is_to_stay_down_stays_down(rooms: Rooms) -> None:
     config = parse_config(make_request(disableContainerInterface=True))
-    wiring.connect(rooms.outside, rooms.namespace, config, ATTACHMENT, rooms.undo)
-    wiring.configure_container(rooms.inside, rooms.namespace, config, LAYER_2, "eth0", rooms.undo)
+    wiring.connect(rooms.site(config), rooms.undo)
+    wiring.configure_container(rooms.site(config), LAYER_2, rooms.undo)
     rooms.go_live(config, LAYER_2)
     assert "UP" not in rooms.host.ip("link", "show", "dev", "eth0", container="c1")[0]["flags"]
 
@@ -451,7 +451,7 @@ def test_an_interface_that_is_to_stay_down_stays_down(rooms: Rooms) -> None:
 def test_live_means_that_duplicates_were_looked_for_when_asked_for(rooms: Rooms) -> None:
     config = rooms.connect(enabledad=True)
     plan = plan_of(config, "fd00:1::5/64")
-    wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0", rooms.undo)
+    wiring.configure_container(rooms.site(config), plan, rooms.undo)
     rooms.go_live(config, plan)
     infos = rooms.host.ip("address", "show", "dev", "eth0", container="c1")[0]["addr_info"]
     [info] = [entry for entry in infos if entry["local"] == "fd00:1::5"]
@@ -465,7 +465,7 @@ def test_an_address_that_somebody_has_is_not_live(rooms: Rooms) -> None:
     rooms.host.run("ip", "address", "add", "fd00:1::5/64", "dev", "cni0", "nodad")
     config = rooms.connect(enabledad=True)
     plan = plan_of(config, "fd00:1::5/64")
-    wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0", rooms.undo)
+    wiring.configure_container(rooms.site(config), plan, rooms.undo)
     with refused(100, "fd00:1::5/64 is in use by another host of the network"):
         rooms.go_live(config, plan)
 
@@ -473,7 +473,7 @@ def test_an_address_that_somebody_has_is_not_live(rooms: Rooms) -> None:
 def test_without_detection_addresses_are_not_waited_for(rooms: Rooms, mocker: MockerFixture) -> None:
     config = rooms.connect()
     plan = plan_of(config, "fd00:1::5/64")
-    wiring.configure_container(rooms.inside, rooms.namespace, config, plan, "eth0", rooms.undo)
+    wiring.configure_container(rooms.site(config), plan, rooms.undo)
     waited = mocker.patch.object(Kernel, "wait_for_addresses")
     rooms.go_live(config, plan)
     assert waited.call_count == 0
@@ -498,23 +498,22 @@ def test_exactly_the_stale_ends_of_a_network_are_removed(rooms: Rooms) -> None:
         add_veth(rooms.host, name, alias)
     rooms.host.run("ip", "link", "add", "br0", "type", "bridge")
     rooms.host.run("ip", "link", "set", "br0", "alias", "mynet,gone,eth0")
-    removal.disconnect_stale(rooms.outside, lambda owner: owner.startswith("mynet,") and owner != "mynet,c1,eth0")
+    removal.remove_stale_pairs(lambda owner: owner.startswith("mynet,") and owner != "mynet,c1,eth0")
     assert sorted(rooms.host.link_names()) == ["br0", "noalias", "other0", "other1", "valid0"]
 
 
 def test_removing_stale_ends_goes_on_past_errors_and_names_them_all(rooms: Rooms, mocker: MockerFixture) -> None:
     for name in ("a0", "b0", "d0"):
         add_veth(rooms.host, name, f"mynet,{name},eth0")
-    genuine = Kernel.delete_link
+    genuine = link_groups.delete_links
 
-    def delete_link(kernel: Kernel, name: str) -> bool:
-        if name != "b0":
-            raise KernelError(errno.EBUSY, name, "is stubborn")
-        return genuine(kernel, name)
+    def delete_links(links: list[Link]) -> list[KernelError]:
+        refusals = genuine([link for link in links if link.name == "b0"])
+        return refusals + [KernelError(errno.EBUSY, link.name, "is stubborn") for link in links if link.name != "b0"]
 
-    mocker.patch.object(Kernel, "delete_link", delete_link)
+    mocker.patch.object(link_groups, "delete_links", delete_links)
     with pytest.raises(CNIError) as caught:
-        removal.disconnect_stale(rooms.outside, lambda owner: owner.startswith("mynet,"))
+        removal.remove_stale_pairs(lambda owner: owner.startswith("mynet,"))
     assert caught.value.code == 100
     assert {"a0: is stubborn", "d0: is stubborn"} == set(caught.value.msg.split("; "))
     assert sorted(rooms.host.link_names()) == ["a0", "d0"]

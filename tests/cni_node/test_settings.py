@@ -1,6 +1,9 @@
 """What the agent's options say, and every problem in one sentence."""
 
 import argparse
+import configparser
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from cni_node.sources.etcd_lease import EtcdSettings
 from cni_node.sources.kubernetes import KubernetesSettings
 from cni_node.sources.static import StaticSettings
 from cni_protocol.address import parse_cidr
+from tests.conftest import ROOT
 
 PODS = "--pod-cidr=10.240.1.0/24"
 
@@ -36,8 +40,11 @@ def test_a_part_of_the_clusters_range() -> None:
 
 
 def test_other_sources() -> None:
-    kubernetes = parse("--source=kubernetes", "--node-name=n", "--kubeconfig=/k", "--api-server=https://a").source
-    assert kubernetes == KubernetesSettings("n", "/k", "https://a")
+    kubernetes = parse("--source=kubernetes", "--node-name=n", "--kubeconfig=/k", "--api-server=https://a")
+    assert kubernetes.source == KubernetesSettings("n", "/k", "https://a")
+    assert (kubernetes.policies, kubernetes.log_denied) == ("recheck", False)
+    assert parse("--source=kubernetes", "--policies=keep", "--log-denied")[-2:] == ("keep", True)
+    assert parse(PODS).policies == "off"
     etcd = parse("--source=etcd", "--etcd=http://a:1", "--cluster-cidr=10.0.0.0/8", "--node-bits=16").source
     assert isinstance(etcd, EtcdSettings)
     assert (etcd.name, etcd.access.endpoints, etcd.cluster.node_prefixes) == ("host1", ("http://a:1",), (24,))
@@ -71,6 +78,7 @@ def test_an_overlay() -> None:
         pytest.param([PODS, "--port=65536"], "--port 65536 is not in 1 to 65535", id="port"),
         pytest.param([PODS, "--device=eth0"], "--device is for --overlay", id="device"),
         pytest.param([PODS, "--direct"], "--direct is for --overlay", id="direct"),
+        pytest.param(["--policies=keep", PODS], "--policies: not for --source static", id="policies without an API"),
         pytest.param(["--source=kubernetes", PODS], "--pod-cidr: not for --source kubernetes", id="two sources"),
         pytest.param([PODS, "--etcd=http://x"], "--etcd: not for --source static", id="etcd beside static"),
         pytest.param(["--source=etcd"], "--source etcd needs --etcd", id="no member"),
@@ -94,3 +102,23 @@ def test_all_problems_are_said_at_once() -> None:
 def test_the_defaults_are_those_of_a_node() -> None:
     settings: Any = parse(PODS)
     assert (settings.conf_dir, settings.bin_dir, str(settings.root)) == ("/etc/cni/net.d", "/opt/cni/bin", "/")
+
+
+def test_the_unit_for_systemd_starts_what_there_is() -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(ROOT / "conf/pycni-agent.service")
+    service = unit["Service"]
+    assert (service["Type"], service["WatchdogSec"], service["RuntimeDirectory"]) == ("notify", "30", "pycni")
+    program, command, options = service["ExecStart"].split()
+    assert (Path(program).name, command, options) == ("pycni", "agent", "$PYCNI_AGENT")
+    example = (ROOT / "conf/pycni-agent.service").read_text().split("PYCNI_AGENT=", 1)[1].splitlines()[0]
+    assert isinstance(parse(*example.split()).source, StaticSettings)
+
+
+def test_the_page_of_the_agent_names_options_that_there_are() -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    known = {option for action in parser._actions for option in action.option_strings}
+    page = (ROOT / "docs/agent.md").read_text()
+    assert set(re.findall(r"--[a-z][a-z-]+", page)) - {"--json"} <= known

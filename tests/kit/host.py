@@ -25,7 +25,7 @@ mkdir -p /run/netns /var/lib/cni
 mount -t tmpfs cni /var/lib/cni
 ip link set lo up
 echo ready
-exec sleep 3600
+exec sleep "$1"
 """
 RUN_BOUND = 60  # seconds for one command in a host
 
@@ -162,10 +162,10 @@ class Host:
         self._holder.wait(timeout=RUN_BOUND)
 
 
-def open_host() -> Host:
-    """Make a host; the caller closes it."""
-    command = ["/usr/bin/unshare", "-n", "-m", "-u", "-i", "--propagation", "private", "/bin/sh", "-c", _SET_UP]
-    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def open_host(lifetime: str = "3600") -> Host:
+    """Make a host; the caller closes it, or it goes after a time, in seconds or as sleep(1) has them."""
+    command = ["/usr/bin/unshare", "-n", "-m", "-u", "-i", "--propagation", "private", "/bin/sh", "-c", _SET_UP, "sh"]
+    holder = subprocess.Popen([*command, lifetime], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline().strip() == "ready", "the test's host could not be set up (root is needed)"
     return Host(holder)

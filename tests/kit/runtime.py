@@ -101,7 +101,7 @@ def find_source(
 
 def without_bookkeeping(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     """What the snapshot fixture took, but for what the store keeps where a reservation was made and given back."""
-    kept = ("lock", "index", "last_reserved_ip.")
+    kept = ("lock", "index", "origin", "last_reserved_ip.")
     files = [line for line in snapshot["files"] if " f " in line and not line.rpartition("/")[2].startswith(kept)]
     return {**snapshot, "files": files}
 

@@ -56,7 +56,11 @@ def test_the_account_may_read_nodes_and_nothing_else() -> None:
     assert [document["kind"] for document in DOCUMENTS] == [
         *("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "DaemonSet")
     ]
-    assert ROLE["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]}]
+    assert ROLE["rules"] == [
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["pods", "namespaces"], "verbs": ["list", "watch"]},
+        {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["list", "watch"]},
+    ]
     assert BINDING["roleRef"] == {
         "apiGroup": "rbac.authorization.k8s.io",
         "kind": "ClusterRole",

@@ -259,7 +259,7 @@ def find_leftovers() -> str:
         f"{directory}/{name}"
         for directory, _, names in os.walk("/var/lib/cni")
         for name in names
-        if not name.startswith(("lock", "index", "last_reserved_ip."))
+        if not name.startswith(("lock", "index", "origin", "last_reserved_ip."))
     ]
     return ", ".join(links + files)
 

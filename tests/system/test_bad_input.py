@@ -12,6 +12,7 @@ import pytest
 
 from tests.kit.calls import call_environment
 from tests.kit.host import Host, Outcome
+from tests.kit.locks import held_elsewhere
 from tests.kit.runtime import Runtime, addresses_of, without_bookkeeping
 
 pytestmark = pytest.mark.kernel
@@ -447,11 +448,10 @@ def test_locks_that_are_not_released_are_code_11_and_change_nothing(
     before = snapshot()
     with (
         open(f"/proc/{host.pid}/root{directory}/lock", "w") as store,
-        open(f"/proc/{host.pid}/ns/net") as namespace,
+        held_elsewhere(host),
         ThreadPoolExecutor(3) as pool,
     ):
-        for lock in (store, namespace):
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(store, fcntl.LOCK_EX)
         calls = [pool.submit(bridge.call, "ADD", "c1", NETWORK), pool.submit(ipam.call, "ADD", "c2", NETWORK)]
         errors = [error_of(call.result()) for call in calls]
     assert [error["code"] for error in errors] == [11, 11]

@@ -39,7 +39,7 @@ BRIDGE = {
     *("", ".__main__", ".attachment_rules", ".commands", ".config", ".masquerade", ".plan", ".portmap"),
     *(".refusals", ".spoofcheck", ".undo", ".verify"),
 }
-VALUES = {"", ".errors", ".expressions", ".values"}
+VALUES = {"", ".connections", ".errors", ".expressions", ".values"}
 BRIDGE_AT_WORK = {".locks", ".removal", ".sandbox", ".sync"}
 KERNEL = {".attributes", ".kernel", ".namespace", ".netlink", ".nft_attributes", ".nftables", ".rtnetlink"}
 IPAM = {
@@ -83,7 +83,7 @@ PEEK = named("cni_ipam", RANGES, LOOK, {".peek"})
 BUDGET = {
     ("cni-bridge", "VERSION"): BRIDGE_VERSION,
     ("cni-bridge", "ADD"): BRIDGE_ADD,
-    ("cni-bridge", "CHECK"): BRIDGE_CHECK,
+    ("cni-bridge", "CHECK"): BRIDGE_CHECK | {"cni_bridge.claims", "cni_bridge.waiting_ports"},
     ("cni-bridge", "STATUS"): BRIDGE_STATUS | PEEK,
     ("cni-bridge", "DEL"): BRIDGE_DEL,
     ("cni-bridge", "GC"): BRIDGE_BASE | named("cni_ipam", LOOK),

@@ -17,8 +17,8 @@ import cni_ipam.__main__
 import cni_ipam.config
 from cni_protocol import errors
 from cni_protocol.fields import Fields
-from cni_protocol.request import parse_request
 from tests.conftest import ROOT
+from tests.kit.calls import make_request
 
 README = (ROOT / "README.md").read_text("utf-8")
 CONFIGURATION = (ROOT / "docs/configuration.md").read_text("utf-8")
@@ -286,8 +286,7 @@ def keys_read(parse: Any, monkeypatch: pytest.MonkeyPatch) -> set[str]:
         return raw(self, key)
 
     monkeypatch.setattr(Fields, "raw", record)
-    env = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c", "CNI_NETNS": "/n", "CNI_IFNAME": "eth0"}
-    parse(parse_request(env, json.dumps(RICH).encode())._replace(args=Arguments()))
+    parse(make_request(RICH)._replace(args=Arguments()))
     return {key for key in seen if not any(other.startswith((f"{key}.", f"{key}[")) for other in seen)}
 
 

@@ -5,10 +5,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.kit.calls import call_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam", "cni_warm", "cni_node")
@@ -73,6 +76,7 @@ PURE_OF_OURS = {
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
+@cache
 def tree_of(file: str) -> ast.Module:
     return ast.parse((ROOT / file).read_text(encoding="utf-8"), file)
 
@@ -270,8 +274,7 @@ HEAVY = (
 
 def probe(package: str, command: str, config: dict[str, Any] | None) -> tuple[int, Any, list[str]]:
     """Serve one call. Returns its exit status, its answer, and which of HEAVY it loaded."""
-    env = {"CNI_COMMAND": command, "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0"}
-    call = json.dumps([package, env, json.dumps(config) if config is not None else ""])
+    call = json.dumps([package, call_environment(command), json.dumps(config) if config is not None else ""])
     output = subprocess.run(
         [sys.executable, "-I", "-c", PROBE, str(ROOT), call], check=True, stdout=subprocess.PIPE, timeout=60
     ).stdout

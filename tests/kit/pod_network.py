@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from cni_protocol.address import IP, parse_ip
-from tests.host import Host, open_host
+from tests.kit.host import Host, open_host
 
 GATEWAYS = ("10.0.0.1/16", "fd00::1/64")
 OUTSIDE = ("203.0.113.7", "2001:db8::7")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.kit.calls import call_environment
 from tests.kit.host import Host, Outcome
 from tests.kit.locks import held_elsewhere
 from tests.kit.runtime import Runtime, addresses_of, without_bookkeeping
@@ -158,10 +159,7 @@ def test_stdin_that_is_no_json_object_is_code_6_for_every_command(
 def test_configuration_without_end_is_refused_and_not_swallowed(bridge: Runtime, snapshot: Snapshot) -> None:
     bridge.host.add_container("c1")
     before = snapshot()
-    program = (
-        f"yes ' ' | CNI_COMMAND=ADD CNI_CONTAINERID=c1 CNI_NETNS=/run/netns/c1 CNI_IFNAME=eth0 {bridge.executable}"
-    )
-    done = bridge.host.run("sh", "-c", program, check=False)
+    done = bridge.host.run("sh", "-c", f"yes ' ' | {bridge.executable}", env=call_environment("ADD"), check=False)
     error = error_of(Outcome(done.returncode, json.loads(done.stdout), done.stdout, done.stderr), "1.1.0")
     assert error["code"] == 5
     assert snapshot() == before

@@ -20,8 +20,8 @@ from cni_node.sources.kubernetes import KubernetesSettings
 from cni_node.watch import POLICIES, View, Watcher
 from cni_protocol.address import parse_ip
 from tests.cni_node.policy.kernel import A4, B4, NODES, PODS, passes
-from tests.host import wait_until
 from tests.kit.api_server import ApiServer
+from tests.kit.host import wait_until
 from tests.kit.pod_network import PodNetwork
 
 pytestmark = pytest.mark.kernel

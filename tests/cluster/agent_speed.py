@@ -1,8 +1,8 @@
 """What 5,000 peers cost a node and its agent, for scripts/cluster, which names this file.
 
 CPU time is the scheduler's count for all threads of the agent. What is compared takes turns, round by round, so that
-what else the machine does meets both sides; PASS and FAIL are about medians, and a FAIL of a comparison counts for the exit
-status when so few rounds reach the target that it cannot be chance.
+what else the machine does meets both sides; PASS and FAIL are about medians, and a FAIL of a comparison counts for the
+exit status when so few rounds reach the target that it cannot be chance.
 """
 
 import json

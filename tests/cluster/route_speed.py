@@ -35,7 +35,9 @@ def test_a_route_comes_and_goes_within_a_second(parts: Parts, tmp_path: Path, re
     with open_world(parts, places, knows=knows) as world:
         rounds = [come_and_go(world, number) for number in range(TIMES)]
         for what, seconds in zip(
-            ("a new node's route on three others", "a deleted node's route gone"), zip(*rounds), strict=True
+            ("a new node's route on three others", "a deleted node's route gone"),
+            zip(*rounds, strict=True),
+            strict=True,
         ):
             text = (
                 f"{statistics.median(seconds):.2f} s, at most {max(seconds):.2f} s in {TIMES}; target <= {PROMPT:.0f} s"

@@ -31,6 +31,7 @@ from cni_node.trial import clear_trial
 
 FAILED, WRONG_OPTIONS = 1, 2  # exit statuses
 CODE = Path(__file__).resolve().parent.parent
+_LOCK = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW  # what others can open they can lock
 
 
 def run(options: argparse.Namespace) -> int:
@@ -40,8 +41,8 @@ def run(options: argparse.Namespace) -> int:
     except ValueError as error:
         return _refuse(options.socket, str(error).splitlines(), WRONG_OPTIONS)
     try:
-        settings.socket.parent.mkdir(parents=True, exist_ok=True)
-        with open(settings.socket.with_suffix(".lock"), "w") as lock:
+        settings.socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with os.fdopen(os.open(settings.socket.with_suffix(".lock"), _LOCK, 0o600), "wb") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -2,12 +2,12 @@
 # The pure tests, which need neither root nor a kernel: on the Python of the virtual environment, on the real modules of
 # the standard library instead of cni_protocol/light, and on newer Pythons. To be sourced after setup.sh.
 
-pure=(tests/cni_protocol tests/cni_kernel tests/cni_bridge tests/cni_ipam tests/cni_node tests/test_sources.py)
+pure=(tests/cni_protocol tests/cni_kernel tests/cni_bridge tests/cni_ipam tests/cni_node tests/test_sources.py tests/test_tests.py)
 tree=${PYCNI_PYTHON_TREE:-/var/cache/pycni/python-trixie} # Debian 13 with its Python, for a machine without a newer one
 
 pure_tests() { # COMMAND...: the interpreter to run pytest with
     say "pure tests: $* -m pytest"
-    "$@" -m pytest -q -m "not kernel" -p no:cacheprovider --numprocesses "$(nproc)" "${pure[@]}"
+    "$@" -m pytest -q -m "${pure_marks:-not kernel}" -p no:cacheprovider --numprocesses "$(nproc)" "${pure[@]}"
 }
 
 newer_pythons() { # print the Pythons after 3.11 that the machine has, one of each version

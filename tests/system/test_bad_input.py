@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.kit.calls import call_environment
 from tests.kit.host import Host, Outcome
+from tests.kit.locks import held_elsewhere
 from tests.kit.runtime import Runtime, addresses_of, without_bookkeeping
 
 pytestmark = pytest.mark.kernel
@@ -157,10 +159,7 @@ def test_stdin_that_is_no_json_object_is_code_6_for_every_command(
 def test_configuration_without_end_is_refused_and_not_swallowed(bridge: Runtime, snapshot: Snapshot) -> None:
     bridge.host.add_container("c1")
     before = snapshot()
-    program = (
-        f"yes ' ' | CNI_COMMAND=ADD CNI_CONTAINERID=c1 CNI_NETNS=/run/netns/c1 CNI_IFNAME=eth0 {bridge.executable}"
-    )
-    done = bridge.host.run("sh", "-c", program, check=False)
+    done = bridge.host.run("sh", "-c", f"yes ' ' | {bridge.executable}", env=call_environment("ADD"), check=False)
     error = error_of(Outcome(done.returncode, json.loads(done.stdout), done.stdout, done.stderr), "1.1.0")
     assert error["code"] == 5
     assert snapshot() == before
@@ -449,11 +448,10 @@ def test_locks_that_are_not_released_are_code_11_and_change_nothing(
     before = snapshot()
     with (
         open(f"/proc/{host.pid}/root{directory}/lock", "w") as store,
-        open(f"/proc/{host.pid}/ns/net") as namespace,
+        held_elsewhere(host),
         ThreadPoolExecutor(3) as pool,
     ):
-        for lock in (store, namespace):
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(store, fcntl.LOCK_EX)
         calls = [pool.submit(bridge.call, "ADD", "c1", NETWORK), pool.submit(ipam.call, "ADD", "c2", NETWORK)]
         errors = [error_of(call.result()) for call in calls]
     assert [error["code"] for error in errors] == [11, 11]

@@ -8,7 +8,7 @@ import sys
 
 from cni_protocol.light.standard import Any, Sequence
 
-from .attributes import BE32, NESTED, RAW, TEXT, U8, Kind, Table, nested, split
+from .attributes import BE32, NESTED, RAW, TEXT, U8, Kind, Table, nested, number, split
 
 _SIGNED = Kind(
     lambda value: value.to_bytes(4, "big", signed=True), lambda data: int.from_bytes(data, "big", signed=True)
@@ -60,6 +60,7 @@ ELEMENTS = Table(
     NFTA_SET_ELEM_LIST_ELEMENTS=(3, _list_of(nested(ELEMENT))),
 )
 
+_BE64 = number(8, "big")
 _EXPRESSIONS = {
     "bitwise": Table(
         NFTA_BITWISE_SREG=(1, BE32),
@@ -69,9 +70,12 @@ _EXPRESSIONS = {
         NFTA_BITWISE_XOR=(5, nested(DATA)),
     ),
     "cmp": Table(NFTA_CMP_SREG=(1, BE32), NFTA_CMP_OP=(2, BE32), NFTA_CMP_DATA=(3, nested(DATA))),
+    "counter": Table(NFTA_COUNTER_BYTES=(1, _BE64), NFTA_COUNTER_PACKETS=(2, _BE64)),
     "ct": Table(NFTA_CT_DREG=(1, BE32), NFTA_CT_KEY=(2, BE32), NFTA_CT_DIRECTION=(3, U8)),
     "fib": Table(NFTA_FIB_DREG=(1, BE32), NFTA_FIB_RESULT=(2, BE32), NFTA_FIB_FLAGS=(3, BE32)),
     "immediate": Table(NFTA_IMMEDIATE_DREG=(1, BE32), NFTA_IMMEDIATE_DATA=(2, nested(DATA))),
+    "limit": Table(NFTA_LIMIT_RATE=(1, _BE64), NFTA_LIMIT_UNIT=(2, _BE64), NFTA_LIMIT_BURST=(3, BE32)),
+    "log": Table(NFTA_LOG_PREFIX=(2, TEXT), NFTA_LOG_LEVEL=(5, BE32)),
     "lookup": Table(
         NFTA_LOOKUP_SET=(1, TEXT),
         NFTA_LOOKUP_SREG=(2, BE32),

@@ -17,7 +17,9 @@ from cni_kernel.attributes import LINK, NDA
 from cni_kernel.nftables import TABLE
 from cni_node.keeper import EXEMPT, LOCAL, ROUTES, RULES, STAGES
 from cni_node.peer_routes import PROTOCOL, Forward, Wanted
+from cni_node.policy.rules import TABLE as POLICY_TABLE
 
+POLICIES = "policies"  # a stage of the loop of policies
 _ROUTE, _NETFILTER = 0, 12  # NETLINK_*
 # RTMGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
 _GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400
@@ -83,7 +85,7 @@ class Watcher:
                 try:
                     data = sock.recv(_LARGEST)
                 except OSError as error:  # ENOBUFS: more was announced than waits for us
-                    for stage in STAGES:
+                    for stage in (*STAGES, POLICIES):
                         self._publish(Disturbance(stage, f"unknown, {error.strerror}"))
                     continue
                 found = self._judge_nft(data) if sock is self._nft else judge_route_messages(data, self._view)
@@ -159,7 +161,9 @@ def _judge_link(body: bytes, view: View) -> tuple[str, ...]:
 
 
 def judge_nft_message(kind: int, body: bytes) -> set[str]:
-    """What a change of nftables may have taken from us: our sets, or rules of running pods; a look at the bytes."""
+    """What a change of nftables may have taken from us: sets, rules of running pods, policies; a look at the bytes."""
+    if POLICY_TABLE.encode() + b"\0" in body:
+        return {POLICIES}
     if kind in (_DELTABLE, _DELRULE):
         ours = TABLE.encode() + b"\0" in body
         return {EXEMPT, RULES} if ours and kind == _DELTABLE else {RULES} if ours else set()

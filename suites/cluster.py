@@ -11,9 +11,10 @@ import pytest
 
 from tests.cluster.fabric import ip_in
 from tests.cluster.worlds import World
+from tests.kit.grid import grid
 
 TESTS = Path("tests/cluster")
-FIRST, LAST = "test_reach.py", "speed.py"  # the cluster of the first one is timed
+FIRST, LAST = "test_reach.py", ("speed.py", "route_speed.py", "agent_speed.py")  # the first one's cluster is timed
 READY_BOUND = 60  # seconds from the start to three nodes with pods, debootstrap not counted
 
 
@@ -81,7 +82,7 @@ def began() -> float:
 def main() -> int:
     """Run the tests. Returns the exit status."""
     report = Report()
-    names = dict.fromkeys([FIRST, *sorted(path.name for path in TESTS.glob("test_*.py")), LAST])
+    names = dict.fromkeys([FIRST, *sorted(path.name for path in TESTS.glob("test_*.py")), *LAST])
     options = ["-q", "-rN", "--tb=short", "-p", "no:cacheprovider", *sys.argv[1:]]
     status = pytest.main([*options, *(str(TESTS / name) for name in names)], plugins=[report])
     report.print()
@@ -109,18 +110,6 @@ def draw_node(world: World, name: str) -> Iterator[str]:
                 yield f"{route['dst']} via {route['gateway']} dev {route['dev']}"
     for pod in world.cluster.runtimes[name].pods:
         yield f"pod {pod}  {', '.join(world.machine(pod).addresses)}"
-
-
-def grid(cells: dict[tuple[str, str], tuple[str, bool]]) -> Iterator[str]:
-    """A table: a line for each source, a column for each destination."""
-    sources, destinations = (list(dict.fromkeys(pair[index] for pair in cells)) for index in (0, 1))
-    rows = [["", *destinations]]
-    for source in sources:
-        found = [cells.get((source, destination)) for destination in destinations]
-        rows.append([source, *("" if cell is None else cell[0] + ("" if cell[1] else " !") for cell in found)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 if __name__ == "__main__":

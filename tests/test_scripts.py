@@ -17,8 +17,8 @@ import cni_ipam.__main__
 import cni_ipam.config
 from cni_protocol import errors
 from cni_protocol.fields import Fields
-from cni_protocol.request import parse_request
 from tests.conftest import ROOT
+from tests.kit.calls import make_request
 
 README = (ROOT / "README.md").read_text("utf-8")
 CONFIGURATION = (ROOT / "docs/configuration.md").read_text("utf-8")
@@ -199,7 +199,9 @@ def test_demo_and_bench_bodies_refuse_to_work_on_the_machine_itself() -> None:
         assert "namespaces of the caller" in result.stderr
 
 
-@pytest.mark.parametrize("script", ["test", "demo", "bench", "faults", "mutants", "conformance", "cluster"])
+@pytest.mark.parametrize(
+    "script", ["test", "demo", "bench", "faults", "mutants", "conformance", "cluster", "kubernetes"]
+)
 def test_script_without_root_says_how_to_call_it(script: str, tmp_path: Path) -> None:
     stand_in = tmp_path / "id"  # a real other user may be kept from reading the checkout
     stand_in.write_text("#!/bin/sh\necho 1000\n")
@@ -284,8 +286,7 @@ def keys_read(parse: Any, monkeypatch: pytest.MonkeyPatch) -> set[str]:
         return raw(self, key)
 
     monkeypatch.setattr(Fields, "raw", record)
-    env = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c", "CNI_NETNS": "/n", "CNI_IFNAME": "eth0"}
-    parse(parse_request(env, json.dumps(RICH).encode())._replace(args=Arguments()))
+    parse(make_request(RICH)._replace(args=Arguments()))
     return {key for key in seen if not any(other.startswith((f"{key}.", f"{key}[")) for other in seen)}
 
 

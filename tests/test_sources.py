@@ -5,10 +5,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.kit.calls import call_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam", "cni_warm", "cni_node")
@@ -32,6 +35,8 @@ ALLOWED = {
     },
 }
 
+POLICY = ("compiler", "desired", "evaluator", "intervals", "model", "names", "parsing", "parts", "pods", "rules")
+
 # Modules that compute and touch nothing, and what they must not import: the host and the rooms that reach for it.
 PURE = (
     "cni_ipam/ranges.py",
@@ -49,6 +54,8 @@ PURE = (
     "cni_bridge/attachment_rules.py",
     "cni_kernel/attributes.py",
     "cni_kernel/nft_attributes.py",
+    "cni_kernel/filter_expressions.py",
+    *(f"cni_node/policy/{name}.py" for name in POLICY),
     "cni_node/snapshot.py",
     "cni_node/yaml_subset.py",
     "cni_node/sources/members.py",
@@ -60,14 +67,16 @@ IMPURE_STDLIB = {
 }
 PURE_OF_OURS = {
     *(f"cni_protocol.{name}" for name in ("address", "attachment", "errors", "light.standard", "result", "version")),
-    *(f"cni_kernel.{name}" for name in ("attributes", "connections", "expressions", "values")),
+    *(f"cni_kernel.{name}" for name in ("attributes", "connections", "expressions", "filter_expressions", "values")),
     *(f"cni_bridge.{name}" for name in ("config", "masquerade", "plan", "portmap", "spoofcheck")),
+    *(f"cni_node.policy.{name}" for name in POLICY),
     *("cni_ipam.ranges", "cni_node.snapshot", "cni_node.sources.members"),
 }
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
+@cache
 def tree_of(file: str) -> ast.Module:
     return ast.parse((ROOT / file).read_text(encoding="utf-8"), file)
 
@@ -265,8 +274,7 @@ HEAVY = (
 
 def probe(package: str, command: str, config: dict[str, Any] | None) -> tuple[int, Any, list[str]]:
     """Serve one call. Returns its exit status, its answer, and which of HEAVY it loaded."""
-    env = {"CNI_COMMAND": command, "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0"}
-    call = json.dumps([package, env, json.dumps(config) if config is not None else ""])
+    call = json.dumps([package, call_environment(command), json.dumps(config) if config is not None else ""])
     output = subprocess.run(
         [sys.executable, "-I", "-c", PROBE, str(ROOT), call], check=True, stdout=subprocess.PIPE, timeout=60
     ).stdout

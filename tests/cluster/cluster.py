@@ -63,12 +63,16 @@ class Cluster:
 
     def leave(self, name: str) -> None:
         """Switch a node off for good, and have the others learn it."""
+        self.switch_off(name)
+        self.source.forget(name)
+        self.configure()
+
+    def switch_off(self, name: str) -> None:
+        """The same, and nobody is told."""
         self._end_runtime(name)
         del self.agents[name]
         self.nodes.pop(name).scrap()
         del self.places[name]
-        self.source.forget(name)
-        self.configure()
 
     def configure(self) -> None:
         """Have every node know of those that there are now."""

@@ -36,8 +36,8 @@ class Machine(NamedTuple):
 class Fabric:
     """The links and what is on them. Close it after the nodes."""
 
-    def __init__(self) -> None:
-        self.host: Host = open_host()
+    def __init__(self, lifetime: str = "3600") -> None:
+        self.host: Host = open_host(lifetime)
         self.links: dict[str, dict[str, tuple[str, ...]]] = {}  # what is on each: names, and their addresses there
 
     def netns_of(self, name: str) -> str:

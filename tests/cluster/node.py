@@ -18,7 +18,7 @@ from tests.kit.node import CGROUPS, kill
 from tests.kit.standins import PROGRAMS
 
 # The first process of the node. Its number outside is read while /proc is still that of the machine. It lets its
-# orphans go as an init has to, and takes the node along after an hour, should nobody else.
+# orphans go as an init has to, and takes the node along when its time is over, should nobody else.
 _INIT = """
 set -e
 read outer rest </proc/self/stat
@@ -33,19 +33,23 @@ mount --rbind /sys/fs/cgroup sys/fs/cgroup
 for own in run tmp dev/shm; do mount -t tmpfs $own $own; done
 mkdir -p run/lock var/lib/containerd
 mount --bind $disk/containerd var/lib/containerd # containerd makes overlays in there, and none can stand on another
+{furnish}
 hostname $name
 echo $name >etc/hostname
 pivot_root . mnt
 cd /
 umount -l /mnt
 echo $outer
-exec /bin/sh -c 'sleep 3600 & wait $!'
+exec /bin/sh -c 'sleep {lifetime} & wait $!'
 """
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
 class Node:
     """A node, switched off at first. Close it before the fabric."""
+
+    furnish = ""  # what else its first process does at every boot, in the node's tree, with the disk at $disk
+    lifetime = "3600"  # seconds, as sleep(1) has them
 
     def __init__(self, fabric: Fabric, tree: Path, name: str, port: Port, *, reboots: bool = True) -> None:
         """`reboots`: each boot has an id of its own, as that of a kernel; a node that is a container keeps it."""
@@ -88,7 +92,8 @@ class Node:
             "--fork",
             "--kill-child",
         )
-        init = ("/bin/sh", "-c", _INIT, "init", self.name, str(self._tree), self._disk, self._reboots)
+        text = _INIT.format(furnish=self.furnish, lifetime=self.lifetime)
+        init = ("/bin/sh", "-c", text, "init", self.name, str(self._tree), self._disk, self._reboots)
         command = (*unshare, "--propagation", "private", *init)
         pipe = subprocess.PIPE
         holder = self._fabric.host.start(*command, env=_ENVIRONMENT, stdout=pipe, stderr=pipe)

@@ -20,6 +20,7 @@ NODES_FILE = "/etc/pycni/nodes"
 KUBECONFIG = "/etc/pycni/kubeconfig"
 STORE = Port("lan", ("192.168.1.2/24",))
 PREFIX = "/pycni"
+ETCD_PORT = 2379
 TOKEN = "secret"
 _KUBECONFIG = """\
 apiVersion: v1
@@ -126,7 +127,7 @@ class EtcdSource:
     def __init__(self, fabric: Fabric, lease: int = 0) -> None:
         machine = fabric.add_machine("store", STORE)
         self._lease = lease  # seconds, 0 for what is usual
-        self.etcd = EtcdCluster(fabric.host, place=("store", machine.address(4)))
+        self.etcd = EtcdCluster(fabric.host, place=("store", machine.address(4), ETCD_PORT))
 
     def options(self, place: Place) -> list[str]:
         """See Source."""

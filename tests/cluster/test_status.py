@@ -10,6 +10,7 @@ import pytest
 
 from tests.cluster.installation import CONFLIST, SOCKET, Agent
 from tests.cluster.worlds import World
+from tests.kit.calls import bare_environment
 
 pytestmark = pytest.mark.kernel
 
@@ -30,7 +31,7 @@ def ask_status(agent: Agent) -> dict[str, Any]:
     """What the plugin answers to STATUS with the configuration in place; nothing when all is well."""
     conflist = json.loads(agent.node.path(CONFLIST).read_text())
     config = {**conflist["plugins"][0], "cniVersion": "1.1.0", "name": conflist["name"]}
-    env = {"CNI_COMMAND": "STATUS", "CNI_PATH": "/opt/cni/bin"}
+    env = bare_environment("STATUS", ["/opt/cni/bin"])
     said = agent.node.run("/opt/cni/bin/cni-bridge", input=json.dumps(config), env=env, check=False)
     return dict(json.loads(said.stdout)) if said.stdout else {}
 

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.kit.node import PLUGIN_DIR
@@ -18,7 +19,7 @@ mirrors=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Pa
 mirror=$(echo "$mirrors" | sed -n 's/^{_SUITE} //p' | head -n 1)
 eval "$(apt-config shell http_proxy Acquire::http::Proxy)"
 export http_proxy
-debootstrap --variant=minbase --include={",".join(_PACKAGES)} {_SUITE} /mnt/tree $mirror
+debootstrap --variant=minbase --include="$2" {_SUITE} /mnt/tree $mirror
 rm -rf /mnt/tree/var/cache/apt /mnt/tree/var/lib/apt/lists
 mkdir -p /mnt/tree{PLUGIN_DIR}
 cp /mnt/tree/usr/lib/cni/loopback /mnt/tree{PLUGIN_DIR}
@@ -26,9 +27,13 @@ cp -a /mnt/tree/. "$1"
 """
 
 
-def build_tree(target: Path) -> Path:
-    """Fill an empty directory, from the mirror that apt uses on this machine where it is of the same release."""
-    command = ("unshare", "--mount", "--propagation", "private", "sh", "-c", _SCRIPT, "sh", str(target))
+def build_tree(target: Path, further: Sequence[str] = ()) -> Path:
+    """Fill an empty directory, from the mirror that apt uses on this machine where it is of the same release.
+
+    `further` names packages beside those that every node has.
+    """
+    packages = ",".join([*_PACKAGES, *further])
+    command = ("unshare", "--mount", "--propagation", "private", "sh", "-c", _SCRIPT, "sh", str(target), packages)
     done = subprocess.run(command, capture_output=True, text=True, timeout=_BOUND, check=False)
     assert done.returncode == 0, f"debootstrap failed: {done.stdout[-2000:]}{done.stderr[-2000:]}"
     return target

@@ -17,7 +17,7 @@ from cni_kernel.nftables import Nftables
 from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import CNIError
-from tests.host import Host
+from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
 

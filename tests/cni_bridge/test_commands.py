@@ -18,6 +18,7 @@ from cni_kernel.kernel import Kernel
 from cni_kernel.netlink import NetlinkError, NetlinkSocket
 from cni_protocol.errors import CNIError
 from tests.cni_bridge import Runtime, host_name
+from tests.kit.calls import call_environment
 from tests.kit.host import Host, Outcome, wait_until
 
 pytestmark = pytest.mark.kernel
@@ -323,13 +324,7 @@ def test_a_failing_add_keeps_what_another_container_came_to_use(
 
 def test_an_add_beside_one_whose_gateway_is_taken_back_gets_its_own(runtime: Runtime, mocker: MockerFixture) -> None:
     config = network(runtime, V4, V6)
-    variables = {
-        "CNI_COMMAND": "ADD",
-        "CNI_CONTAINERID": "c2",
-        "CNI_NETNS": "/run/netns/c2",
-        "CNI_IFNAME": "eth0",
-        "CNI_PATH": runtime.path[-1],
-    }
+    variables = call_environment("ADD", "c2", path=runtime.path[-1:])
     executable = f"{runtime.path[-1]}/cni-bridge"
     others = []
 

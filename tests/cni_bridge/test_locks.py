@@ -234,7 +234,7 @@ def test_what_others_could_lock_is_refused(
     with pytest.raises(CNIError, match=words) as caught, host_lock():
         raise AssertionError("held where others may hold it too")
     assert caught.value.code == IO_FAILURE
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def make_locks(place: Path) -> Path:

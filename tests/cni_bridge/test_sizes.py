@@ -23,7 +23,7 @@ from cni_protocol.errors import CNIError
 from cni_protocol.result import Interface, IPConfig, Result, Route
 from tests.cni_bridge import make_request
 from tests.cni_bridge.test_verify import HEALTHY
-from tests.host import Host
+from tests.kit.host import Host
 
 OWN, OTHER = Attachment("mynet", "c1", "eth0"), Attachment("mynet", "c2", "eth0")
 V4, V6 = parse_cidr("10.1.0.5/16"), parse_cidr("fd00:1::5/64")

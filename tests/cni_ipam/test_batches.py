@@ -30,6 +30,7 @@ def network(memory: Path) -> Network:
     return Network(memory / "networks")
 
 
+@pytest.mark.slow
 def test_a_set_of_ten_thousand_ranges(network: Network) -> None:
     ipam = {"ranges": [many(COUNT)]}
     with within(10):
@@ -47,6 +48,7 @@ def test_ten_thousand_requests_are_refused_unless_each_is_of_another_set(network
     assert not network.data_dir.exists()
 
 
+@pytest.mark.slow
 def test_an_attachment_with_a_thousand_addresses_comes_and_goes_and_comes_back(
     network: Network, elsewhere: Elsewhere
 ) -> None:
@@ -64,6 +66,7 @@ def test_an_attachment_with_a_thousand_addresses_comes_and_goes_and_comes_back(
     assert (network.reserved(), network.records()) == ({}, set())
 
 
+@pytest.mark.slow
 def test_ten_thousand_valid_attachments(network: Network) -> None:
     network.fill(COUNT)
     with within(20):

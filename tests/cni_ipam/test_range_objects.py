@@ -135,6 +135,7 @@ def many(count: int) -> list[dict[str, str]]:
     return [{"subnet": f"10.{i >> 6 & 255}.{i >> 14}.{(i & 63) * 4}/30"} for i in order]
 
 
+@pytest.mark.slow
 def test_ten_thousand_ranges_in_a_set_are_read_in_time() -> None:
     begin = time.process_time()
     config = parse({"ranges": [many(10_000)]})
@@ -143,6 +144,7 @@ def test_ten_thousand_ranges_in_a_set_are_read_in_time() -> None:
     assert len(str(config.pools[0])) < 500
 
 
+@pytest.mark.slow
 def test_one_overlap_among_ten_thousand_ranges_is_found() -> None:
     entries = many(10_000)
     entries[5000] = {"subnet": "10.20.0.64/28"}

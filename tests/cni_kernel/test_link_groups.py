@@ -12,7 +12,7 @@ from cni_kernel.link_groups import delete_links
 from cni_kernel.netlink import Message, NetlinkError, NetlinkSocket
 from cni_kernel.rtnetlink import parse_group
 from cni_kernel.values import Link
-from tests.host import Host
+from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from cni_node import listwatch
+from cni_node.client import Client
+from cni_node.listwatch import ListWatch
 from cni_node.snapshot import Node
-from cni_node.sources import kubernetes
-from cni_node.sources.kubernetes import KubernetesSettings, KubernetesSource, parse_member
+from cni_node.sources.kubernetes import NODES, KubernetesSettings, KubernetesSource, parse_member
 from cni_protocol.address import parse_cidr, parse_ip
 from tests.kit.api_server import ApiServer, Refusal, node
 from tests.kit.certificates import make_ca, sign
@@ -96,7 +98,7 @@ def test_a_list_whose_pages_expire_is_begun_again(soon: None, account: Path) -> 
 def test_a_watch_that_ends_goes_on_from_the_last_version_bookmarks_included(
     api: ApiServer, account: Path, mocker: Any
 ) -> None:
-    mocker.patch.object(kubernetes, "SHORT", 0.0)
+    mocker.patch.object(listwatch, "SHORT", 0.0)
     with following(source_for(api, account)) as followed:
         followed.until(anything)
         assert watched(api)
@@ -257,10 +259,10 @@ def test_a_server_that_asks_to_wait_is_obeyed(api: ApiServer, account: Path, moc
         waited.append(seconds or 0.0)
         return False
 
-    source = source_for(api, account)
+    settings = KubernetesSettings("node1", server=api.url, service_account=str(account))
     mocker.patch.object(stopping, "is_set", side_effect=[False, True])
     mocker.patch.object(stopping, "wait", wait)
-    source._run(mocker.Mock(), stopping)
+    ListWatch(Client(settings.load), NODES, mocker.Mock()).run(stopping)
     assert waited == [7.0]
 
 

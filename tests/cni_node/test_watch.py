@@ -8,6 +8,7 @@ from cni_kernel.attributes import LINK, NDA
 from cni_node.keeper import EXEMPT, LOCAL, ROUTES, RULES
 from cni_node.peer_routes import METRIC, Forward, Neighbour, PeerRoute, Wanted
 from cni_node.watch import (
+    POLICIES,
     Disturbance,
     View,
     describe_generation,
@@ -95,6 +96,8 @@ def test_whose_business_it_is(data: bytes, stages: list[str]) -> None:
         pytest.param(8, b"pycni\0postrouting\0", {RULES}, id="a rule that goes"),
         pytest.param(8, b"filter\0forward\0", set(), id="another rule that goes"),
         pytest.param(6, b"pycni\0postrouting\0", set(), id="a rule that comes"),
+        pytest.param(6, b"pycni_policy\0forward\0", {POLICIES}, id="a rule that comes among policies"),
+        pytest.param(2, b"pycni_policy\0", {POLICIES}, id="the table of policies"),
     ],
 )
 def test_which_changes_of_rules_concern_us(kind: int, body: bytes, stages: set[str]) -> None:

@@ -60,7 +60,7 @@ class Member:
 class EtcdCluster:
     """Members that serve. They end with the host.
 
-    `place` is a container of the host with the address at which they serve clients; otherwise it is the loopback.
+    `place` is a container of the host, None for itself, with its address, and the first port at which they serve there.
     """
 
     def __init__(
@@ -70,16 +70,16 @@ class EtcdCluster:
         *,
         tls: Tls | None = None,
         more: tuple[str, ...] = (),
-        place: tuple[str | None, str] = (None, "127.0.0.1"),
+        place: tuple[str | None, str, int] = (None, "127.0.0.1", 23790),
     ) -> None:
         self._host, self._tls = host, tls
-        self._container, address = place
+        self._container, address, port = place
         self.user = ""
         scheme = "https" if tls else "http"
         names = [f"m{index}=http://127.0.0.1:{23890 + index}" for index in range(count)]
         self.members = []
         for index, name in enumerate(names):
-            client, peer = f"{scheme}://{address}:{23790 + index}", name.partition("=")[2]
+            client, peer = f"{scheme}://{address}:{port + index}", name.partition("=")[2]
             arguments = [
                 *("--name", f"m{index}", "--initial-cluster", ",".join(names), "--initial-advertise-peer-urls", peer),
                 *("--listen-peer-urls", peer, "--listen-client-urls", client, "--advertise-client-urls", client),

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+from tests.kit.calls import call_environment
+
 # Private to the host: the namespaces that `ip netns` names, the reservations, and a runtime's own state.
 _SET_UP = """
 set -e
@@ -23,7 +25,7 @@ mkdir -p /run/netns /var/lib/cni
 mount -t tmpfs cni /var/lib/cni
 ip link set lo up
 echo ready
-exec sleep 3600
+exec sleep "$1"
 """
 RUN_BOUND = 60  # seconds for one command in a host
 
@@ -127,16 +129,7 @@ class Host:
         env: Mapping[str, str] | None = None,
     ) -> Outcome:
         """Call a plugin as a runtime does. `env` is added to (or, with the same key, replaces) the CNI variables."""
-        variables = {
-            "CNI_COMMAND": command,
-            "CNI_CONTAINERID": container_id,
-            "CNI_NETNS": netns,
-            "CNI_IFNAME": ifname,
-            "CNI_PATH": ":".join(path),
-            "CNI_ARGS": args,
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-            **(env or {}),
-        }
+        variables = call_environment(command, container_id, netns, ifname, path=path, args=args) | dict(env or {})
         stdin = config if isinstance(config, bytes) else json.dumps(config).encode()
         result = subprocess.run(
             self.argv(executable), input=stdin, env=variables, capture_output=True, timeout=RUN_BOUND, check=False
@@ -169,10 +162,10 @@ class Host:
         self._holder.wait(timeout=RUN_BOUND)
 
 
-def open_host() -> Host:
-    """Make a host; the caller closes it."""
-    command = ["/usr/bin/unshare", "-n", "-m", "-u", "-i", "--propagation", "private", "/bin/sh", "-c", _SET_UP]
-    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def open_host(lifetime: str = "3600") -> Host:
+    """Make a host; the caller closes it, or it goes after a time, in seconds or as sleep(1) has them."""
+    command = ["/usr/bin/unshare", "-n", "-m", "-u", "-i", "--propagation", "private", "/bin/sh", "-c", _SET_UP, "sh"]
+    holder = subprocess.Popen([*command, lifetime], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline().strip() == "ready", "the test's host could not be set up (root is needed)"
     return Host(holder)

@@ -11,6 +11,7 @@ BUSYBOX = Path("/usr/bin/busybox")  # Debian's busybox-static
 NAME = "localhost/pause:1"
 COMMAND = ["/bin/busybox", "sleep", "600"]
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # the kernel's names, and those of images
+ARCHITECTURE = _ARCHITECTURES.get(platform.machine(), platform.machine())
 _DIRECTORIES = ("bin", "dev", "etc", "proc", "run", "sys", "tmp")
 
 
@@ -30,7 +31,7 @@ def write_archive(rootfs: Path, target: Path) -> Path:
         packed.add(rootfs, arcname=".")
     digest = hashlib.sha256(layer.getvalue()).hexdigest()
     config = {
-        "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
+        "architecture": ARCHITECTURE,
         "os": "linux",
         "config": {"Cmd": COMMAND, "Env": ["PATH=/bin"]},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.kit.calls import call_environment
 from tests.kit.host import Host, Outcome
 from tests.kit.locks import held_elsewhere
 from tests.kit.runtime import Runtime, addresses_of, without_bookkeeping
@@ -158,10 +159,7 @@ def test_stdin_that_is_no_json_object_is_code_6_for_every_command(
 def test_configuration_without_end_is_refused_and_not_swallowed(bridge: Runtime, snapshot: Snapshot) -> None:
     bridge.host.add_container("c1")
     before = snapshot()
-    program = (
-        f"yes ' ' | CNI_COMMAND=ADD CNI_CONTAINERID=c1 CNI_NETNS=/run/netns/c1 CNI_IFNAME=eth0 {bridge.executable}"
-    )
-    done = bridge.host.run("sh", "-c", program, check=False)
+    done = bridge.host.run("sh", "-c", f"yes ' ' | {bridge.executable}", env=call_environment("ADD"), check=False)
     error = error_of(Outcome(done.returncode, json.loads(done.stdout), done.stdout, done.stderr), "1.1.0")
     assert error["code"] == 5
     assert snapshot() == before
@@ -245,8 +243,6 @@ def test_wrong_configuration_of_the_bridge_is_refused(
         pytest.param(with_ipam(subnet=None), ["ipam.ranges"], id="no range"),
         pytest.param(with_ipam(subnet="10.1.0.0"), ["ipam.subnet", "10.1.0.0"], id="subnet without prefix"),
         pytest.param(with_ipam(subnet="10.1.0.0/33"), ["ipam.subnet", "/33"], id="prefix too long"),
-        pytest.param(with_ipam(subnet="10.1.0.0/31"), ["ipam.subnet", "/31"], id="subnet too small"),
-        pytest.param(with_ipam(subnet="fd00::/127"), ["ipam.subnet", "/127"], id="IPv6 subnet too small"),
         pytest.param(with_ipam(subnet="10.1.0.1/16"), ["ipam.subnet", "host bits"], id="host bits"),
         pytest.param(with_ipam(rangeStart="10.2.0.1"), ["ipam.rangeStart", "10.2.0.1"], id="start outside"),
         pytest.param(with_ipam(rangeEnd="10.2.0.1"), ["ipam.rangeEnd", "10.2.0.1"], id="end outside"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.kit.calls import call_environment
 from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
@@ -115,13 +116,13 @@ def loaded(host: Host, executable: str, env: dict[str, str], stdin: str) -> tupl
 @pytest.mark.parametrize("executable", ["cni-bridge", "cni-ipam"])
 def test_every_command_loads_what_is_listed_and_no_more(host: Host, bin_dir: str, executable: str) -> None:
     netns = host.add_container("c1")
-    env = {"CNI_CONTAINERID": "c1", "CNI_NETNS": netns, "CNI_IFNAME": "eth0", "CNI_PATH": bin_dir}
     bare, _ = loaded(host, "", {}, "")
     config = CONFIG
     for command in ("ADD", "DEL"):  # the first command of a boot looks at everything, and the first ADD at overlaps
-        loaded(host, f"{bin_dir}/{executable}", {**env, "CNI_COMMAND": command}, json.dumps(config))
+        call = call_environment(command, netns=netns, path=[bin_dir])
+        loaded(host, f"{bin_dir}/{executable}", call, json.dumps(config))
     for command in ("VERSION", "ADD", "CHECK", "STATUS", "GC", "DEL"):
-        call = {**env, "CNI_COMMAND": command}
+        call = call_environment(command, netns=netns, path=[bin_dir])
         modules, answer = loaded(host, f"{bin_dir}/{executable}", call, json.dumps(config))
         assert modules - bare == BUDGET[executable, command], command
         config = {**CONFIG, "prevResult": answer} if command == "ADD" else config

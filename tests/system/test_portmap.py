@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.kit.calls import call_environment
 from tests.kit.frames import (
     IPV4,
     SILENCE,
@@ -190,13 +191,7 @@ def _reaches_loopback(host: Host, container: str, source: tuple[str, str], gatew
 
 def _leave_killed(runtime: Runtime) -> None:
     """An ADD that is killed while it waits for its addresses: the rules are there, the gateway is not."""
-    environment = {
-        "CNI_COMMAND": "ADD",
-        "CNI_CONTAINERID": "c2",
-        "CNI_NETNS": runtime.host.add_container("c2"),
-        "CNI_IFNAME": "eth0",
-        "CNI_PATH": ":".join(runtime.path),
-    }
+    environment = call_environment("ADD", "c2", runtime.host.add_container("c2"), path=runtime.path)
     adding = runtime.host.start(runtime.executable, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with adding, suppress(BrokenPipeError):
         assert adding.stdin is not None

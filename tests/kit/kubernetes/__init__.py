@@ -1,0 +1,1 @@
+"""A Kubernetes cluster in namespaces: its programs, its machines, and what is asked of it."""

@@ -1,0 +1,142 @@
+"""The cluster whole: links, control plane, nodes, pycni on the nodes; and nodes that come, go and restart."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.cluster.cluster import at_once
+from tests.cluster.fabric import Fabric, Port, run_in
+from tests.cluster.fabric import Machine as Outsider
+from tests.conftest import ROOT
+from tests.kit.kubernetes.command import await_value, run
+from tests.kit.kubernetes.control_plane import ADDRESS, ControlPlane
+from tests.kit.kubernetes.images import write_pods_image
+from tests.kit.kubernetes.kubectl import Kubectl
+from tests.kit.kubernetes.names import objects as names_objects
+from tests.kit.kubernetes.programs import Say, ensure_programs
+from tests.kit.kubernetes.tree import ensure_tree
+from tests.kit.kubernetes.worker import Worker, remove_stale_cgroups
+
+LINK, GATEWAY = "lan", "192.168.1.1"
+MANIFEST = ROOT / "conf/pycni.yaml"
+_IMAGE_BOUND = 300.0  # seconds
+READY_BOUND = 90.0  # seconds from a node's start until it is Ready
+_FAR = Port("far", ("198.51.100.100/24",), ("198.51.100.1",))  # RFC 5737
+_ROUTER = (Port("far", ("198.51.100.1/24",)), Port(LINK, (f"{GATEWAY}/24",)))
+
+
+class Parts(NamedTuple):
+    """What a cluster is made of."""
+
+    tree: Path
+    programs: Path
+    images: tuple[Path, ...]  # what every node has from the start: pycni's own, and that of the tests' pods
+
+
+def gather_parts(directory: Path, say: Say) -> Parts:
+    """All of it: what is cached is taken from there, or built; the rest is made in a directory. Raises SetupError."""
+    programs = ensure_programs(say)
+    tree = ensure_tree(say)
+    say("making the images of this checkout and of the pods")
+    pycni = directory / "pycni.tar"
+    run([str(ROOT / "install.sh"), "--image", str(pycni)], seconds=_IMAGE_BOUND)
+    return Parts(tree, programs, (pycni, write_pods_image(directory / "pods.tar")))
+
+
+class Kubernetes:
+    """A cluster. Make it, start it, close it; whatever state it is in."""
+
+    def __init__(self, parts: Parts, say: Say = print) -> None:
+        self.nodes: dict[str, Worker] = {}
+        self.parts = parts
+        self.say = say
+        self._stack = ExitStack()
+        remove_stale_cgroups()
+        self._directory = Path(tempfile.mkdtemp(prefix="pycni-kubernetes."))
+        self._stack.callback(shutil.rmtree, self._directory)
+        self.fabric = Fabric("infinity")
+        self._stack.callback(self.fabric.close)
+        self.fabric.add_machine("router", *_ROUTER, forwards=True)
+        self.outside: Outsider = self.fabric.add_machine("outside", _FAR)
+        port = Port(LINK, (f"{ADDRESS}/24",), (GATEWAY,))
+        self.control = ControlPlane(self.fabric, parts.tree, parts.programs, "control", port)
+        self._stack.callback(self.control.close)
+        self.kubectl = Kubectl(self.control)
+
+    def start(self, names: Sequence[str]) -> None:
+        """From nothing to nodes that are Ready, with pycni and a DNS server. Raises SetupError or AssertionError."""
+        self.control.boot()
+        self.control.prepare(self._directory)
+        self.control.start_control_plane()
+        self.power_on(*names)
+        self.say("machines are up; starting Kubernetes")
+        at_once(self._start_node, list(names))
+        self.control.await_api()
+        self.kubectl("apply", "--filename=-", input=MANIFEST.read_text())
+        self.settle()
+        self.say("nodes are Ready")
+        self.kubectl.apply(*names_objects())
+        account = ("get", "serviceaccount", "default", "--ignore-not-found", "--output=name")
+        await_value("there is a service account for pods", lambda: self.kubectl(*account), READY_BOUND)
+
+    def power_on(self, *names: str) -> None:
+        """Boot new nodes, by the main thread: the kernel ends a node with the thread that booted it."""
+        for name in names:
+            number = int(name.removeprefix("node"))
+            port = Port(LINK, (f"192.168.1.{10 + number}/24",), (GATEWAY,))
+            node = Worker(self.fabric, self.parts.tree, self.parts.programs, name, port)
+            self.nodes[name] = node
+            self._stack.callback(node.close)
+            node.boot()
+            node.issue(self.control.authority)
+
+    def add_node(self, name: str) -> None:
+        """A new node, until it and the others are Ready."""
+        self.power_on(name)
+        self._start_node(name)
+        self.settle()
+
+    def remove_node(self, name: str) -> None:
+        """Drain a node, switch it off for good, and delete it."""
+        self.kubectl(
+            "drain", name, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=60s", seconds=90
+        )
+        self.nodes.pop(name).scrap()
+        self.kubectl("delete", "node", name)
+        # those of its DaemonSets; left to itself Kubernetes takes a minute to see that nobody runs them
+        theirs = ("--all-namespaces", f"--field-selector=spec.nodeName={name}")
+        self.kubectl("delete", "pods", *theirs, "--force", "--grace-period=0")
+        self.settle()
+
+    def reboot(self, name: str) -> None:
+        """Pull a node's plug, boot it again, and start its daemons; nobody tells it anything."""
+        node = self.nodes[name]
+        node.halt()
+        node.boot()
+        node.start_runtime()
+        node.start_kubernetes()
+
+    def settle(self) -> None:
+        """Wait until every node has its range and is Ready, by the agent that its DaemonSet runs there."""
+        cidrs = {name: await_value(f"{name} has a range", partial(self.cidr, name), READY_BOUND) for name in self.nodes}
+        for name, cidr in cidrs.items():  # the API server reaches pods, and its machine is no node
+            run_in(self.control.netns, "ip", "route", "replace", cidr, "via", self.nodes[name].address)
+        self.kubectl.wait("Ready", *(f"node/{name}" for name in self.nodes), seconds=READY_BOUND)
+
+    def cidr(self, name: str) -> str:
+        """The range of a node's pods, as the API has it; "" while there is none."""
+        path = "--output=jsonpath={.spec.podCIDR}"
+        return self.kubectl("get", "node", name, "--ignore-not-found", path)
+
+    def close(self) -> None:
+        """Let all of it go."""
+        self._stack.close()
+
+    def _start_node(self, name: str) -> None:
+        node = self.nodes[name]
+        node.start_runtime(*self.parts.images)
+        node.start_kubernetes()

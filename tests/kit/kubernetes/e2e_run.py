@@ -1,0 +1,66 @@
+"""A run of Kubernetes' own end-to-end tests on a cluster, from the control plane's machine; and what came of it."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from tests.cluster.cluster import at_once
+from tests.kit.kubernetes.cluster import Kubernetes
+from tests.kit.kubernetes.control_plane import ADDRESS
+from tests.kit.kubernetes.e2e import ensure_e2e, ensure_image
+from tests.kit.kubernetes.machine import SETTINGS
+
+FOCUS = r"\[sig-network\]"
+# Policies are no business of ours; what takes down nodes or takes long; what needs a cloud or another cluster.
+SKIP = r"NetworkPolicy|\[Disruptive\]|\[Slow\]|\[Serial\]|\[Feature:|\[Flaky\]"
+_PLACE, _REPORTS = "/run/e2e", "/run/e2e-reports"
+_AT_ONCE = 4  # processes
+_BOUND = 3600.0  # seconds
+# The tests of "Networking" first want http://google.com; so it is this machine itself, by its loopback.
+_WORLD = """
+mkdir -p /run/world && echo here >/run/world/index.html
+grep -q google.com /etc/hosts 2>/dev/null || echo 127.0.0.1 localhost google.com >>/etc/hosts
+"""
+
+
+class Case(NamedTuple):
+    """A test that was run."""
+
+    name: str
+    seconds: float
+    failure: str  # what it said; "" when it passed
+
+
+def run_e2e(cluster: Kubernetes, focus: str, skip: str = SKIP) -> list[Case]:
+    """Run the tests whose names the regular expression `focus` is found in, and `skip` is not. Raises SetupError."""
+    programs = ensure_e2e(cluster.say)
+    image = ensure_image(programs, cluster.say)
+    control = cluster.control
+    at_once(lambda name: cluster.nodes[name].import_image(image), list(cluster.nodes))
+    for path in (_PLACE, _REPORTS):
+        control.path(path).mkdir(exist_ok=True)
+    for program in ("ginkgo", "e2e.test"):
+        shutil.copy(programs / program, control.path(_PLACE))
+    if "world" not in control.daemons():
+        control.run("sh", "-c", _WORLD)
+        control.start_daemon("world", "busybox", "httpd", "-f", "-p", "127.0.0.1:80", "-h", "/run/world")
+    cluster.say(f"running the end-to-end tests with {focus} in their names, without {skip}")
+    tests = [f"--kubeconfig={SETTINGS}/admin.conf", f"--host=https://{ADDRESS}:6443", "--kubectl-path=/usr/bin/kubectl"]
+    tests += ["--provider=skeleton", "--dns-domain=cluster.local", "--node-os-distro=custom", "--disable-log-dump"]
+    tests += [f"--num-nodes={len(cluster.nodes)}", f"--report-dir={_REPORTS}"]
+    ginkgo = [f"{_PLACE}/ginkgo", f"-nodes={_AT_ONCE}", "-noColor", "-slowSpecThreshold=600"]
+    ginkgo += [f"-focus={focus}", f"-skip={skip}", f"{_PLACE}/e2e.test", "--", *tests]
+    done = control.run(*ginkgo, check=False, timeout=_BOUND, env={"HOME": "/root"})
+    control.path("/var/log/kubernetes/e2e").write_text(done.stdout + done.stderr)
+    return sorted(case for path in control.path(_REPORTS).glob("*.xml") for case in read_report(path))
+
+
+def read_report(path: Path) -> Iterator[Case]:
+    """The tests of a JUnit report that were run."""
+    for case in ElementTree.parse(path).getroot().iter("testcase"):
+        if case.find("skipped") is None:
+            failed = case.find("failure")
+            said = "" if failed is None else (failed.text or "no word of why")
+            yield Case(case.attrib["name"], float(case.attrib["time"]), said)

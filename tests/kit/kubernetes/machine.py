@@ -1,0 +1,88 @@
+"""A machine of the cluster: a node of the cluster tests with Kubernetes' programs, and daemons that can be ended."""
+
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from tests.cluster.fabric import Fabric, Port
+from tests.cluster.node import Node
+from tests.kit.host import RUN_BOUND
+from tests.kit.kubernetes.command import SetupError, await_value
+from tests.kit.node import kill
+
+PROGRAMS = "/opt/kubernetes"  # where they stand on a machine
+SETTINGS = "/etc/kubernetes"
+_LOGS = "/var/log/kubernetes"
+_END_BOUND = 20.0  # seconds for a daemon that was asked to end
+_TAIL = 1500  # characters of a log that an error shows
+_FURNISH = """
+mkdir -p opt/kubernetes var/log/kubernetes
+mount --bind {programs} opt/kubernetes
+"""
+
+
+class Machine(Node):
+    """A machine, switched off at first."""
+
+    lifetime = "infinity"
+
+    def __init__(self, fabric: Fabric, tree: Path, programs: Path, name: str, port: Port) -> None:
+        super().__init__(fabric, tree, name, port)
+        self.furnish = _FURNISH.format(programs=programs)
+        self._daemons: dict[str, subprocess.Popen[str]] = {}
+
+    def start_daemon(self, name: str, program: str, *arguments: str) -> None:
+        """Start a program that stays; its log is in /var/log/kubernetes, and is kept over a reboot."""
+        with self.path(f"{_LOGS}/{name}").open("a") as log:
+            command = self.argv(program, *arguments)
+            stream = subprocess.DEVNULL
+            env = {"PATH": f"{PROGRAMS}:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
+            process = subprocess.Popen(command, stdin=stream, stdout=log, stderr=log, env=env, text=True)
+            self._daemons[name] = process
+
+    def end_daemon(self, name: str) -> None:
+        """Ask a daemon to end, as systemd does, and wait until it has; what does not is killed."""
+        process = self._daemons.pop(name)
+        (pid,) = _children(process.pid)  # nsenter waits for the program, in the PID namespace of the machine
+        subprocess.run(["kill", str(pid)], check=False, timeout=RUN_BOUND)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_END_BOUND)
+        kill(pid)
+        process.wait(RUN_BOUND)
+
+    def daemons(self) -> list[str]:
+        """Those that have been started on this boot, and not ended."""
+        return list(self._daemons)
+
+    def check_daemons(self) -> None:
+        """Raises SetupError with the end of its log when one has ended by itself."""
+        for name, process in self._daemons.items():
+            if process.poll() is not None:
+                raise SetupError(f"{name} on {self.name} has ended ({process.returncode}): {self.log(name)[-_TAIL:]}")
+
+    def log(self, name: str) -> str:
+        """What a daemon has said so far."""
+        return self.path(f"{_LOGS}/{name}").read_text(errors="replace")
+
+    def halt(self) -> None:
+        """Pull the plug."""
+        super().halt()
+        for process in self._daemons.values():
+            process.wait(RUN_BOUND)
+        self._daemons = {}
+
+
+def await_ready(what: str, condition: Callable[[], bool], seconds: float, *machines: Machine) -> None:
+    """Wait for something. Raises SetupError when it does not come, or a daemon of these machines has ended."""
+
+    def reached() -> bool:
+        for machine in machines:
+            machine.check_daemons()
+        return condition()
+
+    await_value(what, reached, seconds)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

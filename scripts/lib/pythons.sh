@@ -7,7 +7,7 @@ tree=${PYCNI_PYTHON_TREE:-/var/cache/pycni/python-trixie} # Debian 13 with its P
 
 pure_tests() { # COMMAND...: the interpreter to run pytest with
     say "pure tests: $* -m pytest"
-    "$@" -m pytest -q -m "${pure_marks:-not kernel}" -p no:cacheprovider --numprocesses "$(nproc)" "${pure[@]}"
+    "$@" -m pytest -q -m "${pure_marks:-not kernel}" -p no:cacheprovider --numprocesses "$(nproc)" --dist worksteal "${pure[@]}"
 }
 
 newer_pythons() { # print the Pythons after 3.11 that the machine has, one of each version

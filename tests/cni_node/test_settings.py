@@ -121,4 +121,6 @@ def test_the_page_of_the_agent_names_options_that_there_are() -> None:
     add_options(parser)
     known = {option for action in parser._actions for option in action.option_strings}
     page = (ROOT / "docs/agent.md").read_text()
-    assert set(re.findall(r"--[a-z][a-z-]+", page)) - {"--json"} <= known
+    assert (
+        set(re.findall(r"--[a-z][a-z-]+", page)) - {"--json", "--apply"} <= known
+    )  # those of `pycni status` and `pycni repair`

@@ -7,7 +7,11 @@ tree=${PYCNI_PYTHON_TREE:-/var/cache/pycni/python-trixie} # Debian 13 with its P
 
 pure_tests() { # COMMAND...: the interpreter to run pytest with
     say "pure tests: $* -m pytest"
+<<<<<<< HEAD
     "$@" -m pytest -q -m "not kernel and not slow" -p no:cacheprovider --numprocesses "$(nproc)" "${pure[@]}"
+=======
+    "$@" -m pytest -q -m "${pure_marks:-not kernel}" -p no:cacheprovider --numprocesses "$(nproc)" --dist worksteal "${pure[@]}"
+>>>>>>> kit
 }
 
 newer_pythons() { # print the Pythons after 3.11 that the machine has, one of each version

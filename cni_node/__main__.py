@@ -29,6 +29,12 @@ def _cluster() -> tuple[AddOptions, Run]:
     return cluster.add_options, cluster.run
 
 
+def _inspect() -> tuple[AddOptions, Run]:
+    from cni_node.inspect import command
+
+    return command.add_options, command.run
+
+
 def _repair() -> tuple[AddOptions, Run]:
     from cni_node import repair
 
@@ -51,6 +57,7 @@ COMMANDS: dict[str, tuple[str, Callable[[], tuple[AddOptions, Run]]]] = {
     "agent": ("keep this node's pod network equal to what the cluster says", _agent),
     "status": ("how the agent of this node is, in one screen", _status),
     "cluster": ("which node has which pod range, as etcd has it", _cluster),
+    "inspect": ("this node's network as it is: pods, bridges, peers, what is left over", _inspect),
     "repair": ("put back the rules of what runs, after a flush", _repair),
     "install-plugins": ("put the plugins of this image on the node", _install_plugins),
     "load-module": ("load a module of the kernel, with the node's own modprobe", _load_module),

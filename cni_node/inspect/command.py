@@ -1,0 +1,39 @@
+"""`pycni inspect`: reads the node, joins what it found by owner, and shows it as text, JSON or a picture.
+
+Must not: change anything on the node.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from cni_node.inspect.document import document_of
+from cni_node.inspect.join import join
+from cni_node.inspect.reading import Places, read_node
+from cni_node.inspect.store import DIRECTORY as STORE
+from cni_node.inspect.text import render
+from cni_node.results import DIRECTORY as RESULTS
+
+_OK, _PARTLY = 0, 1  # exit statuses
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("--json", action="store_true", help="all of it, for programs")
+    parser.add_argument("--all", action="store_true", help="long lists in full; else the first ten")
+    parser.add_argument(
+        "--results", metavar="DIR", type=Path, default=RESULTS, help=f"what the runtime remembers [{RESULTS}]"
+    )
+    parser.add_argument("--store", metavar="DIR", type=Path, default=STORE, help=f"reservations [{STORE}]")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Show the node. Returns 0, or 1 where something could not be read."""
+    view = join(read_node(Places(options.results, options.store)))
+    if options.json:
+        text = json.dumps(document_of(view), indent=2) + "\n"
+    else:
+        text = render(view, everything=options.all)
+    sys.stdout.write(text)
+    return _PARTLY if view.problems else _OK

@@ -1,0 +1,146 @@
+"""pycni inspect on emulated nodes: real pods, leftovers, half broken nodes, and nothing changes."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from cni_node.entries import Entries
+from cni_node.exempt import intervals_of
+from cni_node.exemptions import Exemptions
+from cni_node.peer_routes import Difference, Entry, Forward, Neighbour, PeerRoute
+from cni_node.snapshot import Node as Peer
+from cni_protocol.address import parse_cidr, parse_ip
+from tests.cni_node.inspect.nodes import Node
+from tests.kit.host import Host
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def node(host: Host, bin_dir: str, tmp_path: Path) -> Node:
+    cache = tmp_path / "results"
+    cache.mkdir()
+    tmp_path.chmod(0o755)
+    host.run("sh", "-c", "ip link add up0 type veth peer name up1; ip link set up0 up; ip link set up1 up")
+    host.run("ip", "address", "add", "192.0.2.7/24", "dev", "up0")
+    host.run("ip", "route", "add", "default", "via", "192.0.2.1")
+    return Node(host, bin_dir, cache)
+
+
+def test_pods_are_shown_with_all_that_is_theirs_and_nothing_changes(node: Node) -> None:
+    results = [node.add("c1", 8080), node.add("c2", 8081)]
+    before = node.dump()
+    said, document = node.inspect(), node.document()
+    assert node.dump() == before
+    assert (said.returncode, said.stderr) == (0, "")
+    assert (document["problems"], document["leftovers"], document["leftoversAreSure"]) == ([], [], True)
+    for one, result, name, port in zip(document["attachments"], results, ("c1", "c2"), (8080, 8081), strict=True):
+        address = result["ips"][0]["address"]
+        assert (one["owner"], one["pod"]) == (f"mynet,{name},eth0", f"shop/{name}-pod")
+        assert (one["addresses"], one["reserved"]) == ([address], [address.partition("/")[0]])
+        assert (one["bridge"], one["state"], one["netnsState"]) == ("cni0", [], "ok")
+        [inner] = node.host.ip("link", "show", "eth0", container=name)
+        assert one["containerInterface"]["mac"] == inner["address"]
+        assert one["hostInterface"]["name"] in node.host.link_names()
+        target = f"{address.partition('/')[0]}:80"
+        assert one["hostPorts"] == [{"address": "", "port": port, "protocol": "tcp", "target": target}]
+        assert one["rules"] == [f"masquerade {address.partition('/')[0]}", f"only from MAC {inner['address']}"]
+        assert f"host port {port}/tcp -> {target}" in said.stdout
+    [bridge] = document["bridges"]
+    assert (bridge["name"], bridge["addresses"], bridge["up"]) == ("cni0", ["10.1.0.1/16"], True)
+    assert document["uplinks"][0]["name"] == "up0"
+    assert "─┐── cni0 ── up0 192.0.2.7/24" in said.stdout
+
+
+def test_what_is_left_over_is_named(node: Node) -> None:
+    for number in (1, 2, 3):
+        node.add(f"c{number}", 8080 + number)
+    (node.cache / "mynet-c1-eth0").unlink()
+    node.host.remove_container("c2")
+    (node.cache / "mynet-c3-eth0").unlink()
+    node.host.remove_container("c3")
+    time.sleep(0.1)  # the kernel takes the pairs away a little later
+    found = {(entry["kind"], entry["why"]) for entry in node.document()["leftovers"]}
+    assert found == {
+        ("interface", "no result"),
+        ("result", "its namespace /run/netns/c2 is gone"),
+        ("reservation", "no attachment"),
+        ("rules", "no attachment"),
+    }
+    assert "left over\n" in node.inspect().stdout
+
+
+def test_a_half_broken_node_is_shown_all_the_same(node: Node) -> None:
+    node.add("c1", 8080)
+    node.add("c2", 8081)
+    (node.cache / "mynet-c3-eth0").write_text("{")
+    node.host.run("nft", "flush", "ruleset")
+    node.host.run("ip", "link", "delete", "cni0")
+    node.host.run("sh", "-c", "cd /var/lib/cni/networks/mynet; printf '\\377' > 10.1.0.2; touch ../stray")
+    node.host.run("sh", "-c", "umount /run/netns/c2; echo > /run/netns/c2")
+    said, document = node.inspect(), node.document()
+    assert (said.returncode, said.stderr) == (1, "")
+    assert document["bridges"] == []
+    assert document["attachments"][0]["state"] == ["in no bridge"]
+    assert [one["hostPorts"] for one in document["attachments"]] == [[], []]
+    problems = "\n".join(document["problems"])
+    for each in (
+        "mynet-c3-eth0 is no result",
+        "10.1.0.2 cannot be read",
+        "networks/stray is no",
+        "netns/c2 of container",
+    ):
+        assert each in problems
+    assert "could not be read\n" in said.stdout
+    assert not document["leftoversAreSure"]
+
+
+def test_without_rights_it_says_what_it_could_not_read(node: Node) -> None:
+    node.add("c1", 8080)
+    node.cache.chmod(0o700)
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all")
+    said = node.inspect("--json", before=nobody)
+    assert (said.returncode, said.stderr) == (1, "")
+    document = json.loads(said.stdout)
+    assert [one["state"] for one in document["attachments"]] == [["no result was read"]]
+    problems = "\n".join(document["problems"])
+    assert f"{node.cache} cannot be read: Permission denied" in problems
+    assert "rules cannot be read: Operation not permitted" in problems
+    assert not document["leftoversAreSure"]
+
+
+def test_an_empty_node_is_shown(node: Node) -> None:
+    said = node.inspect()
+    assert (said.returncode, said.stderr) == (0, "")
+    assert "0 interfaces of pods, 0 bridges, 0 ways to peers, 0 leftovers" in said.stdout
+
+
+def test_peers_have_names_and_where_their_overlay_delivers(node: Node) -> None:
+    mac = "0a:01:02:03:04:05"
+    vxlan = "ip link add vxlan.7 type vxlan id 7 dstport 8472 dev up0 nolearning; ip link set vxlan.7 alias pycni, up"
+    node.host.run("sh", "-c", vxlan)
+    peers = [Peer(f"n{n}", (parse_cidr(f"10.{n}.0.0/24"),), (parse_ip(f"192.0.2.{n}"),)) for n in (20, 21, 22)]
+    [device] = node.host.ip("link", "show", "vxlan.7")
+    with node.host.entered():
+        entries, sets = Entries(), Exemptions()
+        sets.ensure(interval for peer in peers for interval in intervals_of(peer))
+        index = device["ifindex"]
+        far = [parse_ip(f"10.{n}.0.0") for n in (20, 21)]
+        wanted: list[Entry] = [
+            *(Forward(mac, peers[0].addresses[0]), Neighbour(far[0], mac)),
+            *(PeerRoute(peers[n].pods[0], far[n], index, None, 70000) for n in (0, 1)),
+            PeerRoute(peers[2].pods[0], peers[2].addresses[0], 0, None, 70000),
+        ]
+        assert entries.apply(Difference(wanted, []), index) == {}
+        entries.close()
+        sets.close()
+    document = node.document()
+    assert [(one["name"], one["device"], one["node"], one["lacks"]) for one in document["peers"]] == [
+        ("n20", "vxlan.7", "192.0.2.20", ""),
+        ("n21", "vxlan.7", "", "no neighbour entry"),
+        ("n22", "", "192.0.2.22", ""),
+    ]
+    assert document["exemptNetworks"] == 6
+    assert [link["name"] for link in document["overlay"]] == ["vxlan.7"]

@@ -37,7 +37,7 @@ ALLOWED = {
 }
 
 POLICY = ("compiler", "desired", "evaluator", "intervals", "model", "names", "parsing", "parts", "pods", "rules")
-INSPECT = ("document", "join", "text", "values")
+INSPECT = ("document", "join", "svg", "text", "values")
 
 # Modules that compute and touch nothing, and what they must not import: the host and the rooms that reach for it.
 PURE = (

@@ -12,6 +12,7 @@ from cni_node.inspect.document import document_of
 from cni_node.inspect.join import join
 from cni_node.inspect.reading import Places, read_node
 from cni_node.inspect.store import DIRECTORY as STORE
+from cni_node.inspect.svg import draw
 from cni_node.inspect.text import render
 from cni_node.results import DIRECTORY as RESULTS
 
@@ -21,6 +22,7 @@ _OK, _PARTLY = 0, 1  # exit statuses
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("--json", action="store_true", help="all of it, for programs")
+    parser.add_argument("--svg", metavar="FILE", type=Path, help="a picture, into a file")
     parser.add_argument("--all", action="store_true", help="long lists in full; else the first ten")
     parser.add_argument(
         "--results", metavar="DIR", type=Path, default=RESULTS, help=f"what the runtime remembers [{RESULTS}]"
@@ -31,9 +33,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Show the node. Returns 0, or 1 where something could not be read."""
     view = join(read_node(Places(options.results, options.store)))
-    if options.json:
-        text = json.dumps(document_of(view), indent=2) + "\n"
-    else:
-        text = render(view, everything=options.all)
-    sys.stdout.write(text)
-    return _PARTLY if view.problems else _OK
+    status = _PARTLY if view.problems else _OK
+    if options.svg is not None:
+        try:
+            options.svg.write_text(draw(view), encoding="utf-8")
+        except OSError as error:
+            print(f"pycni: {options.svg} cannot be written: {error.strerror}", file=sys.stderr)
+            return _PARTLY
+        for problem in view.problems:
+            print(f"pycni: {problem}", file=sys.stderr)
+        return status
+    text = json.dumps(document_of(view), indent=2) + "\n" if options.json else render(view, everything=options.all)
+    sys.stdout.buffer.write(text.encode(errors="replace"))  # whatever the locale is
+    return status

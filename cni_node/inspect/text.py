@@ -86,11 +86,11 @@ def _drawing(pods: list[Attached], bridge: Bridge, view: View, width: int) -> It
         yield f"  (no pods) ── {out}"
     for number, one in enumerate(pods):
         name = f"{one.label} {one.ifname}".ljust(width)
-        joint = ("─" if len(pods) == 1 else "┬") if number == 0 else ("┴" if number == len(pods) - 1 else "┤")
-        joint = {"┬": "┐", "┴": "┘", "┤": "┤", "─": "─"}[joint]
+        joint = "┘" if number == len(pods) - 1 else "┤" if number else "┐"
+        joint = "─" if len(pods) == 1 else joint
         host = one.host.name if one.host is not None else "?"
-        line = f"  {name} ── {host} ─{joint}"
-        yield line + (f"── {out}" if number == 0 else "")
+        mark = f"  ! {', '.join(one.state)}" if one.state else ""
+        yield f"  {name} ── {host} ─{joint}" + (f"── {out}" if number == 0 else "") + mark
 
 
 def _details(one: Attached) -> Iterator[str]:

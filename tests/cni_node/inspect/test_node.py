@@ -1,7 +1,8 @@
 """pycni inspect on emulated nodes: real pods, leftovers, half broken nodes, and nothing changes."""
 
 import json
-import time
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,14 @@ from cni_node.exemptions import Exemptions
 from cni_node.peer_routes import Difference, Entry, Forward, Neighbour, PeerRoute
 from cni_node.snapshot import Node as Peer
 from cni_protocol.address import parse_cidr, parse_ip
+from cni_protocol.attachment import Attachment
 from tests.cni_node.inspect.nodes import Node
-from tests.kit.host import Host
+from tests.conftest import ROOT
+from tests.kit.host import Host, wait_until
 
 pytestmark = pytest.mark.kernel
+
+GONE = "No such file or directory"
 
 
 @pytest.fixture
@@ -61,9 +66,9 @@ def test_what_is_left_over_is_named(node: Node) -> None:
     node.host.remove_container("c2")
     (node.cache / "mynet-c3-eth0").unlink()
     node.host.remove_container("c3")
-    time.sleep(0.1)  # the kernel takes the pairs away a little later
-    found = {(entry["kind"], entry["why"]) for entry in node.document()["leftovers"]}
-    assert found == {
+    alone = lambda: sum(name.startswith("veth") for name in node.host.link_names()) == 1  # noqa: E731
+    assert wait_until(alone)  # the kernel takes the pairs away a little later
+    assert {(entry["kind"], entry["why"]) for entry in node.document()["leftovers"]} == {
         ("interface", "no result"),
         ("result", "its namespace /run/netns/c2 is gone"),
         ("reservation", "no attachment"),
@@ -144,3 +149,48 @@ def test_peers_have_names_and_where_their_overlay_delivers(node: Node) -> None:
     ]
     assert document["exemptNetworks"] == 6
     assert [link["name"] for link in document["overlay"]] == ["vxlan.7"]
+
+
+def test_the_picture_goes_into_a_file(node: Node, tmp_path: Path) -> None:
+    node.add("c1", 8080)
+    said = node.inspect("--svg", str(tmp_path / "node.svg"))
+    assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+    assert "shop/c1-pod" in (tmp_path / "node.svg").read_text()
+    said = node.inspect("--svg", str(tmp_path / "none/node.svg"))
+    assert (said.returncode, said.stderr) == (1, f"pycni: {tmp_path}/none/node.svg cannot be written: {GONE}\n")
+
+
+MEASURED = """
+import resource, sys, time
+from cni_node.__main__ import main
+main(sys.argv[1:])
+print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+"""
+
+
+def test_many_pods_and_peers_cost_little(node: Node) -> None:
+    """The bound is of processor time: 2 s, and 64 MiB; it takes a tenth of the one and half of the other."""
+    pods, peers = 250, 1000
+    node.host.add_container("all")
+    commands = ["link add cni0 type bridge", "link set cni0 up"]
+    for number in range(pods):
+        one = Attachment("mynet", f"c{number}", "eth0")
+        commands.append(f"link add {one.host_name} type veth peer name eth{number} netns all")
+        commands.append(f"link set {one.host_name} master cni0 up alias {one.owner}")
+        commands.append(f"route add 10.{100 + number % 100}.{number}.0/24 via 192.0.2.9 proto 80")
+        interface = {"name": "eth0", "sandbox": "/run/netns/all"}
+        address = {"address": f"10.1.1.{number}/16", "interface": 0}
+        node.remember(f"c{number}", {"cniVersion": "1.0.0", "interfaces": [interface], "ips": [address]})
+    commands += [f"route add 10.{20 + n // 250}.{n % 250}.0/24 via 192.0.2.9 proto 80" for n in range(peers - pods)]
+    node.host.run("ip", "-batch", "-", input="\n".join(commands))
+    ran = node.host.run(
+        *(sys.executable, "-c", MEASURED, "inspect", "--results", str(node.cache), "--json"),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+    )
+    document = json.loads(ran.stdout)
+    assert (len(document["attachments"]), len(document["peers"])) == (pods, peers)
+    assert {one["netnsState"] for one in document["attachments"]} == {"ok"}
+    seconds, kibibytes = map(float, ran.stderr.split())
+    assert seconds < 2
+    assert kibibytes < 64 * 1024

@@ -15,6 +15,7 @@ def document_of(view: View) -> dict[str, Any]:
         "node": view.node,
         "uplinks": view.uplinks,
         "overlay": [_link(link) for link in view.overlay],
+        "networks": [network._asdict() for network in view.networks],
         "bridges": [_bridge(bridge) for bridge in view.bridges],
         "attachments": [_attached(one) for one in view.attached],
         "peers": [peer._asdict() for peer in view.peers],

@@ -13,6 +13,7 @@ from cni_node.inspect.values import (
     Bridge,
     Inside,
     Leftover,
+    Network,
     Reading,
     Remembered,
     Reservation,
@@ -67,6 +68,7 @@ def join(reading: Reading) -> View:
         node=reading.node,
         uplinks=[_uplink(name, gateway, links, addresses) for name, gateway in reading.uplinks],
         overlay=[link for link in reading.links if link.kind == "vxlan" and link.alias.startswith(f"{NETWORK}")],
+        networks=list(_networks(reading.reservations, attached)),
         bridges=list(_bridges(joined, addresses)),
         attached=attached,
         peers=sorted(reading.peers, key=lambda peer: (peer.name, peer.pods)),
@@ -180,6 +182,14 @@ def _bridges(joined: _Joined, addresses: dict[int, list[str]]) -> Iterator[Bridg
                 tuple(owners[port.ifindex] for port in ports if port.ifindex in owners),
                 tuple(port.name for port in ports if port.ifindex not in owners),
             )
+
+
+def _networks(reservations: list[Reservation], attached: list[Attached]) -> Iterator[Network]:
+    names = {one.network for one in attached} | {entry.network for entry in reservations}
+    for name in sorted(names):
+        own = [one for one in attached if one.network == name]
+        bridges = tuple(sorted({one.bridge for one in own if one.bridge}))
+        yield Network(name, bridges, len(own), sum(entry.network == name for entry in reservations))
 
 
 def _leftovers(joined: _Joined, attached: list[Attached]) -> Iterator[Leftover]:

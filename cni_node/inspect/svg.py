@@ -115,7 +115,7 @@ def _draw_bridge(bridge: Bridge, view: View, top: int) -> tuple[list[str], int]:
 
 
 def _draw_pod(one: Attached, y: int) -> Iterator[str]:
-    first = one.addresses[0] if one.addresses else "no address"
+    first = one.addresses[0] if one.addresses else one.unaddressed
     ports = " ".join(f"{port.port}/{port.protocol}" for port in one.ports[:2]) + (" …" if len(one.ports) > 2 else "")
     wrong = ", ".join(one.state)
     kind = "wrong" if wrong else "pod"

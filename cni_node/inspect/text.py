@@ -6,7 +6,7 @@ Must not: let a name from outside write control characters to a terminal.
 from collections.abc import Iterator, Sequence
 
 from cni_kernel.values import Link
-from cni_node.inspect.values import Attached, Bridge, HostPort, View
+from cni_node.inspect.values import Attached, Bridge, HostPort, Network, View
 
 FIRST = 10  # of a long list
 _MANY_PODS = 20  # that are drawn one by one
@@ -17,6 +17,7 @@ def render(view: View, *, everything: bool = False) -> str:
     bound = 0 if everything else FIRST
     sections = [
         _head(view),
+        _titled("networks", _cut(list(map(_network_line, view.networks)), bound)),
         *(_bridge_lines(bridge, view, 0 if everything else _MANY_PODS) for bridge in view.bridges),
         _unbridged(view, bound),
         _peer_lines(view, bound),
@@ -54,6 +55,15 @@ def _head(view: View) -> list[str]:
 
 def _count(number: int, one: str, many: str) -> str:
     return f"{number:,} {one if number == 1 else many}"
+
+
+def _network_line(network: Network) -> str:
+    counts = [
+        _count(network.attachments, "interface", "interfaces"),
+        _count(network.reservations, "reserved address", "reserved addresses"),
+    ]
+    where = f" on {', '.join(network.bridges)}" if network.bridges else ""
+    return f"{network.name}{where}: {', '.join(counts)}"
 
 
 def _state_of(link: Link) -> str:
@@ -95,7 +105,7 @@ def _drawing(pods: list[Attached], bridge: Bridge, view: View, width: int) -> It
 
 def _details(one: Attached) -> Iterator[str]:
     yield ""
-    yield f"  {one.label}  {' '.join(one.addresses) or 'no address'}"
+    yield f"  {one.label}  {' '.join(one.addresses) or one.unaddressed}"
     yield f"    container {one.container_id} interface {one.ifname} of network {one.network}"
     if one.inside.link is not None and one.host is not None:
         inner, outer = one.inside.link, one.host

@@ -118,6 +118,11 @@ class Attached(NamedTuple):
         """What people call it: the pod, else the container by the beginning of its id."""
         return self.pod or shorten(self.container_id)
 
+    @property
+    def unaddressed(self) -> str:
+        """What stands in the place of addresses where there are none."""
+        return "no address" if self.inside.netns == "ok" else "addresses unknown"
+
 
 class Bridge(NamedTuple):
     """A bridge with its addresses, the owners of its ports, and ports that are nobody's of ours."""
@@ -126,6 +131,15 @@ class Bridge(NamedTuple):
     addresses: tuple[str, ...]
     owners: tuple[str, ...]
     others: tuple[str, ...]
+
+
+class Network(NamedTuple):
+    """A network as it is on this node, in numbers."""
+
+    name: str
+    bridges: tuple[str, ...]
+    attachments: int
+    reservations: int
 
 
 class Leftover(NamedTuple):
@@ -142,6 +156,7 @@ class View(NamedTuple):
     node: str
     uplinks: list[dict[str, Any]]
     overlay: list[Link]
+    networks: list[Network]
     bridges: list[Bridge]
     attached: list[Attached]
     peers: list[Peer]

@@ -69,6 +69,8 @@ def test_leftovers_are_named() -> None:
         ("rules", "no attachment"),
     ]
     text = render(view)
+    assert "  mynet on cni0: 2 interfaces, 2 reserved addresses\n" in text
+    assert "  c8  addresses unknown\n" in text
     assert "interface veth9 of container c8 interface eth0 of network mynet: no result" in text
     assert "reservation 10.1.0.9 for container c9 (/store/mynet/10.1.0.9): no attachment" in text
     assert "reservation 10.1.0.8 for nobody (/store/mynet/10.1.0.8): no attachment" in text
@@ -126,7 +128,8 @@ def test_the_drawing_has_the_pods_the_bridge_and_the_way_out() -> None:
     view = join(reading(3))
     names = [one.host.name for one in view.attached if one.host]
     lines = render(view).splitlines()
-    assert lines[4:7] == [
+    assert lines[2:4] == ["networks", "  mynet on cni0: 3 interfaces, 0 reserved addresses"]
+    assert lines[7:10] == [
         f"  shop/web-0 eth0 ── {names[0]} ─┐── cni0 ── uplink0",
         f"  shop/web-1 eth0 ── {names[1]} ─┤",
         f"  shop/web-2 eth0 ── {names[2]} ─┘",
@@ -179,5 +182,6 @@ def test_the_document_has_all_of_it_and_is_json() -> None:
     assert len(document["attachments"]) == 3
     assert document["attachments"][0]["hostInterface"]["mtu"] == 1500
     assert document["exemptNetworks"] is None
+    assert document["networks"] == [{"name": "mynet", "bridges": ["cni0"], "attachments": 3, "reservations": 0}]
     assert document["bridges"][0]["owners"] == ["mynet,c0,eth0", "mynet,c1,eth0", "mynet,c2,eth0"]
     assert (document["problems"], document["leftovers"], document["leftoversAreSure"]) == ([], [], True)

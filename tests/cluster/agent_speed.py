@@ -1,7 +1,7 @@
 """What 5,000 peers cost a node and its agent, for scripts/cluster, which names this file.
 
 CPU time is the scheduler's count for all threads of the agent. What is compared takes turns, round by round, so that
-what else the machine does meets both sides; PASS and FAIL are about medians, and a FAIL of a comparison counts for the exit
+what else the machine does meets both sides. PASS and FAIL are about medians; a FAIL of a comparison counts for the exit
 status when so few rounds reach the target that it cannot be chance.
 """
 
@@ -127,6 +127,16 @@ def mib_of(agent: Agent) -> float:
     return int(line.split()[1]) / 1024
 
 
+def await_rest(agent: Agent) -> None:
+    """Wait until an agent has had nothing to look at for a while."""
+    for _ in range(20):
+        before = agent.report()["syncs"]
+        time.sleep(3)
+        if agent.report()["syncs"] == before:
+            return
+    pytest.fail(f"{agent.node.name} does not come to rest: {agent.log()}")
+
+
 def test_cpu_of_the_first_sync(sides: Sides, record_property: Note) -> None:
     text = f"{sides.first_sync:.1f} s from the agent's start until its node is ready; target <= {FIRST_SYNC:.0f} s"
     record_property(
@@ -148,6 +158,8 @@ def test_memory(sides: Sides, record_property: Note) -> None:
 
 def test_cpu_at_rest(sides: Sides, record_property: Note) -> None:
     agents = {"without peers": sides.agent("none"), f"with {PEERS} peers": sides.agent("many")}
+    for agent in agents.values():
+        await_rest(agent)
     before, begin = {what: cpu_of(agent) for what, agent in agents.items()}, time.monotonic()
     time.sleep(IDLE_WINDOW)
     passed = []

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cluster.fabric import Fabric
 from tests.cluster.monitor import RouteMonitor
-from tests.cluster.sources import PREFIX, ApiSource, EtcdSource
+from tests.cluster.sources import ApiSource, EtcdSource
 from tests.cluster.worlds import NODES, Parts, World, open_world, place_on_lan
 from tests.kit.api_server import node as describe
 
@@ -34,12 +34,10 @@ def test_a_route_comes_and_goes_within_a_second(parts: Parts, tmp_path: Path, re
     ]
     with open_world(parts, places, knows=knows) as world:
         rounds = [come_and_go(world, number) for number in range(TIMES)]
-        for what, seconds in zip(
-            ("a new node's route on three others", "a deleted node's route gone"), zip(*rounds), strict=True
-        ):
-            text = (
-                f"{statistics.median(seconds):.2f} s, at most {max(seconds):.2f} s in {TIMES}; target <= {PROMPT:.0f} s"
-            )
+        whats = ("a new node's route on three others", "a deleted node's route gone")
+        for what, seconds in zip(whats, zip(*rounds, strict=True), strict=True):
+            found = f"{statistics.median(seconds):.2f} s, at most {max(seconds):.2f} s in {TIMES}"
+            text = f"{found}; target <= {PROMPT:.0f} s"
             record_property("measured", [f"{what}, {kind}", text, max(seconds) <= PROMPT])
         if kind == "etcd":
             note_dead_node(world, record_property)
@@ -52,7 +50,7 @@ def come_and_go(world: World, number: int) -> tuple[float, float]:
     with RouteMonitor([world.machine(node) for node in NODES], pods) as monitor:
         begin = time.monotonic()
         if isinstance(source, EtcdSource):
-            source.etcd.ctl("put", f"{PREFIX}/nodes/far", json.dumps({"pods": [pods], "addresses": [address]}))
+            source.put("far", json.dumps({"pods": [pods], "addresses": [address]}))
         else:
             assert isinstance(source, ApiSource)
             source.server.put(describe("far", pods, address))

@@ -182,6 +182,13 @@ def test_certificates_that_cannot_be_used_are_named(authority: Pair, tmp_path: P
     assert told.startswith("certificate and key do not fit or are damaged (") and str(other.key) in told
 
 
+def test_a_client_with_a_certificate_of_its_own_gets_an_answer(authority: Pair) -> None:
+    own = sign(authority, "node")
+    with ApiServer(tls=sign(authority, "server")) as api:
+        access = load_files(api.url, str(authority.certificate), str(own.certificate), str(own.key))
+        assert Client(lambda: access).call("GET", "/api/v1/nodes")["items"] == []
+
+
 def test_a_file_that_is_being_replaced_does_no_harm(tmp_path: Path, authority: Pair) -> None:
     ca = tmp_path / "ca.crt"
     ca.write_bytes(authority.certificate.read_bytes())

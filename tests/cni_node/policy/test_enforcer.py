@@ -101,6 +101,18 @@ def test_the_plugin_asks_on_the_agents_socket(api: ApiServer, enforcer: Enforcer
     assert post(tmp_path / "other.sock", pod) == (200, {"state": "off"})
 
 
+def test_what_root_may_ask_is_not_answered_to_everybody_of_the_host(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve(Page(Report, lambda: True), tmp_path / "agent.sock", port)
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("POST", "/pods", "{}")
+    assert connection.getresponse().status == 501
+    connection.close()
+    assert (tmp_path / "agent.sock").stat().st_mode & 0o777 == 0o600
+
+
 def post(path: Path, document: Any) -> tuple[int, Any]:
     """What the server answers."""
     connection = HTTPConnection("localhost", timeout=5)

@@ -338,6 +338,7 @@ def test_help_goes_to_stdout_and_an_unknown_option_to_stderr() -> None:
     for text in (known.stdout, unknown.stderr):
         assert text.startswith(b"toy: plays\n")
         assert b"ADD, DEL, CHECK, GC, STATUS, VERSION" in text
+        assert text.endswith(b"this text\n")
 
 
 # Signals, and a stderr that is no use

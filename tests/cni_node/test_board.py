@@ -142,3 +142,12 @@ def test_a_closed_board_publishes_nothing() -> None:
     board.put("c", entry("c"))
     time.sleep(2 * GAP)
     assert len(followed.snapshots) == 1
+
+
+def test_a_board_that_is_closed_at_rest_publishes_nothing() -> None:
+    followed = Followed()
+    board = board_of(followed, "a")
+    time.sleep(GAP)
+    board.close()
+    board.put("b", entry("b"))
+    assert not wait_until(lambda: len(followed.snapshots) > 1, 2 * GAP)

@@ -22,8 +22,9 @@ node() {
     unpacked=$(mktemp -d "$lib/.stage.XXXXXX") # beside its place: it gets there by rename
     tar -xzf "$bundle" -C "$unpacked" || die "$bundle cannot be unpacked"
     set -- "$unpacked/$bundle_lib"/*/bin/python3
+    pycni "$1" "${1%/bin/python3}/code" install-plugins --root "${root:-/}"
     if [ -n "$service" ]; then
-        pycni "$1" "${1%/bin/python3}/code" install-plugins --root "${root:-/}" && serve "${options[@]}"
+        serve "${options[@]}"
     else
         pycni "$1" "${1%/bin/python3}/code" agent --once --root "${root:-/}" --conf-dir "$conf_dir" "${options[@]}"
     fi

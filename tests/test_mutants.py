@@ -170,7 +170,7 @@ def tiny(tmp_path: Path) -> Path:
 @pytest.mark.timeout(300)  # pytest is started twenty times, and one mutant hangs
 def test_a_tiny_package_from_the_recording_to_the_verdicts(tiny: Path, tmp_path: Path) -> None:
     sources, file = read_sources(tiny, [PACKAGE]), f"tests/{PACKAGE}/test_tiny.py"
-    record = Record(tmp_path / "cache")
+    record = Record(tmp_path / "cache", kernel=False)
     watched = Checkout(tiny, tmp_path / "watched")
     watch(watched, [PACKAGE])
     assert not record.is_current(tiny, file)

@@ -35,7 +35,8 @@ def install_node(bundle: Path, root: Path, *options: str) -> "subprocess.Complet
 
 def installed(bundle: Path, root: Path, *options: str) -> str:
     done = install_node(bundle, root, *options)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert all(line.startswith("pycni: ") for line in done.stderr.splitlines()), done.stderr
     return done.stdout
 
 
@@ -47,7 +48,7 @@ def test_the_bundle_is_put_below_a_root_with_a_configuration(bundle: Path, tmp_p
     for name in ("opt/cni/bin/cni-bridge", "opt/cni/bin/cni-ipam", f"{LIBRARY}/pycni"):
         assert (tmp_path / name).read_text().startswith(f"#!/{LIBRARY}/{mark.parent.name}/bin/python3 ")
         assert os.access(tmp_path / name, os.X_OK)
-    assert sorted(path.name for path in (tmp_path / LIBRARY).iterdir()) == sorted([mark.parent.name, "pycni"])
+    assert sorted(path.name for path in (tmp_path / LIBRARY).iterdir()) == sorted([mark.parent.name, ".lock", "pycni"])
 
 
 def test_once_more_with_other_peers_changes_nothing(bundle: Path, tmp_path: Path) -> None:

@@ -60,20 +60,20 @@ class Workshop:
     def __init__(self, scratch: Path, cache: Path, workers: int) -> None:
         self._scratch, self._workers = scratch, workers
         self._root = Checkout(ROOT, self._place()).root
-        self._record = Record(cache)
+        self._cache = cache
         self._wheels = _fetch_wheel(cache)
         self.sources = read_sources(self._root)
 
-    def learn(self, rooms: Iterable[str]) -> Reach:
+    def learn(self, rooms: Iterable[str], kernel: bool) -> Reach:
         """Which tests in these directories run which line; what is not known yet is recorded."""
-        files = list_test_files(self._root, rooms)
+        files, record = list_test_files(self._root, rooms, kernel), Record(self._cache, kernel)
 
         def run(checkout: Checkout, file: str) -> None:
-            print(f"{file}: {self._record.record(checkout, self.sources, file)} tests recorded", flush=True)
+            print(f"{file}: {record.record(checkout, self.sources, file)} tests recorded", flush=True)
 
-        missing = [file for file in files if not self._record.is_current(self._root, file)]
+        missing = [file for file in files if not record.is_current(self._root, file)]
         _at_once(lambda: self._copy(watched=True), run, missing, self._workers)
-        return Reach(self.sources, self._record.load(self._root, files))
+        return Reach(self.sources, record.load(self._root, files))
 
     def try_mutants(self, places: Iterable[Place], reach: Reach, tell: Callable[[Verdict], None]) -> None:
         """Try each, and tell what came of it."""
@@ -95,7 +95,7 @@ class Workshop:
 
 
 def _try_all(places: Sequence[Place], packages: Sequence[str], work: Workshop, results: str | None) -> list[Verdict]:
-    """Try the mutants with the tests of their packages, then those that survive with all others."""
+    """Try the mutants with the tests of their packages, the pure ones first; those that survive with all others."""
     path = Path(results) if results else None
     verdicts = {name: verdict for name, verdict in _read(path).items() if verdict.result != SURVIVED}
     others = [package for package in PACKAGES if package not in packages]
@@ -108,11 +108,13 @@ def _try_all(places: Sequence[Place], packages: Sequence[str], work: Workshop, r
             if path:
                 _write(path, verdicts)
 
-    for rooms in (packages, (*others, "system", "conformance")):
+    further = (*others, "system", "conformance")
+    for rooms, kernel in ((packages, False), (packages, True), (further, False), (further, True)):
         left = [place for place in places if place.name not in verdicts or verdicts[place.name].result == SURVIVED]
-        print(f"{len(left)} of {len(places)} places are tried with the tests of {', '.join(rooms)}", flush=True)
+        kind = "kernel" if kernel else "pure"
+        print(f"{len(left)} of {len(places)} places: the {kind} tests of {', '.join(rooms)}", flush=True)
         if left:
-            work.try_mutants(left, work.learn(rooms), tell)
+            work.try_mutants(left, work.learn(rooms, kernel), tell)
     return [verdicts[place.name]._replace(line=place.line) for place in places]
 
 

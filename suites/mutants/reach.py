@@ -33,17 +33,22 @@ class Test(NamedTuple):
         return self.name.partition("::")[0]
 
 
-def list_test_files(root: Path, rooms: Iterable[str]) -> list[str]:
-    """The tests in these directories of tests/."""
+def list_test_files(root: Path, rooms: Iterable[str], kernel: bool) -> list[str]:
+    """The files in these directories of tests/ with tests that need the kernel, or with others."""
     found = [path for name in rooms for path in sorted((root / "tests" / name).rglob("test_*.py"))]
-    return [str(path.relative_to(root)) for path in found if path.name not in _NOT_TRIED]
+    files = [str(path.relative_to(root)) for path in found if path.name not in _NOT_TRIED]
+    return [file for file in files if _may_have(kernel, (root / file).read_text("utf-8"))]
+
+
+def _may_have(kernel: bool, text: str) -> bool:
+    return "mark.kernel" in text if kernel else "pytestmark = pytest.mark.kernel" not in text
 
 
 class Record:
-    """The recordings of a cache directory."""
+    """The recordings of a cache directory: of the tests that need the kernel, or of the others."""
 
-    def __init__(self, cache: Path) -> None:
-        self._cache = cache
+    def __init__(self, cache: Path, kernel: bool) -> None:
+        self._cache, self._kernel = cache, kernel
         cache.mkdir(parents=True, exist_ok=True)
 
     def is_current(self, root: Path, file: str) -> bool:
@@ -57,7 +62,8 @@ class Record:
         for name in (NOTES, LINES, CURRENT):
             (notes / name).write_text("0" if name == CURRENT else "")
             (notes / name).chmod(0o666)
-        checkout.pytest(["-p", "suites.mutants.recorder", file], _BOUND, {"MUTANTS_NOTES": str(notes)})
+        kind = "kernel" if self._kernel else "not kernel"
+        checkout.pytest(["-p", "suites.mutants.recorder", "-m", kind, file], _BOUND, {"MUTANTS_NOTES": str(notes)})
         lines: dict[int, dict[str, list[int]]] = {}
         for entry in sorted(set((notes / LINES).read_text("utf-8", "replace").splitlines())):
             number, _, where = entry.partition(" ")
@@ -65,9 +71,9 @@ class Record:
             if number.isdecimal() and line.isdecimal() and source in sources:
                 lines.setdefault(int(number), {}).setdefault(source, []).append(int(line))
         tests = []
-        for name, number, passed, kernel, seconds in map(json.loads, (notes / NOTES).read_text().splitlines()):
+        for name, number, passed, seconds in map(json.loads, (notes / NOTES).read_text().splitlines()):
             if passed:
-                tests.append([name, kernel, seconds, lines.get(number, {})])
+                tests.append([name, self._kernel, seconds, lines.get(number, {})])
         used = {source for _, _, _, its in tests for source in its}
         kept = {source: self._keep(sources[source]) for source in used}
         self._path(checkout.root, file).write_text(json.dumps({"file": file, "sources": kept, "tests": tests}))
@@ -84,7 +90,7 @@ class Record:
 
     def _path(self, root: Path, file: str) -> Path:
         digest = hashlib.sha256((root / file).read_bytes()).hexdigest()[:16]
-        return self._cache / f"{file.replace('/', '.')}-{digest}.json"
+        return self._cache / f"{file.replace('/', '.')}-{'kernel' if self._kernel else 'pure'}-{digest}.json"
 
     def _keep(self, source: str) -> str:
         name = "source-" + hashlib.sha256(source.encode()).hexdigest()[:16]

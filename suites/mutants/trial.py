@@ -11,7 +11,7 @@ from suites.mutants.reach import Reach, Test
 
 KILLED, HUNG, SURVIVED = "killed", "hung", "survived"
 _UNREACHED = "no test runs it"
-_BUDGETS = {False: 60.0, True: 90.0}  # seconds of tests that are tried, those without the kernel and those with it
+_BUDGET = 90.0  # seconds of tests that are tried, beside the module's own
 _START_BOUND = 90  # seconds for pytest to get to the first test
 _SLOWNESS = 4  # a machine that is busier than when the tests were recorded
 _TEST_BOUND = 15  # seconds, and that much more for the slowest of the tests: one that hangs is noticed
@@ -40,18 +40,12 @@ def merge(first: Verdict | None, second: Verdict) -> Verdict:
 
 def try_mutant(checkout: Checkout, source: str, place: Place, reach: Reach) -> Verdict:
     """Change the copy, run the tests that reach the place, and change the copy back."""
-    chosen = reach.find_tests(place)
-    tried: list[Test] = []
+    tried = _choose(place, reach.find_tests(place))
     result, by = SURVIVED, ""
     checkout.write(place.file, mutate(source, place))
     try:
-        for kernel in (False, True):
-            tests = _choose(place, [test for test in chosen if test.kernel is kernel], _BUDGETS[kernel])
-            tried += tests
-            if tests:
-                result, by = _run(checkout, tests)
-            if result != SURVIVED:
-                break
+        if tried:
+            result, by = _run(checkout, tried)
     finally:
         checkout.write(place.file, source)
     if result == SURVIVED:
@@ -59,7 +53,7 @@ def try_mutant(checkout: Checkout, source: str, place: Place, reach: Reach) -> V
     return Verdict(place.name, place.file, place.line, place.shown, result, by, len(tried))
 
 
-def _choose(place: Place, tests: Collection[Test], budget: float) -> list[Test]:
+def _choose(place: Place, tests: Collection[Test]) -> list[Test]:
     """The module's own tests first, then its package's, then the others; the quick ones first, within the budget."""
     path = PurePosixPath(place.file)
     own = f"test_{path.stem}.py"
@@ -71,7 +65,7 @@ def _choose(place: Place, tests: Collection[Test], budget: float) -> list[Test]:
 
     found: list[Test] = []
     for test in sorted(tests, key=turn):
-        if turn(test)[0] == 0 or sum(each.seconds for each in found) + test.seconds <= budget or not found:
+        if turn(test)[0] == 0 or sum(each.seconds for each in found) + test.seconds <= _BUDGET or not found:
             found.append(test)
     return found
 

@@ -124,6 +124,18 @@ def snapshot(top: Path) -> dict[str, tuple[int, int, bytes]]:
     return found
 
 
+def age(network: Network, name: str) -> None:
+    """Make the records of now those of the version before."""
+    (directory,) = (network.data_dir / ".pycni" / "mynet").iterdir()
+    (directory / ORIGIN).unlink()
+    for path in directory.glob("*,mynet,*"):
+        address, _, rest = path.name.partition(",mynet,")
+        container_id, _, ifname = rest.partition(",")
+        content = path.read_bytes().decode().partition("\r\n")[0]
+        path.rename(directory / f"{address},{content or container_id},{ifname}")
+    directory.rename(directory.with_name(name))
+
+
 def restore(source: Path, target: Path, *, links: bool = True) -> None:
     """Put a copy in the place of a directory, with or without its hard links, the times kept."""
     shutil.rmtree(target, ignore_errors=True)

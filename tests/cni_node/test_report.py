@@ -27,7 +27,16 @@ def test_one_screen_holds_all() -> None:
     lines = render(busy, 3700.0).splitlines()
     assert lines[0] == "agent      ready (pid 7, up 1 h)"
     assert len(lines) <= 50
-    assert "problem:     and 89 more (--json has all)" in lines
+    assert lines[10:21] == [
+        *(f"problem:     {number}" for number in range(10)),
+        "problem:     and 89 more (--json has all)",
+    ]
+    assert render(busy, 3700.0).endswith("\nold address: and 89 more (--json has all)\n")
+
+
+def test_an_agent_that_begins_is_not_ready_and_has_nothing() -> None:
+    assert not Report().ready
+    assert render(Report(), 0.0).splitlines()[0] == "agent      starting (pid 0, up 0 s)"
 
 
 def test_metrics_are_prometheus_text() -> None:

@@ -50,6 +50,25 @@ def test_other_sources() -> None:
     assert (etcd.name, etcd.access.endpoints, etcd.cluster.node_prefixes) == ("host1", ("http://a:1",), (24,))
 
 
+def test_options_of_etcd_have_defaults() -> None:
+    plain = parse("--source=etcd", "--etcd=http://a:1").source
+    other = parse("--source=etcd", "--etcd=http://a:1", "--etcd-prefix=/site", "--lease=9").source
+    assert isinstance(plain, EtcdSettings)
+    assert isinstance(other, EtcdSettings)
+    assert (plain.prefix, other.prefix) == ("/pycni", "/site")
+    assert (plain.lease, other.lease) == (EtcdSettings._field_defaults["lease"], 9)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "most"), [("10.0.0.0/24", 6), ("fd00::/112", 14)], ids=["down to a /30", "down to a /126"]
+)
+def test_a_nodes_part_has_room_for_a_gateway_and_a_pod(cluster: str, most: int) -> None:
+    assert node_range(parse_cidr(cluster), most, 1).first.value == parse_cidr(cluster).first.value + 4
+    for bits in (0, most + 1):
+        with pytest.raises(ValueError, match=f"--node-bits {bits}: {cluster} leaves 1 to {most} bits for nodes"):
+            node_range(parse_cidr(cluster), bits, 1)
+
+
 def test_an_overlay() -> None:
     options = ("--overlay=vxlan", "--vni=7", "--port=8472", "--device=eth1", "--direct")
     assert parse(PODS, *options).overlay == Overlay(7, 8472, "eth1", True)
@@ -121,4 +140,5 @@ def test_the_page_of_the_agent_names_options_that_there_are() -> None:
     add_options(parser)
     known = {option for action in parser._actions for option in action.option_strings}
     page = (ROOT / "docs/agent.md").read_text()
-    assert set(re.findall(r"--[a-z][a-z-]+", page)) - {"--json"} <= known
+    of_other_commands = {"--json", "--apply"}  # pycni status and repair
+    assert set(re.findall(r"--[a-z][a-z-]+", page)) - of_other_commands <= known

@@ -16,6 +16,8 @@ from tests.kubernetes.probes import Prober, Question
 
 pytestmark = pytest.mark.kernel
 
+SOON = 30.0  # seconds
+
 
 @pytest.fixture(scope="module")
 def shop(prober: Prober, tmp_path_factory: pytest.TempPathFactory) -> Iterator[bytes]:
@@ -31,14 +33,20 @@ def shop(prober: Prober, tmp_path_factory: pytest.TempPathFactory) -> Iterator[b
     prober.kubectl.apply(*objects)
     prober.kubectl.roll_out(f"deployment/{ingress.CLASS}", namespace=ingress.NAMESPACE)
     prober.kubectl.roll_out("deployment/wear", "deployment/watch")
-    await_value(
-        "the rules are in force", lambda: "by" in prober.from_outside(get(any_node(prober), SHOP, "/wear"))[0], 20
-    )
+    await_value("all rules are in force", lambda: is_served(prober), SOON)
     yield certificate
     prober.kubectl("delete", "namespace", ingress.NAMESPACE, "--wait=false")
     prober.kubectl(
         "delete", "ingress,deployment,service", *("paths", "hosts", "secure", "wear", "watch"), "--ignore-not-found"
     )
+
+
+def is_served(prober: Prober) -> bool:
+    """Whether every rule leads somewhere already."""
+    node = any_node(prober)
+    paths = ((SHOP, "/wear"), (SHOP, "/watch"), ("wear.example.com", "/"), ("watch.example.com", "/"))
+    *plain, secure = prober.from_outside(*(get(node, *path) for path in paths), ["https", node, SECURE, TLS_NODE_PORT])
+    return all("by" in answer for answer in plain) and secure.get("status") == 200
 
 
 def any_node(prober: Prober) -> str:

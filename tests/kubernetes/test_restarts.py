@@ -24,10 +24,10 @@ BOUND = 90.0  # seconds until a node is itself again
 
 
 @contextmanager
-def undisturbed(prober: Prober, record: Record, what: str) -> Iterator[None]:
-    """Have every node ask the service all the time; no request may be lost, and the pods stay what they are."""
-    question = ["load", f"http://{cluster_ip(prober.cluster, 'web')}:8080/", LOAD]
+def undisturbed(prober: Prober, record: Record, what: str, *further: str) -> Iterator[None]:
+    """Have every node ask all pods, and further URLs, all the time: no request may be lost, and the pods stay."""
     pods = {pod.name: pod for pod in prober.kubectl.pods("app=web")}
+    question = ["load", [*(f"http://{pod.address}/" for pod in pods.values()), *further], LOAD]
     nodes = list(prober.cluster.nodes)
     with ThreadPoolExecutor(len(nodes)) as pool:
         asking = [pool.submit(prober.from_node, node, question) for node in nodes]
@@ -35,7 +35,7 @@ def undisturbed(prober: Prober, record: Record, what: str) -> Iterator[None]:
         for node, each in zip(nodes, asking, strict=True):
             (told,) = each.result()
             lost = len(told["failures"])
-            record(what, node, "ClusterIP", f"{told['answered']} of {told['answered'] + lost}")
+            record(what, node, "pods", f"{told['answered']} of {told['answered'] + lost}")
             assert told["failures"] == []
             assert told["answered"] > LOAD
     for pod in prober.kubectl.pods("app=web"):
@@ -78,7 +78,8 @@ def restarts_of(prober: Prober) -> dict[str, int]:
 
 def test_traffic_goes_on_while_the_control_plane_is_away(prober: Prober, record: Record) -> None:
     control = prober.cluster.control
-    with undisturbed(prober, record, "no control plane"):
+    service = f"http://{cluster_ip(prober.cluster, 'web')}:8080/"
+    with undisturbed(prober, record, "no control plane", service):
         # etcd stays: what it holds is in memory here
         for name in ("kube-scheduler", "kube-controller-manager", "kube-apiserver"):
             control.end_daemon(name)
@@ -90,6 +91,7 @@ def test_traffic_goes_on_while_the_control_plane_is_away(prober: Prober, record:
 
 @pytest.mark.parametrize("daemon", ["kubelet", "containerd"])
 def test_traffic_goes_on_while_a_daemon_restarts_on_every_node(prober: Prober, record: Record, daemon: str) -> None:
+    """Pods are asked, and no service: a kubelet that starts has not probed yet, and takes its pods out of services."""
     with undisturbed(prober, record, f"{daemon} restarts"):
         for node in prober.cluster.nodes.values():
             node.end_daemon(daemon)

@@ -23,7 +23,7 @@ _SERVE_NAME = {"name": "name", "image": PODS, "command": ["busybox", "httpd", "-
 
 def test_a_rolling_update_loses_no_request(prober: Prober, record: Record) -> None:
     """From every node, by the service's address, while every pod is replaced."""
-    question = ["load", f"http://{cluster_ip(prober.cluster, 'web')}:8080/", LOAD]
+    question = ["load", [f"http://{cluster_ip(prober.cluster, 'web')}:8080/"], LOAD]
     before = prober.kubectl.pods("app=web")
     clients = [prober.client(node) for node in prober.cluster.nodes]
     with ThreadPoolExecutor(len(clients)) as pool:

@@ -22,6 +22,7 @@ PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube
 TRAEFIK = "3.0.4"
 _DEFAULT = Path("/var/cache/pycni/kubernetes")
 _PACKAGE = "kubernetes"
+_SCRATCH = "go-tmp"  # of a build, in the directory that is made
 _SUITE = "bookworm"
 _IMPORT_PATH = "k8s.io/kubernetes"
 GO_BOUND, _FETCH_BOUND = 1800.0, 300.0  # seconds
@@ -69,7 +70,7 @@ def go_environment(gopath: Path, target: Path) -> dict[str, str]:
 
     Files of the build are in `target`, and go with that when it is made anew.
     """
-    scratch = target / "go-tmp"
+    scratch = target / _SCRATCH
     scratch.mkdir(exist_ok=True)
     return {
         "PATH": os.environ["PATH"],
@@ -108,6 +109,7 @@ def ensure(name: str, recipe: str, make: Callable[[Path, Say], None], say: Say) 
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()
         make(fresh, say)
+        shutil.rmtree(fresh / _SCRATCH, ignore_errors=True)
         (fresh / ".recipe").write_text(recipe)
         shutil.rmtree(target, ignore_errors=True)
         return fresh.rename(target)

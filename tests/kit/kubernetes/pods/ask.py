@@ -6,7 +6,7 @@ It must not need anything but the standard library. Usage: ask.py '[QUESTION...]
     ["udp", ADDRESS, PORT]         what serve.py answers
     ["name", NAME, FAMILY]         the addresses that a name resolves to, by the resolver; FAMILY 4 or 6
     ["dns", SERVER, NAME, TYPE]    what a server answers: {"rcode": ..., "answers": [[name, type, value]...]}
-    ["load", URL, SECONDS]         how many requests one after another were answered, and what the others met
+    ["load", URLS, SECONDS]        how many requests, by turns and one after another, were answered; what the others met
 The answer to a question that failed is {"error": TEXT}.
 """
 
@@ -117,15 +117,16 @@ def read_name(data: bytes, position: int) -> tuple[str, int]:
     return ".".join(labels), position + 1
 
 
-def load(url: str, seconds: float) -> Any:
+def load(urls: list[str], seconds: float) -> Any:
     """Requests one after another for a time."""
     until, answered, failures = time.monotonic() + seconds, 0, []
     while time.monotonic() < until:
-        try:
-            ask_http(url)
-            answered += 1
-        except OSError as error:
-            failures.append(str(error))
+        for url in urls:
+            try:
+                ask_http(url)
+                answered += 1
+            except OSError as error:
+                failures.append(f"{url}: {error}")
     return {"answered": answered, "failures": failures}
 
 

@@ -27,7 +27,7 @@ def test_one_screen_holds_all() -> None:
     lines = render(busy, 3700.0).splitlines()
     assert lines[0] == "agent      ready (pid 7, up 1 h)"
     assert len(lines) <= 50
-    assert lines[10:21] == [
+    assert [line for line in lines if line.startswith("problem:")] == [
         *(f"problem:     {number}" for number in range(10)),
         "problem:     and 89 more (--json has all)",
     ]

@@ -21,7 +21,8 @@ class Agent:
     """Says that policies are in force, and looks at the asking pod meanwhile."""
 
     def __init__(self, path: Path, look: Callable[[], Any]) -> None:
-        self.path, self.asked, self.seen = str(path), {}, None
+        self.path, self.seen = str(path), None
+        self.asked: dict[str, Any] = {}
         self._look = look
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.path)

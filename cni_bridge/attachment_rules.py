@@ -7,6 +7,7 @@ from cni_protocol.light.standard import Sequence
 
 from . import masquerade, portmap, spoofcheck
 from .config import BridgeConfig
+from .plan import gateway_interface
 
 # Every map that elements of an attachment may be in, by the family of its table.
 ALL_MAPS: dict[int, tuple[Map, ...]] = {
@@ -20,10 +21,11 @@ SHARED_MAPS: dict[int, tuple[Map, ...]] = {INET: tuple(masquerade.EXEMPT.values(
 def list_rules(config: BridgeConfig, attachment: Attachment, addresses: Sequence[CIDR], mac: str) -> list[Rules]:
     """The rules for a container with these addresses (and their subnets) and this MAC."""
     found = []
+    interface = gateway_interface(config)
     if config.ip_masq and addresses:
-        found.append(masquerade.make_rules(attachment, addresses))
+        found.append(masquerade.make_rules(attachment, interface, addresses))
     if config.port_mappings and addresses:
-        found.append(portmap.make_rules(attachment, config.port_mappings, addresses))
+        found.append(portmap.make_rules(attachment, interface, config.port_mappings, addresses))
     if config.spoof_check and mac:
         found.append(spoofcheck.make_rules(attachment, mac))
     return found

@@ -1,22 +1,26 @@
 """The locks of a host, which ADD, DEL and GC take against each other.
 
-Must not: wait without a bound.
+All are bytes of one file, `/run/pycni/locks`, locked by open file description (fcntl(2), F_OFD_SETLKW): only root can
+open it, a lock goes with its holder, and there is nothing to clean up. Which byte is a digest of what the lock is
+called and of the network namespace, so hosts that share the file do not share their locks.
+Must not: wait without a bound, or lock a file that others than root can open.
 """
 
-import errno
 import fcntl
 import os
-import time
+import struct
 
-from cni_protocol.errors import TRY_AGAIN_LATER, CNIError
-from cni_protocol.light.locks import take_lock
-from cni_protocol.light.standard import Iterator, contextmanager, socket
+from cni_protocol.errors import IO_FAILURE, CNIError
+from cni_protocol.light.locks import wait_for_lock
+from cni_protocol.light.standard import Iterator, contextmanager, sha256, suppress
 
 LOCK_BOUND = 15.0  # seconds; the lock is held for a few netlink requests
-_LOCK_POLL = 0.002  # seconds
+DIRECTORY = "/run/pycni"
+_FILE = "locks"
 _OWN = "/proc/self/ns/net"
-_UTS = "/proc/self/ns/uts"
-_IPC = "/proc/self/ns/ipc"
+_REQUEST = struct.Struct("@hhqqi4x")  # struct flock: type, whence, start, length, pid
+_WRITABLE, _ACCESSIBLE = 0o022, 0o077  # for others than the owner
+_DIGEST_BYTES, _UNUSED_BITS = 8, 2  # the end of a range is a signed number of 64 bits too
 
 
 @contextmanager
@@ -24,14 +28,12 @@ def activity_lock(*, exclusive: bool) -> Iterator[None]:
     """Hold off GC during ADD and the other way round: any number of ADDs (shared), or one GC (exclusive).
 
     Without it GC would take away what an ADD has half built, and that ADD would succeed without its address reserved.
-    It is flock(2) on the file of the UTS namespace, beside host_lock's. That of the IPC namespace is the door to it,
-    which lets in one at a time: a GC stands in it while it waits, else ADDs that come one after another would hold it
-    off for ever (flock(2) grants a shared lock although somebody waits for an exclusive one). Raises CNIError (code 11)
-    after LOCK_BOUND seconds for each of the two.
+    The door to it lets in one at a time: a GC stands in it while it waits, else ADDs that come one after another would
+    hold it off for ever (the kernel grants a shared lock although somebody waits for an exclusive one). Raises CNIError
+    (code 11) after LOCK_BOUND seconds for each of the two, and 5.
     """
-    mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-    with _flock(_IPC, fcntl.LOCK_EX, "a GC of pycni is waiting or under way"):
-        activity = _lock_file(_UTS, mode, "a GC or ADD of pycni is under way")
+    with _held("door", "a GC of pycni is waiting or under way"):
+        activity = _take("activity", "a GC or ADD of pycni is under way", shared=not exclusive)
     try:
         yield
     finally:
@@ -42,30 +44,10 @@ def activity_lock(*, exclusive: bool) -> Iterator[None]:
 def host_lock() -> Iterator[None]:
     """Hold the lock of the namespace that the process is in, so that no other pycni changes its bridges meanwhile.
 
-    It is flock(2) on the namespace's own file: it goes with the holder, needs no directory, and two hosts that share a
-    file system do not share it. Raises CNIError (code 11) after LOCK_BOUND seconds.
+    Raises CNIError: 11 after LOCK_BOUND seconds, 5 when the file of the locks cannot be used.
     """
-    with _flock(_OWN, fcntl.LOCK_EX, "another pycni holds the host's lock"):
+    with _held("host", "another pycni holds the host's lock"):
         yield
-
-
-@contextmanager
-def _flock(path: str, mode: int, obstacle: str) -> Iterator[None]:
-    descriptor = _lock_file(path, mode, obstacle)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock_file(path: str, mode: int, obstacle: str) -> int:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        take_lock(descriptor, mode, LOCK_BOUND, obstacle)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 @contextmanager
@@ -73,26 +55,83 @@ def attachment_lock(name: str) -> Iterator[None]:
     """Hold off ADD during DEL of the same attachment, and the other way round; `name` is its host's end.
 
     Runtimes must not call both at once (SPEC.md, "Lifecycle & Ordering"); one that does would have DEL release the
-    address of an ADD that then succeeds. It is a bound name in the abstract namespace (unix(7)): it belongs to the
-    network namespace, and goes with its holder. Raises CNIError (code 11) after LOCK_BOUND seconds.
+    address of an ADD that then succeeds. Raises CNIError as host_lock.
     """
-    deadline = time.monotonic() + LOCK_BOUND
-    holder = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    with _held(f"attachment {name}", f"another call for {name} is under way"):
+        yield
+
+
+@contextmanager
+def _held(name: str, obstacle: str) -> Iterator[None]:
+    descriptor = _take(name, obstacle)
     try:
-        while not _try_bind(holder, f"\0pycni/{name}"):
-            if time.monotonic() > deadline:
-                raise CNIError(TRY_AGAIN_LATER, f"another call for {name} is under way, for {LOCK_BOUND:.0f} s now")
-            time.sleep(_LOCK_POLL)
         yield
     finally:
-        holder.close()
+        os.close(descriptor)
 
 
-def _try_bind(holder: socket.socket, address: str) -> bool:
+def _take(name: str, obstacle: str, *, shared: bool = False) -> int:
+    """Take a lock of this network namespace; whoever closes what is returned gives it back."""
+    path = f"{DIRECTORY}/{_FILE}"
     try:
-        holder.bind(address)
+        request = _REQUEST.pack(fcntl.F_RDLCK if shared else fcntl.F_WRLCK, os.SEEK_SET, _place_of(name), 1, 0)
+        descriptor = _open_file(path)
+        try:
+            wait_for_lock(
+                lambda wait: fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, request),
+                seconds=LOCK_BOUND,
+                obstacle=f"{obstacle} (`fuser -v {path}` names who has locks)",
+            )
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            return False
+        raise CNIError(
+            IO_FAILURE,
+            f"{path}, where the locks are, cannot be used: {error.strerror}; run the plugin as root, "
+            "with a directory /run that can be written to, such as a tmpfs",
+        ) from None
+
+
+def _place_of(name: str) -> int:
+    """The byte that stands for a lock of the network namespace that the process is in."""
+    namespace = os.stat(_OWN).st_ino
+    digest = sha256(f"{namespace} {name}".encode()).digest()
+    return int.from_bytes(digest[:_DIGEST_BYTES], "big") >> _UNUSED_BITS
+
+
+def _open_file(path: str) -> int:
+    """The file of the locks, made where it is missing. Raises OSError, CNIError (code 5) when others could lock it."""
+    directory = _open_directory()
+    try:
+        _require_ours(directory, DIRECTORY, _WRITABLE)
+        descriptor = os.open(_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    finally:
+        os.close(directory)
+    try:
+        _require_ours(descriptor, path, _ACCESSIBLE)
+    except CNIError:
+        os.close(descriptor)
         raise
-    return True
+    return descriptor
+
+
+def _open_directory() -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(DIRECTORY, flags)
+    except FileNotFoundError:
+        with suppress(FileExistsError):  # another call was quicker
+            os.mkdir(DIRECTORY, 0o755)
+        return os.open(DIRECTORY, flags)
+
+
+def _require_ours(descriptor: int, path: str, forbidden: int) -> None:
+    status = os.fstat(descriptor)
+    if status.st_uid != os.geteuid() or status.st_mode & forbidden:
+        raise CNIError(
+            IO_FAILURE,
+            f"{path} is of user {status.st_uid} with mode {status.st_mode & 0o7777:o}, so others could hold the locks; "
+            f"remove it, and it is made anew for user {os.geteuid()} alone",
+        )

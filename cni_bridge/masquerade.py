@@ -1,41 +1,51 @@
 """Source NAT for what leaves the containers' subnets, as rules in the inet table `pycni`. Pure.
 
-    map masquerade4 { type ipv4_addr : verdict
-        elements = { 10.244.0.7 comment "mynet,CONTAINERID,eth0" : jump masquerade-mynet-10.244.0.0/16, ... } }
+    map masquerade4 { type ifname . ipv4_addr : verdict
+        elements = { "cni0" . 10.244.0.7 comment "mynet,CONTAINERID,eth0" : jump masquerade-mynet-10.244.0.0/16, ... } }
     chain postrouting { type nat hook postrouting priority srcnat
-        ip saddr vmap @masquerade4
-        ip6 saddr vmap @masquerade6 }
+        iifname . ip saddr vmap @masquerade4
+        iifname . ip6 saddr vmap @masquerade6 }
     chain masquerade-mynet-10.244.0.0/16 {
         ip daddr 10.244.0.0/16 return
         ip daddr 224.0.0.0/4 return
-        ip daddr 10.245.0.0/16 return               # pods of a peer that the configuration names, and so on
         ip daddr @exempt4 return                    # filled by others: the node's agent
         masquerade }
     set exempt4 { type ipv4_addr; flags interval; elements = { 10.246.0.0/16 comment "node2", ... } }
 
-A container is one element of a hash map, so a new connection costs the same with one container and with thousands. The
-elements of the sets of exempt networks are the node agent's; here they are only had, and looked up.
+A container is one element of a hash map, so a new connection costs the same with one container and with thousands. Its
+key has the interface that its packets come in by: on another bridge there may be another container of the same address,
+and each keeps its element. The elements of the sets of exempt networks are the node agent's; here they are only had,
+and looked up.
 """
 
-from cni_kernel import expressions
+from cni_kernel import connections, expressions
 from cni_kernel.expressions import Chain, Element, Map, Rules
 from cni_protocol.address import CIDR, parse_cidr
 from cni_protocol.attachment import Attachment
 from cni_protocol.light.standard import Sequence
 
-MAPS = {version: Map(f"masquerade{version}", expressions.ADDRESS[version], expressions.VERDICT) for version in (4, 6)}
+MAPS = {
+    version: Map(
+        f"masquerade{version}",
+        expressions.concatenated(expressions.IFNAME, expressions.ADDRESS[version]),
+        expressions.VERDICT,
+    )
+    for version in (4, 6)
+}
 EXEMPT = {version: Map(f"exempt{version}", expressions.ADDRESS[version], interval=True) for version in (4, 6)}
 _MULTICAST = {4: parse_cidr("224.0.0.0/4"), 6: parse_cidr("ff00::/8")}
 
 
-def make_rules(attachment: Attachment, addresses: Sequence[CIDR]) -> Rules:
+def make_rules(attachment: Attachment, interface: str, addresses: Sequence[CIDR]) -> Rules:
     """The rules that masquerade what these addresses (with their subnets) send out of their subnet.
 
     What goes to an exempt network keeps its source: who answers there has a way back. Others fill these sets.
+    `interface` is the host's, by which packets of the container come in.
     """
-    subnets = {address.network: _chain_of(attachment, address) for address in addresses}
+    subnets = {subnet: _chain_of(attachment, subnet) for subnet in dict.fromkeys(entry.network for entry in addresses)}
+    name = expressions.pack_name(interface)
     elements = tuple(
-        Element(MAPS[entry.version].name, entry.ip.packed, attachment.owner, chain=subnets[entry.network].name)
+        Element(MAPS[entry.version].name, name + entry.ip.packed, attachment.owner, chain=subnets[entry.network].name)
         for entry in addresses
     )
     maps = (*MAPS.values(), *EXEMPT.values())
@@ -44,19 +54,22 @@ def make_rules(attachment: Attachment, addresses: Sequence[CIDR]) -> Rules:
 
 def _base_chain() -> Chain:
     look_ups = tuple(
-        [*expressions.load_address(version, expressions.SOURCE), expressions.look_up(entry.name, verdict=True)]
+        [*expressions.load_sender(version), expressions.look_up(entry.name, verdict=True)]
         for version, entry in MAPS.items()
     )
     return Chain("postrouting", look_ups, "nat", expressions.POSTROUTING, expressions.SOURCE_NAT)
 
 
-def _chain_of(attachment: Attachment, address: CIDR) -> Chain:
+def _chain_of(attachment: Attachment, subnet: CIDR) -> Chain:
     """The chain for the addresses of one subnet of a network; nft(8) takes no colon in a name."""
-    name = f"masquerade-{attachment.owner_prefix[:-1]}-{address.network}".replace(":", "_")
-    load = expressions.load_address(address.version, expressions.DESTINATION)
+    name = f"masquerade-{attachment.owner_prefix[:-1]}-{subnet}".replace(":", "_")
     stay = tuple(
-        [*load, *expressions.match_network(network), expressions.leave_chain()]
-        for network in (address.network, _MULTICAST[address.version])
+        [*expressions.match_network(network, expressions.DESTINATION), expressions.leave_chain()]
+        for network in (subnet, _MULTICAST[subnet.version])
     )
-    exempt = [*load, expressions.look_up(EXEMPT[address.version].name), expressions.leave_chain()]
-    return Chain(name, (*stay, exempt, [expressions.masquerade()]))
+    exempt = [
+        *expressions.load_destination(subnet.version),
+        expressions.look_up(EXEMPT[subnet.version].name),
+        expressions.leave_chain(),
+    ]
+    return Chain(name, (*stay, exempt, [connections.masquerade()]))

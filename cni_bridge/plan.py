@@ -84,11 +84,12 @@ def program_routes(ips: tuple[IPConfig, ...], routes: tuple[Route, ...]) -> tupl
     A route without gw goes through the gateway of its family (SPEC.md, "ADD": ips[].gateway), unless its scope says
     that the destination is on the link.
     """
+    gateways = {version: _first_gateway(ips, version) for version in (4, 6)}
     programmed = []
     for route in routes:
         gw = route.gw
         if gw is None and (route.scope is None or route.scope < SCOPE_LINK):
-            gw = _first_gateway(ips, route.dst.version)
+            gw = gateways[route.dst.version]
         scope = route.scope
         if scope is None:
             scope = SCOPE_UNIVERSE if gw is not None or route.dst.version == 6 else SCOPE_LINK

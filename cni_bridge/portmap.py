@@ -3,17 +3,22 @@
     map portmap4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
         elements = { 192.168.1.11 . tcp . 8080 comment "mynet,CONTAINERID,eth0" : 10.244.0.7 . 80, ... } }
     map portmap_any4 { type inet_proto . inet_service : ipv4_addr . inet_service ... }      # without hostIP
-    map portmapped4 { type ipv4_addr : verdict ... }                    # containers that are reached so
+    map portmapped4 { type ifname . ipv4_addr : verdict ... }           # containers that are reached so
+    map portmap_waiting4 { type ifname . ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
+        elements = { "veth8c1..." . 0.0.0.0 . tcp . 8080 comment "net2,CONTAINERID,eth1" : 10.245.0.7 . 80, ... } }
     chain portmap_prerouting { type nat hook prerouting priority dstnat        # from outside and from containers
         fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @portmap4
         fib daddr type local dnat ip to meta l4proto . th dport map @portmap_any4 }             # and for IPv6
     chain portmap_output { type nat hook output priority -100                                     # from the host
         ip saddr 127.0.0.0/8 return; ip6 daddr ::1 return; then the same }
     chain portmap_postrouting { type nat hook postrouting priority srcnat
-        ct status dnat ip daddr vmap @portmapped4 }
+        ct status dnat oifname . ip daddr vmap @portmapped4 }
     chain portmap-mynet-10.244.0.0/16 {        # the answer must come back through the host
         ip saddr 10.244.0.0/16 masquerade
         ip saddr 192.0.0.8 masquerade }
+
+A runtime sends the port mappings of a container to each of its networks. The first has them, and the others wait: no
+rule looks into the last map, which says where ports are to lead when their holder goes (claims.py).
 
 Linux lets no packet from ::1 out, so what the host sends to ::1 stays. From and to 127.0.0.0/8 it lets none in or out
 either, unless told to (route_localnet); then containers could reach what listens on the host's 127.0.0.1. Without that
@@ -33,7 +38,7 @@ collisions of ports are its business; while a packet is routed it has others.
         ct direction reply ct original ip saddr 127.0.0.0/8 ip daddr set ct original ip saddr }
 """
 
-from cni_kernel import expressions
+from cni_kernel import connections, expressions
 from cni_kernel.expressions import Chain, Element, Map, Rules
 from cni_protocol.address import CIDR, IP, parse_cidr
 from cni_protocol.attachment import Attachment
@@ -45,7 +50,7 @@ LOOPBACK6 = parse_cidr("::1/128")
 _STAND_IN = parse_cidr("192.0.0.8/32")
 
 _SERVICE = (expressions.INET_PROTO, expressions.INET_SERVICE)
-_EXACT = {
+EXACT = {
     version: Map(
         f"portmap{version}",
         expressions.concatenated(expressions.ADDRESS[version], *_SERVICE),
@@ -53,7 +58,7 @@ _EXACT = {
     )
     for version in (4, 6)
 }
-_ANY = {
+ANY = {
     version: Map(
         f"portmap_any{version}",
         expressions.concatenated(*_SERVICE),
@@ -62,14 +67,29 @@ _ANY = {
     for version in (4, 6)
 }
 _TARGETS = {
-    version: Map(f"portmapped{version}", expressions.ADDRESS[version], expressions.VERDICT) for version in (4, 6)
+    version: Map(
+        f"portmapped{version}",
+        expressions.concatenated(expressions.IFNAME, expressions.ADDRESS[version]),
+        expressions.VERDICT,
+    )
+    for version in (4, 6)
 }
 # By the map that has the same keys.
-_LOOPBACK = {
-    _EXACT[4].name: Map("portmap_loopback", _EXACT[4].key),
-    _ANY[4].name: Map("portmap_any_loopback", _ANY[4].key),
+LOOPBACK = {
+    EXACT[4].name: Map("portmap_loopback", EXACT[4].key),
+    ANY[4].name: Map("portmap_any_loopback", ANY[4].key),
 }
-MAPS = (*_EXACT.values(), *_ANY.values(), *_TARGETS.values(), *_LOOPBACK.values())
+# The keys begin with the name of the host's end of who waits.
+WAITING = {
+    version: Map(
+        f"portmap_waiting{version}",
+        expressions.concatenated(expressions.IFNAME, expressions.ADDRESS[version], *_SERVICE),
+        ports.data,
+    )
+    for version, ports in ANY.items()
+}
+MAPS = (*EXACT.values(), *ANY.values(), *_TARGETS.values(), *LOOPBACK.values(), *WAITING.values())
+_PORTS = frozenset(entry.name for entry in (*EXACT.values(), *ANY.values()))
 
 
 class PortMapping(NamedTuple):
@@ -90,8 +110,13 @@ class PortMapping(NamedTuple):
         return [(self.host_port, self.protocol, address) for address in addresses]
 
 
-def make_rules(attachment: Attachment, mappings: Sequence[PortMapping], addresses: Sequence[CIDR]) -> Rules:
-    """The rules that forward host ports to the first address of each family that the container has."""
+def make_rules(
+    attachment: Attachment, interface: str, mappings: Sequence[PortMapping], addresses: Sequence[CIDR]
+) -> Rules:
+    """The rules that forward host ports to the first address of each family that the container has.
+
+    `interface` is the host's, by which packets for the container leave.
+    """
     targets = {address.version: address for address in reversed(addresses)}
     chains = {version: _return_chain(attachment, address) for version, address in targets.items()}
     ports = {
@@ -102,14 +127,28 @@ def make_rules(attachment: Attachment, mappings: Sequence[PortMapping], addresse
     }
     elements = list(ports.values())
     used = {element.map[-1] for element in elements}
-    elements += [Element(_LOOPBACK[e.map].name, e.key, attachment.owner) for e in elements if _is_of_loopback(e)]
+    name = expressions.pack_name(interface)
+    elements += [beside for element in elements for beside in list_beside(element)]
     elements += [
-        Element(_TARGETS[version].name, address.ip.packed, attachment.owner, chain=chains[version].name)
+        Element(_TARGETS[version].name, name + address.ip.packed, attachment.owner, chain=chains[version].name)
         for version, address in targets.items()
         if str(version) in used
     ]
     own = tuple(chain for version, chain in chains.items() if str(version) in used)
     return Rules(expressions.INET, MAPS, (*_base_chains(), *own), tuple(elements))
+
+
+def is_port(element: Element) -> bool:
+    """Whether this is a host port: what says where it leads, which cannot be two containers."""
+    return element.map in _PORTS
+
+
+def list_beside(port: Element) -> list[Element]:
+    """The elements that a host port has beside it: one where it is a port of 127.0.0.0/8, too."""
+    of_loopback = port.map == ANY[4].name or (
+        port.map == EXACT[4].name and IP(4, int.from_bytes(port.key[:4], "big")) in LOOPBACK4
+    )
+    return [Element(LOOPBACK[port.map].name, port.key, port.comment, claim=port.claim)] if of_loopback else []
 
 
 def udp_targets(elements: Iterable[Element]) -> set[IP]:
@@ -126,7 +165,7 @@ def _udp_elements(elements: Iterable[Element]) -> Iterator[tuple[int, Element, b
     """The UDP mappings among elements, with their IP version and the end of their key: protocol and port."""
     for element in elements:
         for version in (4, 6):
-            if element.map in (_EXACT[version].name, _ANY[version].name) and element.key[-8] == PROTOCOLS["udp"]:
+            if element.map in (EXACT[version].name, ANY[version].name) and element.key[-8] == PROTOCOLS["udp"]:
                 yield version, element, element.key[-8:]
 
 
@@ -136,33 +175,23 @@ def _port_element(attachment: Attachment, mapping: PortMapping, host_ip: IP, tar
     where = f"{host_ip} " if host_ip.value else ""
     claim = f"host port {where}{mapping.host_port}/{mapping.protocol}"
     if not host_ip.value:
-        return Element(_ANY[target.version].name, expressions.pad(*service), attachment.owner, data, claim=claim)
+        return Element(ANY[target.version].name, expressions.pad(*service), attachment.owner, data, claim=claim)
     key = expressions.pad(host_ip.packed, *service)
-    return Element(_EXACT[target.version].name, key, attachment.owner, data, claim=claim)
-
-
-def _is_of_loopback(element: Element) -> bool:
-    """Whether a host port is one of 127.0.0.1, or of another address in its network, too."""
-    of_any = element.map == _ANY[4].name
-    return of_any or (element.map == _EXACT[4].name and IP(4, int.from_bytes(element.key[:4], "big")) in LOOPBACK4)
+    return Element(EXACT[target.version].name, key, attachment.owner, data, claim=claim)
 
 
 def _base_chains() -> tuple[Chain, ...]:
     forward = tuple(rule for version in (4, 6) for rule in _forward_rules(version))
     back = tuple(
         [
-            *expressions.match_destination_nat(),
-            *expressions.load_address(version, expressions.DESTINATION),
+            *connections.match_destination_nat(),
+            *expressions.load_receiver(version),
             expressions.look_up(entry.name, verdict=True),
         ]
         for version, entry in _TARGETS.items()
     )
     stay = tuple(
-        [
-            *expressions.load_address(network.version, offset),
-            *expressions.match_network(network),
-            expressions.leave_chain(),
-        ]
+        [*expressions.match_network(network, offset), expressions.leave_chain()]
         for network, offset in ((LOOPBACK4, expressions.SOURCE), (LOOPBACK6, expressions.DESTINATION))
     )
     return (
@@ -174,27 +203,27 @@ def _base_chains() -> tuple[Chain, ...]:
 
 
 def _loopback_chains() -> tuple[Chain, ...]:
-    from_loopback = [*expressions.load_address(4, expressions.SOURCE), *expressions.match_network(LOOPBACK4)]
-    disguise = [expressions.load_value(_STAND_IN.ip.packed), expressions.set_address(expressions.SOURCE)]
-    exact = [*expressions.load_address(4, expressions.DESTINATION), *expressions.load_service(1)]
+    from_loopback = expressions.match_network(LOOPBACK4, expressions.SOURCE)
+    disguise = [expressions.load_value(_STAND_IN.ip.packed), connections.set_address(expressions.SOURCE)]
+    exact = [expressions.load_address(4, expressions.DESTINATION), *expressions.load_service(1)]
     out = (
-        [*expressions.match_no_destination_nat(), expressions.leave_chain()],
-        [*from_loopback, *exact, expressions.look_up(_LOOPBACK[_EXACT[4].name].name), *disguise],
-        [*from_loopback, *expressions.load_service(0), expressions.look_up(_LOOPBACK[_ANY[4].name].name), *disguise],
+        [*connections.match_no_destination_nat(), expressions.leave_chain()],
+        [*from_loopback, *exact, expressions.look_up(LOOPBACK[EXACT[4].name].name), *disguise],
+        [*from_loopback, *expressions.load_service(0), expressions.look_up(LOOPBACK[ANY[4].name].name), *disguise],
     )
     routed = [
-        *expressions.match_direction(expressions.REPLY),
-        *expressions.load_address(4, expressions.DESTINATION),
-        *expressions.match_network(LOOPBACK4),
-        expressions.load_connection_address(expressions.REPLY, expressions.DESTINATION),
-        expressions.set_address(expressions.DESTINATION),
+        *connections.match_direction(connections.REPLY),
+        *expressions.match_network(LOOPBACK4, expressions.DESTINATION),
+        connections.load_connection_address(connections.REPLY, expressions.DESTINATION),
+        connections.set_address(expressions.DESTINATION),
     ]
     arrived = [
-        *expressions.match_direction(expressions.REPLY),
-        expressions.load_connection_address(expressions.ORIGINAL, expressions.SOURCE),
-        *expressions.match_network(LOOPBACK4),
-        expressions.load_connection_address(expressions.ORIGINAL, expressions.SOURCE),
-        expressions.set_address(expressions.DESTINATION),
+        *connections.match_direction(connections.REPLY),
+        connections.load_connection_address(connections.ORIGINAL, expressions.SOURCE),
+        *expressions.match_loaded(LOOPBACK4),
+        *expressions.match_version(4),
+        connections.load_connection_address(connections.ORIGINAL, expressions.SOURCE),
+        connections.set_address(expressions.DESTINATION),
     ]
     before, after = expressions.DESTINATION_NAT + 1, expressions.SOURCE_NAT + 1
     return (
@@ -208,17 +237,17 @@ def _forward_rules(version: int) -> list[expressions.Rule]:
     after_address = expressions.ADDRESS[version][1] // 4
     exact = [
         *expressions.match_local_destination(),
-        *expressions.load_address(version, expressions.DESTINATION),
+        *expressions.load_destination(version),
         *expressions.load_service(after_address),
-        expressions.look_up(_EXACT[version].name, data=True),
-        expressions.translate_destination(version),
+        expressions.look_up(EXACT[version].name, data=True),
+        connections.translate_destination(version),
     ]
     any_address = [
         *expressions.match_local_destination(),
         *expressions.match_version(version),
         *expressions.load_service(0),
-        expressions.look_up(_ANY[version].name, data=True),
-        expressions.translate_destination(version),
+        expressions.look_up(ANY[version].name, data=True),
+        connections.translate_destination(version),
     ]
     return [exact, any_address]
 
@@ -228,11 +257,6 @@ def _return_chain(attachment: Attachment, address: CIDR) -> Chain:
     name = f"portmap-{attachment.owner_prefix[:-1]}-{address.network}".replace(":", "_")
     sources = [address.network] + ([_STAND_IN] if address.version == 4 else [])
     back = tuple(
-        [
-            *expressions.load_address(source.version, expressions.SOURCE),
-            *expressions.match_network(source),
-            expressions.masquerade(),
-        ]
-        for source in sources
+        [*expressions.match_network(source, expressions.SOURCE), connections.masquerade()] for source in sources
     )
     return Chain(name, back)

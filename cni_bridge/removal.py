@@ -7,6 +7,7 @@ from cni_kernel.errors import KernelError
 from cni_kernel.expressions import BRIDGE, INET
 from cni_kernel.kernel import Kernel
 from cni_kernel.namespace import Namespace
+from cni_kernel.values import Link
 from cni_protocol.attachment import Attachment, spelt_anew
 from cni_protocol.errors import INCOMPLETE_DELETE, KERNEL_REFUSED, CNIError
 from cni_protocol.light.standard import Callable
@@ -48,12 +49,14 @@ def remove_pair(request: Request, config: BridgeConfig, attachment: Attachment) 
 
 
 def disconnect(host: Kernel, namespace: Namespace | None, config: BridgeConfig, attachment: Attachment) -> None:
-    """Remove the veth pair of an attachment, also one that the reference plugin made; none is fine.
+    """Remove the veth pair of an attachment, whatever its host's end is called, also one that the reference made.
 
-    An interface of that name in the container that does not lead to our bridge is somebody else's and stays. Raises
-    KernelError.
+    None is fine. An interface of that name in the container that does not lead to our bridge is somebody else's and
+    stays. Raises KernelError.
     """
-    host.delete_link(attachment.host_name)
+    port = find_port(host, attachment)
+    if port is not None:
+        host.delete_link(port.name)
     if namespace is None:
         return
     with open_inside(namespace) as inside:
@@ -67,24 +70,30 @@ def disconnect(host: Kernel, namespace: Namespace | None, config: BridgeConfig, 
             host.delete_link(port.name)
 
 
+def find_port(host: Kernel, attachment: Attachment) -> Link | None:
+    """The host's end of an attachment's pair, None when it is gone; by its alias when it was given another name.
+
+    Somebody else's interface that has the name by now is none. Raises KernelError.
+    """
+    link = host.find_link(attachment.host_name)
+    if link is not None and link.kind == "veth" and spelt_anew(link.alias) in ("", attachment.owner):
+        return link
+    ports = (link for link in host.list_links() if link.kind == "veth" and spelt_anew(link.alias) == attachment.owner)
+    return next(ports, None)
+
+
 def remove_stale_pairs(is_stale: IsStale) -> None:
-    """Remove the veth pairs whose owner is stale. Raises CNIError (code 100) as disconnect_stale."""
-    with Kernel() as host:
-        disconnect_stale(host, is_stale)
-
-
-def disconnect_stale(host: Kernel, is_stale: IsStale) -> None:
     """Remove the host's ends of all attachments whose owner is stale. Goes on past errors.
 
     Raises CNIError (code 100) naming those that could not be removed.
     """
-    failures = []
-    for link in host.list_links():
-        if link.kind == "veth" and is_stale(spelt_anew(link.alias)):
-            try:
-                host.delete_link(link.name)
-            except KernelError as error:
-                failures.append(as_cni_error(error).msg)
+    with Kernel() as host:
+        stale = [link for link in host.list_links() if link.kind == "veth" and is_stale(spelt_anew(link.alias))]
+    if not stale:
+        return
+    from cni_kernel.link_groups import delete_links  # hardly ever is there anything to remove
+
+    failures = [as_cni_error(error).msg for error in delete_links(stale)]
     if failures:
         raise CNIError(KERNEL_REFUSED, "; ".join(failures))
 

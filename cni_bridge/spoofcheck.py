@@ -18,7 +18,7 @@ _MAC_REGISTER = expressions.IFNAME[1] // 4
 
 def make_rules(attachment: Attachment, mac: str) -> Rules:
     """The rules that hold the attachment's port to its MAC."""
-    port = attachment.host_name.encode().ljust(expressions.IFNAME[1], b"\0")
+    port = expressions.pack_name(attachment.host_name)
     genuine = expressions.pad(port, bytes.fromhex(mac.replace(":", "")))
     check = [
         expressions.load_interface(),

@@ -6,18 +6,18 @@ What the rules are for does not matter here, but for UDP port mappings, whose fl
 """
 
 import errno
+import sys
 
 from cni_kernel.errors import KernelError, asking
 from cni_kernel.expressions import Element, Map, Rules
 from cni_kernel.netlink import Message, NetlinkError
 from cni_kernel.nftables import TABLE, Nftables, digest_of, expression_names
 from cni_protocol.address import IP
-from cni_protocol.attachment import Attachment, describe_owner, spelt_anew
-from cni_protocol.errors import ALREADY_EXISTS, CNIError
+from cni_protocol.attachment import Attachment, spelt_anew
 from cni_protocol.light.standard import Callable, Iterator, Sequence, contextmanager
 
 from .attachment_rules import ALL_MAPS, SHARED_MAPS
-from .portmap import udp_ports, udp_targets
+from .portmap import is_port, udp_ports, udp_targets
 
 # The kernel takes some milliseconds to destroy what was deleted, and whoever closes a socket in that time waits until
 # it is done (nft_rcv_nl_event in net/netfilter/nf_tables_api.c). What the end of the process closes holds nobody up who
@@ -35,14 +35,38 @@ def ensure_rules(wanted: Rules) -> None:
     with _table(wanted.family, "packet filter rules cannot be set") as nft:
         for attempt in range(_TRIES):
             try:
-                skeleton = [] if attempt == 0 and _stands(nft, wanted) else _skeleton(nft, wanted)
-                nft.commit([*skeleton, *_take_over(nft, wanted.elements)])
+                # first as if nothing were in the way: that shows
+                waiting = _put_in(nft, wanted) if attempt == 0 else _put_in_beside(nft, wanted)
                 _forget_flows(udp_ports(wanted.elements), set())
+                _warn(waiting)
                 return
             except NetlinkError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOENT):
                     raise
         raise KernelError(errno.EAGAIN, "packet filter rules cannot be set", f"table {TABLE} keeps changing; try again")
+
+
+def _put_in(nft: Nftables, wanted: Rules) -> Sequence[Element]:
+    skeleton = () if _stands(nft, wanted) else _skeleton(nft, wanted)
+    _commit(nft, [*skeleton, *nft.change_elements([], wanted.elements)])
+    return []
+
+
+def _put_in_beside(nft: Nftables, wanted: Rules) -> Sequence[Element]:
+    """Returns the host ports that have to wait."""
+    from .claims import settle  # little is in anybody's way
+
+    settled = settle(nft, wanted.elements)
+    _commit(nft, [*_skeleton(nft, wanted), *nft.change_elements(settled.deleted, settled.added)])
+    return settled.waiting
+
+
+def _warn(waiting: Sequence[Element]) -> None:
+    claims = list(dict.fromkeys(element.claim for element in waiting))  # of both IP versions once
+    if claims:
+        more = f" (and {len(claims) - 1} more)" if claims[1:] else ""
+        what = "stays with another interface of this container, and leads here when that is gone"
+        print(f"cni-bridge: {claims[0]}{more} {what}", file=sys.stderr)
 
 
 def delete_own_rules(attachment: Attachment) -> None:
@@ -61,8 +85,8 @@ def delete_rules(family: int, hint: str, is_stale: Callable[[str], bool], *, at_
         close_sockets()
     with _table(family, "packet filter rules cannot be removed", leave_open=at_end) as nft:
         if nft.has_table():
-            deleted = _delete_elements(nft, family, hint, is_stale)
-            _forget_flows(set(), udp_targets(deleted))
+            deleted, inherited = _delete_elements(nft, family, hint, is_stale)
+            _forget_flows(udp_ports(inherited), udp_targets(deleted))
 
 
 def close_sockets() -> None:
@@ -76,12 +100,14 @@ def find_missing(wanted: Rules) -> list[str]:
     problems = []
     with _table(wanted.family, "packet filter rules cannot be read") as nft:
         for chain in wanted.chains:
-            if [names for names, _ in nft.list_rules(chain.name)] != [expression_names(rule) for rule in chain.rules]:
+            if not nft.has_rules(chain):
                 problems.append(f"chain {chain.name} of nftables table {TABLE} lacks its rules")
-        for element in wanted.elements:
-            there = nft.find_element(element)
-            if there is None or there._replace(comment=spelt_anew(there.comment)) != element._replace(claim=""):
-                problems.append(f"map {element.map} of nftables table {TABLE} lacks the element of this container")
+        from .claims import find_absent
+
+        absent = [element.map for element in find_absent(nft, wanted.elements)]
+        for name in dict.fromkeys(absent):
+            what = f"{absent.count(name)} elements" if absent.count(name) > 1 else "the element"
+            problems.append(f"map {name} of nftables table {TABLE} lacks {what} of this container")
     return problems
 
 
@@ -113,11 +139,9 @@ def _stands(nft: Nftables, wanted: Rules) -> bool:
 def _forget_flows(ports: set[tuple[int, int]], targets: set[IP]) -> None:
     """Forget the UDP flows towards these host ports, and those that these containers answer."""
     if ports or targets:
-        from cni_kernel.conntrack import forget_flows_from_port, forget_flows_to  # few attachments have any
+        from cni_kernel.conntrack import forget_flows  # few attachments have any
 
-        for version, port in ports:
-            forget_flows_from_port(version, port)
-        forget_flows_to(targets)
+        forget_flows(ports, targets)
 
 
 def _skeleton(nft: Nftables, wanted: Rules) -> Iterator[Message]:
@@ -131,46 +155,67 @@ def _skeleton(nft: Nftables, wanted: Rules) -> Iterator[Message]:
         yield from nft.set_rules(chain)
 
 
-def _take_over(nft: Nftables, elements: Sequence[Element]) -> Iterator[Message]:
-    """The elements; one that is there under the same key gives way, unless it is another owner's claim."""
-    for element in elements:
-        there = nft.find_element(element)
-        if there is not None and element.claim and spelt_anew(there.comment) != element.comment:
-            holder = describe_owner(spelt_anew(there.comment))
-            raise CNIError(
-                ALREADY_EXISTS,
-                f"{element.claim} is taken by {holder}; choose another port, or delete that container",
-            )
-        if there is not None:
-            yield nft.delete_element(there)
-        yield nft.add_element(element)
+def _commit(nft: Nftables, messages: Sequence[Message]) -> None:
+    """Do all of this in one transaction, or in as few as the kernel takes from a process without the right to more.
+
+    What is larger than its buffer is halved: then chains stand before what leads to them, and what is old goes before
+    what is new comes; whoever fails in between takes all that is its own away again.
+    """
+    try:
+        nft.commit(messages)
+    except OSError as error:
+        if error.errno != errno.EMSGSIZE or len(messages) < 2:
+            raise
+        half = len(messages) // 2
+        _commit(nft, messages[:half])
+        _commit(nft, messages[half:])
 
 
-def _delete_elements(nft: Nftables, family: int, hint: str, is_stale: Callable[[str], bool]) -> list[Element]:
-    maps, deleted = ALL_MAPS[family], list[Element]()
+def _delete_elements(
+    nft: Nftables, family: int, hint: str, is_stale: Callable[[str], bool]
+) -> tuple[list[Element], list[Element]]:
+    """Returns what was deleted, and what others of the same container got in its place."""
+    maps, deleted, inherited = ALL_MAPS[family], list[Element](), list[Element]()
     for _ in range(_TRIES):
         found = [element for entry in maps for element in nft.find_elements(entry.name, hint)]
         stale = [element for element in found if is_stale(spelt_anew(element.comment))]
-        if not stale:
+        freed: Sequence[Element] = ()
+        heirs: Sequence[Element] = ()
+        if any(is_port(element) for element in (*stale, *deleted)):
+            from .claims import find_heirs
+
+            freed, heirs, _ = find_heirs(nft, is_stale)
+        if not stale and not heirs:
             break
-        deleted += stale if _tolerate(nft, [nft.delete_element(element) for element in stale]) else []
+        if _tolerate(nft, list(nft.change_elements([*stale, *freed], heirs))):
+            deleted += stale
+            inherited += heirs
     chains = {element.chain for element in deleted if element.chain}
     if not deleted:  # perhaps a DEL died before it came to this
         chains = {name for name, at_hook in nft.list_chains().items() if not at_hook}
-    # a chain that is in use would not be deleted, but taking the attempt back makes the kernel wait for all its packets
-    unused = [chain for chain in chains if not any(nft.may_lead_to(entry.name, chain) for entry in maps)]
-    freed = [_tolerate(nft, [nft.delete_chain(chain)]) for chain in unused]
-    if any(freed) or not chains:
+    if _delete_unused_chains(nft, maps, chains) or not chains:
         _delete_empty_table(nft, (*maps, *SHARED_MAPS[family]))
-    return deleted
+    return deleted, inherited
+
+
+def _delete_unused_chains(nft: Nftables, maps: Sequence[Map], chains: set[str]) -> bool:
+    """Delete those of the chains that nothing leads to. Returns whether any was.
+
+    One in use would not be deleted, but taking the attempt back makes the kernel wait for all its packets.
+    """
+    unused = sorted(chains.difference(*(nft.list_targets(entry.name) for entry in maps))) if chains else []
+    if not unused or _tolerate(nft, [nft.delete_chain(chain) for chain in unused]):
+        return bool(unused)
+    freed = [_tolerate(nft, [nft.delete_chain(chain)]) for chain in unused]  # one of them is in use by now
+    return any(freed)
 
 
 def _tolerate(nft: Nftables, messages: Sequence[Message]) -> bool:
-    """Delete what may be gone or in use. Returns whether it was deleted."""
+    """Change what others may change meanwhile (delete what may be gone or in use). Returns whether it was done."""
     try:
-        nft.commit(messages)
+        _commit(nft, messages)
     except NetlinkError as error:
-        if error.errno in (errno.ENOENT, errno.EBUSY):
+        if error.errno in (errno.ENOENT, errno.EBUSY, errno.EEXIST):
             return False
         raise
     return True

@@ -61,16 +61,20 @@ def make_expected(previous: Result, ifname: str, sandboxes: Collection[str]) -> 
     if index is None:
         return Expected(None, (), (), outside)
     ips = tuple(entry for entry in previous.ips if entry.interface in (index, None))
-    others = [entry.address for entry in previous.ips if entry not in ips]
-    routes = tuple(route for route in previous.routes if not _is_elsewhere(route, others))
+    others = {entry.address.network for entry in previous.ips if entry.interface not in (index, None)}
+    prefixes = {(other.version, other.prefix) for other in others}
+    routes = tuple(route for route in previous.routes if not _is_elsewhere(route, others, prefixes))
     return Expected(previous.interfaces[index], ips, program_routes(ips, routes), outside)
 
 
-def _is_elsewhere(route: Route, others: list[CIDR]) -> bool:
-    """Whether a route is, or without a gw may be, of another plugin of the chain: over an interface with `others`."""
+def _is_elsewhere(route: Route, others: set[CIDR], prefixes: set[tuple[int, int]]) -> bool:
+    """Whether a route is, or without a gw may be, of another plugin of the chain: over an interface in `others`.
+
+    `prefixes` are the IP versions and prefix lengths of these subnets.
+    """
     if route.gw is None:
-        return any(other.version == route.dst.version for other in others)
-    return any(route.gw in other for other in others)
+        return any(version == route.dst.version for version, _ in prefixes)
+    return any(version == route.gw.version and CIDR(route.gw, prefix).network in others for version, prefix in prefixes)
 
 
 def find_differences(config: BridgeConfig, attachment: Attachment, expected: Expected, observed: Observed) -> list[str]:
@@ -81,15 +85,19 @@ def find_differences(config: BridgeConfig, attachment: Attachment, expected: Exp
     elif expected.container.mac and not normal_mac(expected.container.mac):
         differences.append(f"mac of {attachment.ifname} in prevResult is no MAC address: {expected.container.mac!r}")
     if observed.container is not None:
+        addresses = set(observed.addresses)
+        there: dict[tuple[object, ...], list[KernelRoute]] = {}
+        for route in observed.routes:
+            there.setdefault(_way_of(route), []).append(route)
         differences += [
             f"address {entry.address} of prevResult is missing on {attachment.ifname}"
             for entry in expected.ips
-            if entry.address not in observed.addresses
+            if entry.address not in addresses
         ]
         differences += [
             f"route {route.dst}{f' via {route.gw}' if route.gw else ''} of prevResult is missing in the container"
             for route in expected.routes
-            if not any(_is_same_route(route, there) for there in observed.routes)
+            if not any(_is_same_route(route, other) for other in there.get(_way_of(route), ()))
         ]
     return differences + _gateway_differences(config, expected, observed) + observed.missing_rules
 
@@ -172,10 +180,15 @@ def _gateway_differences(config: BridgeConfig, expected: Expected, observed: Obs
     if not config.is_gateway:
         return []
     gateways = [CIDR(entry.gateway, entry.address.prefix) for entry in expected.ips if entry.gateway is not None]
-    missing = [gateway for gateway in gateways if gateway not in observed.gateways]
+    there = set(observed.gateways)
+    missing = [gateway for gateway in gateways if gateway not in there]
     return _gateway_vlan_differences(config, observed) + [
         f"gateway address {gateway} is missing on {gateway_interface(config)}" for gateway in dict.fromkeys(missing)
     ]
+
+
+def _way_of(route: KernelRoute) -> tuple[object, ...]:
+    return route.dst, route.gw, route.table
 
 
 def _gateway_vlan_differences(config: BridgeConfig, observed: Observed) -> list[str]:
@@ -192,9 +205,7 @@ def _gateway_vlan_differences(config: BridgeConfig, observed: Observed) -> list[
 
 
 def _is_same_route(wanted: KernelRoute, there: KernelRoute) -> bool:
-    """Whether the kernel's route is the wanted one; what the wanted one leaves open may be anything."""
-    if (wanted.dst, wanted.gw, wanted.table) != (there.dst, there.gw, there.table):
-        return False
+    """Whether the kernel's route of the same way is the wanted one; what that leaves open may be anything."""
     pairs = [(wanted.mtu, there.mtu, _MAX_ROUTE_MTU), (wanted.advmss, there.advmss, _MAX_ADVMSS)]
     if any(want is not None and min(want, limit) != (have or 0) for want, have, limit in pairs):
         return False

@@ -10,7 +10,7 @@ from cni_kernel.values import Link, PortVlan, Veth
 from cni_protocol.address import CIDR
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import ALREADY_EXISTS, INVALID_CONFIG, CNIError
-from cni_protocol.light.standard import NamedTuple
+from cni_protocol.light.standard import NamedTuple, Sequence
 from cni_protocol.result import Interface
 
 from .bridge import add_port, ensure_bridge, get_bridge, list_advertised, warn
@@ -82,11 +82,9 @@ def configure_container(site: Site, plan: Plan, undo: Undo) -> Link:
         warn(sysctl.own_interface(ifname, ipv6=ipv6, detect_duplicates=detect))
         warn(sysctl.announce_changes(ifname))
     link = inside.get_link(ifname)
-    for entry in plan.ips:
-        if not inside.add_address(link, entry.address, detect_duplicates=detect):
-            raise CNIError(
-                ALREADY_EXISTS, f"address {entry.address} is on {ifname} already; the IPAM plugin gave it twice"
-            )
+    twice = inside.add_addresses(link, [entry.address for entry in plan.ips], detect_duplicates=detect)
+    if twice is not None:
+        raise CNIError(ALREADY_EXISTS, f"address {twice} is on {ifname} already; the IPAM plugin gave it twice")
     if not site.config.leave_down:
         inside.set_up(link)
     inside.add_routes(link, plan.programmed)
@@ -113,10 +111,13 @@ def configure_host(host: Kernel, config: BridgeConfig, plan: Plan) -> tuple[Inte
 
 def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Undo) -> tuple[Interface, ...]:
     link = _ensure_gateway_interface(host, config, undo)
-    present = [entry.cidr for entry in host.list_addresses(link)]
-    for gateway in plan.gateways:
-        if gateway in present:
-            continue
+    present = {entry.cidr for entry in host.list_addresses(link)}
+    missing = [gateway for gateway in plan.gateways if gateway not in present]
+    _warn_of_overlaps(host, config, link, missing)
+    if any(gateway.version == 6 for gateway in missing):
+        undo.on_failure(sysctl.restore_settings, sysctl.list_ipv6_settings(link.name))
+        warn(sysctl.allow_ipv6(link.name))
+    for gateway in missing:
         for other in _in_the_way(gateway, present, plan):
             if not config.force_address:
                 raise CNIError(
@@ -124,14 +125,11 @@ def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Und
                     f"bridge {link.name} has address {other}, and this network wants {gateway} there; use another "
                     'bridge, or set "forceAddress": true to replace it',
                 )
-            undo.on_failure(host.add_address, link, other)
+            undo.on_failure(host.add_addresses, link, [other])
             host.delete_address(link, other)
-        _warn_of_overlaps(host, config, link, gateway)
-        if gateway.version == 6:
-            undo.on_failure(sysctl.restore_settings, sysctl.list_ipv6_settings(link.name))
-            warn(sysctl.allow_ipv6(link.name))
         undo.on_failure(host.delete_address, link, gateway)
-        host.add_address(link, gateway)
+        host.add_addresses(link, [gateway])
+    if missing:
         host.set_mac(link, link.mac)  # keeps it: a bridge without a MAC of its own has that of its lowest port
     if config.vlan:
         _complete_gateway(host, config, link)
@@ -140,10 +138,11 @@ def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Und
     return (Interface(link.name, link.mac, link.mtu),) if config.vlan else ()
 
 
-def _warn_of_overlaps(host: Kernel, config: BridgeConfig, link: Link, gateway: CIDR) -> None:
-    from .overlap import find_overlaps  # only the first ADD on a bridge comes here
+def _warn_of_overlaps(host: Kernel, config: BridgeConfig, link: Link, gateways: Sequence[CIDR]) -> None:
+    if gateways:
+        from .overlap import find_overlaps  # only the first ADD on a bridge comes here
 
-    warn(find_overlaps(host, [link, get_bridge(host, config.bridge)], [gateway]))
+        warn(find_overlaps(host, [link, get_bridge(host, config.bridge)], gateways))
 
 
 def _ensure_forwarding(host: Kernel, version: int, undo: Undo) -> None:
@@ -239,7 +238,7 @@ def _cidrs(kernel: Kernel, link: Link | None) -> list[CIDR]:
     return [entry.cidr for entry in kernel.list_addresses(link)] if link is not None else []
 
 
-def _in_the_way(gateway: CIDR, present: list[CIDR], plan: Plan) -> list[CIDR]:
+def _in_the_way(gateway: CIDR, present: set[CIDR], plan: Plan) -> list[CIDR]:
     """The addresses that forceAddress replaces: of IPv4 any other, of IPv6 those whose subnets overlap."""
     others = [other for other in present if other.version == gateway.version and other not in plan.gateways]
     return [other for other in others if gateway.version == 4 or other.ip in gateway or gateway.ip in other]

@@ -103,6 +103,7 @@ INFO = Table(
     IFLA_INFO_SLAVE_KIND=(4, TEXT),
     IFLA_INFO_SLAVE_DATA=(5, nested(PORT)),
 )
+IFLA_GROUP = 27
 LINK = Table(
     IFLA_ADDRESS=(1, MAC),
     IFLA_IFNAME=(3, TEXT),
@@ -111,6 +112,7 @@ LINK = Table(
     IFLA_MASTER=(10, U32),
     IFLA_LINKINFO=(18, nested(INFO)),
     IFLA_IFALIAS=(20, TEXT),
+    IFLA_GROUP=(IFLA_GROUP, U32),
     IFLA_NET_NS_FD=(28, U32),
 )
 PEER = Kind(lambda values: bytes(_IFINFOMSG) + LINK.pack(values), bytes, NESTED)

@@ -9,10 +9,10 @@ import errno
 import struct
 
 from cni_protocol.address import IP
-from cni_protocol.light.standard import Iterable
+from cni_protocol.light.standard import Iterable, NamedTuple, Sequence
 
 from .attributes import NESTED, attribute, split
-from .netlink import ACK, NETFILTER, Message, NetlinkError, NetlinkSocket
+from .netlink import ACK, NETFILTER, Message, NetlinkSocket
 
 _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_*
 _TUPLE_ORIG, _TUPLE_REPLY, _ID, _FILTER = 1, 2, 12, 25  # CTA_*
@@ -25,50 +25,90 @@ _UDP = 17
 _AF = {4: 2, 6: 10}
 
 
-def forget_flows_to(addresses: Iterable[IP]) -> None:
-    """Forget the UDP flows that a container answers: those that its mappings directed to it. Raises OSError."""
-    for address in addresses:
-        source = _IP_SOURCE[address.version]
-        if address.version == 4:
-            example, flags = _tuple(_TUPLE_REPLY, _TUPLE_IP, attribute(source, address.packed)), _BY_SOURCE
-        else:  # by an IPv6 address the kernel picks all others instead (ctnetlink_filter_match_tuple)
-            example, flags = _tuple(_TUPLE_REPLY, _TUPLE_PROTO, attribute(_PROTO_NUM, bytes([_UDP]))), _BY_PROTOCOL
-        _forget(address.version, example, (_TUPLE_REPLY, _TUPLE_IP, source, address.packed), flags)
+class _Wanted(NamedTuple):
+    """What flows are known by: a value at a place (tuple, part, attribute).
 
-
-def forget_flows_from_port(version: int, host_port: int) -> None:
-    """Forget the UDP flows towards a host port: what comes next is directed anew. Raises OSError."""
-    port = host_port.to_bytes(2, "big")
-    example = attribute(_PROTO_NUM, bytes([_UDP])) + attribute(_PROTO_DPORT, port)
-    wanted = (_TUPLE_ORIG, _TUPLE_PROTO, _PROTO_DPORT, port)
-    _forget(version, _tuple(_TUPLE_ORIG, _TUPLE_PROTO, example), wanted, _BY_PROTOCOL | _BY_DPORT)
-
-
-def _forget(version: int, example: bytes, wanted: tuple[int, int, int, bytes], flags: int) -> None:
-    """Delete the UDP flows that have the wanted value at a place (tuple, part, attribute).
-
-    The kernel picks them by example and flags; one older than 5.8 lists all there are, so each is looked at again.
+    `example` and `flags` have the kernel pick those that have it.
     """
-    which, part, number, value = wanted
-    header = struct.pack("!BBH", _AF[version], 0, 0)
-    both = b"".join(attribute(key, struct.pack("=I", flags if key == which else 0)) for key in _FILTER_FLAGS)
+
+    place: tuple[int, int, int]
+    value: bytes
+    example: bytes
+    flags: int
+
+
+def forget_flows(ports: Iterable[tuple[int, int]], targets: Iterable[IP]) -> None:
+    """Forget UDP flows: those towards host ports (IP version, port), and those that containers (targets) answer.
+
+    What comes next is directed anew. The table of each IP version is gone through once. Raises OSError.
+    """
+    wanted: dict[int, list[_Wanted]] = {}
+    for version, port in ports:
+        wanted.setdefault(version, []).append(_towards(port))
+    for address in targets:
+        wanted.setdefault(address.version, []).append(_answered_by(address))
+    if not wanted:
+        return
     socket = NetlinkSocket(NETFILTER)
     try:
-        for flow in socket.dump(_GET, header + example + attribute(_FILTER | NESTED, both)):
-            tuples = dict(split(flow[4:]))
-            original = tuples[_TUPLE_ORIG]
-            protocol = dict(split(dict(split(original))[_TUPLE_PROTO]))[_PROTO_NUM][0]
-            found = dict(split(dict(split(tuples[which]))[part])).get(number)
-            if protocol != _UDP or found != value:
-                continue
-            body = header + attribute(_TUPLE_ORIG | NESTED, original) + attribute(_ID, tuples[_ID])
-            try:
-                socket.send([Message(_DELETE, ACK, body)])
-            except NetlinkError as error:
-                if error.errno != errno.ENOENT:  # it has ended by itself
-                    raise
+        for version, values in wanted.items():
+            _forget(socket, version, values)
     finally:
         socket.close()
+
+
+def _towards(host_port: int) -> _Wanted:
+    port = host_port.to_bytes(2, "big")
+    example = _protocol_of(_TUPLE_ORIG, attribute(_PROTO_DPORT, port))
+    return _Wanted((_TUPLE_ORIG, _TUPLE_PROTO, _PROTO_DPORT), port, example, _BY_PROTOCOL | _BY_DPORT)
+
+
+def _answered_by(address: IP) -> _Wanted:
+    source = _IP_SOURCE[address.version]
+    if address.version == 4:
+        example, flags = _tuple(_TUPLE_REPLY, _TUPLE_IP, attribute(source, address.packed)), _BY_SOURCE
+    else:  # by an IPv6 address the kernel picks all others instead (ctnetlink_filter_match_tuple)
+        example, flags = _protocol_of(_TUPLE_REPLY), _BY_PROTOCOL
+    return _Wanted((_TUPLE_REPLY, _TUPLE_IP, source), address.packed, example, flags)
+
+
+def _forget(socket: NetlinkSocket, version: int, wanted: Sequence[_Wanted]) -> None:
+    """Delete the UDP flows of an IP version that have one of the wanted values.
+
+    The kernel picks them, by all that is asked for where that is one thing; a kernel older than 5.8 lists all there
+    are, so each is looked at again.
+    """
+    values: dict[tuple[int, int, int], set[bytes]] = {}
+    for entry in wanted:
+        values.setdefault(entry.place, set()).add(entry.value)
+    example, flags, which = _protocol_of(_TUPLE_ORIG), _BY_PROTOCOL, _TUPLE_ORIG
+    if len(wanted) == 1:
+        example, flags, which = wanted[0].example, wanted[0].flags, wanted[0].place[0]
+    header = struct.pack("!BBH", _AF[version], 0, 0)
+    both = b"".join(attribute(key, struct.pack("=I", flags if key == which else 0)) for key in _FILTER_FLAGS)
+    deletions = []
+    for flow in socket.dump(_GET, header + example + attribute(_FILTER | NESTED, both)):
+        tuples = dict(split(flow[4:]))
+        original = dict(split(tuples[_TUPLE_ORIG]))
+        if dict(split(original[_TUPLE_PROTO]))[_PROTO_NUM][0] == _UDP and _has_one_of(tuples, values):
+            body = header + attribute(_TUPLE_ORIG | NESTED, tuples[_TUPLE_ORIG]) + attribute(_ID, tuples[_ID])
+            deletions.append(Message(_DELETE, ACK, body))
+    for refusal in socket.send_all(deletions):
+        if refusal.errno != errno.ENOENT:  # it has ended by itself
+            raise refusal
+
+
+def _has_one_of(tuples: dict[int, bytes], values: dict[tuple[int, int, int], set[bytes]]) -> bool:
+    """Whether a flow has one of the values at its place."""
+    return any(
+        dict(split(dict(split(tuples[which]))[part])).get(number) in found
+        for (which, part, number), found in values.items()
+    )
+
+
+def _protocol_of(kind: int, more: bytes = b"") -> bytes:
+    """An example of a UDP flow."""
+    return _tuple(kind, _TUPLE_PROTO, attribute(_PROTO_NUM, bytes([_UDP])) + more)
 
 
 def _tuple(kind: int, part: int, content: bytes) -> bytes:

@@ -5,7 +5,7 @@ Must not: know what a caller makes of it; each side of the house translates it o
 
 import os
 
-from cni_protocol.light.standard import Iterator, contextmanager
+from cni_protocol.light.standard import Callable, Iterator, contextmanager
 
 
 class KernelError(Exception):
@@ -24,9 +24,13 @@ class KernelError(Exception):
 
 
 @contextmanager
-def asking(what: str, parts: str = "bridge, veth") -> Iterator[None]:
-    """Turn an OSError of the block into the KernelError that says what was asked ("bridge x cannot be created")."""
+def asking(what: str | Callable[[int], str], parts: str = "bridge, veth") -> Iterator[None]:
+    """Turn an OSError of the block into the KernelError that says what was asked ("bridge x cannot be created").
+
+    Of many things at once `what` says it by the place of the one that was refused (NetlinkError.index).
+    """
     try:
         yield
     except OSError as error:
-        raise KernelError(error.errno or 0, what, error.strerror or str(error), parts) from None
+        text = what if isinstance(what, str) else what(getattr(error, "index", 0))
+        raise KernelError(error.errno or 0, text, error.strerror or str(error), parts) from None

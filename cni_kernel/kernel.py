@@ -215,17 +215,17 @@ class Kernel:
         with asking("addresses cannot be read"):
             return [parse_address(reply) for reply in self._socket.dump(_GETADDR, address_query(0))]
 
-    def add_address(self, link: Link, address: CIDR, *, detect_duplicates: bool = False) -> bool:
-        """Give an interface an address, usable at once unless duplicates are to be detected. False when it has it."""
-        body = address_body(link.ifindex, address, detect_duplicates=detect_duplicates)
-        with asking(f"address {address} cannot be given to {link.name}"):
+    def add_addresses(self, link: Link, addresses: Sequence[CIDR], *, detect_duplicates: bool = False) -> CIDR | None:
+        """Give an interface addresses, usable at once or after detection. Returns the first that it has already."""
+        bodies = [address_body(link.ifindex, each, detect_duplicates=detect_duplicates) for each in addresses]
+        with asking(lambda place: f"address {addresses[place]} cannot be given to {link.name}"):
             try:
-                self._socket.send([Message(_NEWADDR, CREATE | EXCL | ACK, body)])
+                self._socket.send([Message(_NEWADDR, CREATE | EXCL | ACK, body) for body in bodies])
             except NetlinkError as error:
                 if error.errno == errno.EEXIST:
-                    return False
+                    return addresses[error.index]
                 raise
-        return True
+        return None
 
     def delete_address(self, link: Link, address: CIDR) -> None:
         """Take an address away; one that is not there is fine."""
@@ -238,10 +238,10 @@ class Kernel:
 
     def add_routes(self, link: Link, routes: Sequence[Route]) -> None:
         """Add routes through an interface, in order."""
-        for route in routes:
-            via = f" via {route.gw}" if route.gw else ""
-            with asking(f"route {route.dst}{via} cannot be added"):
-                self._socket.send([Message(_NEWROUTE, CREATE | APPEND | ACK, route_body(link, route))])
+        vias = [f" via {route.gw}" if route.gw else "" for route in routes]
+        with asking(lambda place: f"route {routes[place].dst}{vias[place]} cannot be added"):
+            bodies = [route_body(link, route) for route in routes]
+            self._socket.send([Message(_NEWROUTE, CREATE | APPEND | ACK, body) for body in bodies])
 
     def list_routes(self, link: Link) -> list[Route]:
         """The unicast routes through an interface, of all tables."""

@@ -6,6 +6,7 @@ after the process has left that namespace.
 Must not: know what a link, a route or a rule is; decide anything.
 """
 
+import errno
 import os
 import struct
 
@@ -24,8 +25,11 @@ DUMP = 0x300  # NLM_F_ROOT | NLM_F_MATCH
 
 REPLY_BOUND = 10  # seconds that the kernel is given for one answer
 RECEIVE_BYTES = 1 << 17  # the kernel fills dump answers up to 32 KiB; larger single messages do not occur
+ANSWERS = 128  # that are waited for at once: the receive buffer holds some 277, by the kernel's default
 
 _SOL_NETLINK = 270
+_SO_SNDBUFFORCE = 32
+_SURE_ROOM = 1 << 16  # bytes of a batch for which the send buffer is large enough as it is
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
 _NETLINK_GET_STRICT_CHK = 12
@@ -36,7 +40,7 @@ _NLM_F_DUMP_INTR = 0x10
 _NLM_F_CAPPED = 0x100
 _NLM_F_ACK_TLVS = 0x200
 _NLMSGERR_ATTR_MSG = 1
-_DUMP_TRIES = 5
+_DUMP_TRIES = 20
 
 
 class Message(NamedTuple):
@@ -87,17 +91,38 @@ class NetlinkSocket:
         return int(self._socket.getsockname()[0])
 
     def send(self, messages: Sequence[Message]) -> list[bytes]:
-        """Send messages in one system call and wait until every one that has the ACK flag was answered.
+        """Send messages and wait until every one that has the ACK flag was answered, however many there are.
 
-        The kernel works through them in order, within that system call. Returns the bodies of all messages that came
-        back beside the acknowledgements. Raises NetlinkError for the first refusal, after all answers were read; the
-        refusal of a message that asked for no ACK (the beginning of a batch) stands for all.
+        What has no more than ANSWERS such messages goes in one system call, and the kernel works through it in order
+        within that; more go in portions of as many. Returns the bodies of all messages that came back beside the
+        acknowledgements. Raises NetlinkError for the first refusal, after all answers to its portion were read and
+        with no further portion sent; OSError (EMSGSIZE) for a portion that the kernel takes no buffer for.
+        """
+        replies: list[bytes] = []
+        for start, portion in _portions(messages):
+            answers, refusals = self._exchange(portion, start)
+            if refusals:
+                raise refusals[0]
+            replies += answers
+        return replies
+
+    def send_all(self, messages: Sequence[Message]) -> list[NetlinkError]:
+        """Send messages as `send`, all portions of them, whatever is refused. Returns the refusals in order."""
+        return [refusal for start, portion in _portions(messages) for refusal in self._exchange(portion, start)[1]]
+
+    def _exchange(self, messages: Sequence[Message], start: int) -> tuple[list[bytes], list[NetlinkError]]:
+        """Send one portion. Returns the answers and the refusals; `start` is its place in the whole batch.
+
+        The refusal of a first message that asked for no ACK (the beginning of a batch) stands for all.
         """
         first = self._sequence + 1
         waiting = {first + i for i, message in enumerate(messages) if message.flags & ACK}
-        self._socket.send(b"".join(self._encode(message) for message in messages))
+        edge = set() if first in waiting else {first}
+        data = b"".join(self._encode(message) for message in messages)
+        self._make_room(len(data))
+        self._socket.send(data)
         replies: list[bytes] = []
-        refusal: NetlinkError | None = None
+        refusals: list[NetlinkError] = []
         while waiting:
             for kind, flags, sequence, body in self._receive():
                 if sequence < first:
@@ -105,21 +130,33 @@ class NetlinkSocket:
                 if kind != _NLMSG_ERROR:
                     replies.append(body)
                     continue
-                refusal = refusal or _refusal(kind, body, flags, sequence - first)
-                if sequence not in waiting:
+                refusal = _refusal(kind, body, flags, start + sequence - first)
+                if refusal is not None:
+                    refusals.append(refusal)
+                if sequence in edge:
                     waiting.clear()
                 waiting.discard(sequence)
-        if refusal is not None:
-            raise refusal
-        return replies
+        return replies, refusals
+
+    def _make_room(self, size: int) -> None:
+        """Enlarge the send buffer for a batch; without the right to do so, as far as net.core.wmem_max allows."""
+        if size <= _SURE_ROOM:
+            return
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, size)
+        except PermissionError:  # in a user namespace
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
-        """All objects that a dump request lists, as message bodies. Raises NetlinkError."""
+        """All objects that a dump request lists, as message bodies.
+
+        Raises NetlinkError; EINTR when every one of several lists was changed by others while it was read.
+        """
         for _ in range(_DUMP_TRIES):
             replies, interrupted = self._dump_once(Message(kind, DUMP, body))
             if not interrupted:
-                break
-        return replies
+                return replies
+        raise NetlinkError(errno.EINTR, f"the list changed while it was read, {_DUMP_TRIES} times", 0)
 
     def _dump_once(self, message: Message) -> tuple[list[bytes], bool]:
         self._socket.send(self._encode(message))
@@ -144,14 +181,34 @@ class NetlinkSocket:
         return header + message.body + b"\0" * (-length % 4)
 
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """The messages of one datagram: type, flags, sequence number, body."""
-        received = self._socket.recv_into(self._buffer)
+        """The messages of one datagram: type, flags, sequence number, body. Raises OSError for one that is cut off."""
+        received = self._socket.recv_into(self._buffer, 0, socket.MSG_TRUNC)
+        if received > len(self._buffer):
+            raise OSError(errno.EBADMSG, f"an answer of {received} bytes, where at most {len(self._buffer)} are read")
         data = bytes(memoryview(self._buffer)[:received])
         offset = 0
         while offset < received:
-            length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
+            rest = received - offset
+            length, kind, flags, sequence, _ = (
+                _HEADER.unpack_from(data, offset) if rest >= _HEADER.size else (0, 0, 0, 0, 0)
+            )
+            if not _HEADER.size <= length <= rest:
+                raise OSError(errno.EBADMSG, f"a message said to have {length} bytes, in an answer with {rest} left")
             yield kind, flags, sequence, data[offset + _HEADER.size : offset + length]
             offset += (length + 3) & ~3
+
+
+def _portions(messages: Sequence[Message]) -> Iterator[tuple[int, Sequence[Message]]]:
+    """The messages in portions that ask for no more than ANSWERS acknowledgements, with the place each begins at."""
+    start = asked = 0
+    for end, message in enumerate(messages):
+        if message.flags & ACK:
+            asked += 1
+            if asked > ANSWERS:
+                yield start, messages[start:end]
+                start, asked = end, 1
+    if messages:
+        yield start, messages[start:]
 
 
 def _refusal(kind: int, body: bytes, flags: int, index: int) -> NetlinkError | None:

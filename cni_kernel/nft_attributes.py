@@ -4,9 +4,11 @@ Source: include/uapi/linux/netfilter/nf_tables.h; libnftnl for what it keeps as 
 network byte order.
 """
 
+import sys
+
 from cni_protocol.light.standard import Any, Sequence
 
-from .attributes import BE32, NESTED, RAW, TEXT, U8, Kind, Table, nested
+from .attributes import BE32, NESTED, RAW, TEXT, U8, Kind, Table, nested, number, split
 
 _SIGNED = Kind(
     lambda value: value.to_bytes(4, "big", signed=True), lambda data: int.from_bytes(data, "big", signed=True)
@@ -58,6 +60,7 @@ ELEMENTS = Table(
     NFTA_SET_ELEM_LIST_ELEMENTS=(3, _list_of(nested(ELEMENT))),
 )
 
+_BE64 = number(8, "big")
 _EXPRESSIONS = {
     "bitwise": Table(
         NFTA_BITWISE_SREG=(1, BE32),
@@ -67,16 +70,19 @@ _EXPRESSIONS = {
         NFTA_BITWISE_XOR=(5, nested(DATA)),
     ),
     "cmp": Table(NFTA_CMP_SREG=(1, BE32), NFTA_CMP_OP=(2, BE32), NFTA_CMP_DATA=(3, nested(DATA))),
+    "counter": Table(NFTA_COUNTER_BYTES=(1, _BE64), NFTA_COUNTER_PACKETS=(2, _BE64)),
     "ct": Table(NFTA_CT_DREG=(1, BE32), NFTA_CT_KEY=(2, BE32), NFTA_CT_DIRECTION=(3, U8)),
     "fib": Table(NFTA_FIB_DREG=(1, BE32), NFTA_FIB_RESULT=(2, BE32), NFTA_FIB_FLAGS=(3, BE32)),
     "immediate": Table(NFTA_IMMEDIATE_DREG=(1, BE32), NFTA_IMMEDIATE_DATA=(2, nested(DATA))),
+    "limit": Table(NFTA_LIMIT_RATE=(1, _BE64), NFTA_LIMIT_UNIT=(2, _BE64), NFTA_LIMIT_BURST=(3, BE32)),
+    "log": Table(NFTA_LOG_PREFIX=(2, TEXT), NFTA_LOG_LEVEL=(5, BE32)),
     "lookup": Table(
         NFTA_LOOKUP_SET=(1, TEXT),
         NFTA_LOOKUP_SREG=(2, BE32),
         NFTA_LOOKUP_DREG=(3, BE32),
         NFTA_LOOKUP_FLAGS=(5, BE32),
     ),
-    "masq": Table(),
+    "masq": Table(NFTA_MASQ_FLAGS=(1, BE32)),
     "meta": Table(NFTA_META_DREG=(1, BE32), NFTA_META_KEY=(2, BE32)),
     "nat": Table(
         NFTA_NAT_TYPE=(1, BE32),
@@ -104,14 +110,49 @@ def _pack_expression(expression: tuple[str, Sequence[tuple[str, Any]]]) -> bytes
     return _EXPRESSION.pack([("NFTA_EXPR_NAME", name), *data])
 
 
-# What comes back of an expression is its name alone.
-EXPRESSIONS = _list_of(Kind(_pack_expression, lambda data: _EXPRESSION.unpack(data)["NFTA_EXPR_NAME"]))
+_PACKED = _list_of(RAW)  # a list of expressions
 RULE = Table(
     NFTA_RULE_TABLE=(1, TEXT),
     NFTA_RULE_CHAIN=(2, TEXT),
-    NFTA_RULE_EXPRESSIONS=(4, EXPRESSIONS),
+    NFTA_RULE_EXPRESSIONS=(4, Kind(lambda rule: pack_rule(rule), bytes, NESTED)),
     NFTA_RULE_USERDATA=(7, RAW),
 )
+
+
+def pack_rule(rule: Sequence[tuple[str, Sequence[tuple[str, Any]]]]) -> bytes:
+    """The expressions of a rule as bytes."""
+    return _PACKED.pack([_pack_expression(expression) for expression in rule])
+
+
+def names_in(rule: bytes) -> list[str]:
+    """The names of the expressions of a rule, from its bytes."""
+    return [_EXPRESSION.unpack(entry)["NFTA_EXPR_NAME"] for entry in _PACKED.unpack(rule)]
+
+
+def values_in(rule: bytes) -> list[tuple[str, dict[str, Any]]]:
+    """The expressions of a rule from its bytes, ours or the kernel's: each with those attributes that are not zero.
+
+    The kernel lists some that are zero, and names registers of 128 bits where it can.
+    """
+    found = []
+    for entry in _PACKED.unpack(rule):
+        expression = _EXPRESSION.unpack(entry)
+        table = _EXPRESSIONS.get(expression["NFTA_EXPR_NAME"], Table())
+        attributes = table.unpack(expression.get("NFTA_EXPR_DATA", b""))
+        values = {key: _wide(value) if "REG" in key else value for key, value in attributes.items() if value}
+        found.append((expression["NFTA_EXPR_NAME"], values))
+    return found
+
+
+def _wide(register: int) -> int:
+    """A register of 32 bits (from 8 on) as that of 128 bits (1 to 4) that begins with it, if one does."""
+    return 1 + (register - 8) // 4 if register >= 8 and register % 4 == 0 else register
+
+
+def chain_after(data: bytes) -> str:
+    """The chain of a verdict in the bytes that follow its code: the attribute NFTA_VERDICT_CHAIN."""
+    [(_, name), *_] = split(data[: int.from_bytes(data[:2], sys.byteorder)])
+    return str(TEXT.unpack(name))
 
 
 def pack_user_data(number: int, data: bytes) -> bytes:

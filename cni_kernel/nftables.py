@@ -27,9 +27,11 @@ _BATCH_GENID = 1  # NFNL_BATCH_GENID
 _JUMP = -3  # NFT_JUMP
 _SET_INTERVAL, _SET_MAP = 0x4, 0x8  # NFT_SET_*
 _INTERVAL_END = 0x1  # NFT_SET_ELEM_INTERVAL_END
-_AT_ONCE = 250  # elements of one message: a nested attribute holds 64 KiB, a comment 128 bytes
 _KEY_BYTE_ORDER, _HOST_ENDIAN = 0, 1  # NFTNL_UDATA_SET_KEYBYTEORDER; BYTEORDER_HOST_ENDIAN of nft(8)
+_PER_MESSAGE = 128  # elements of any of our maps: an attribute holds less than 64 KiB
+_PER_ANSWER = 32  # elements asked for at once: each comes back in a datagram of some 4 KiB
 _COMMENT = 0  # NFTNL_UDATA_SET_ELEM_COMMENT, NFTNL_UDATA_RULE_COMMENT
+_JUMP_CODE = nft_attributes.VERDICT.pack([("NFTA_VERDICT_CODE", _JUMP)])
 _HEAD = struct.Struct("!BBH")  # nfgenmsg: family, version, resource id
 
 
@@ -51,11 +53,16 @@ class Nftables:
         return self._socket.port
 
     def commit(self, messages: Sequence[Message], generation: int | None = None) -> None:
-        """Do all of this, or nothing of it. Raises NetlinkError (ERESTART: another generation than the one named)."""
+        """Do all of this, or nothing of it, in one system call.
+
+        Raises NetlinkError (ERESTART: another generation than the one named); OSError (EMSGSIZE) where the process may
+        not have a buffer as large. Only the last message is acknowledged: what is refused is answered all the same.
+        """
         edge = _HEAD.pack(0, 0, _SUBSYSTEM)
         condition = b"" if generation is None else struct.pack("=HH", 8, _BATCH_GENID) + struct.pack("!I", generation)
         begin, end = Message(_BATCH_BEGIN, 0, edge + condition), Message(_BATCH_END, 0, edge)
-        self._socket.send([begin, *messages, end])
+        quiet = [message._replace(flags=message.flags & ~ACK) for message in messages[:-1]]
+        self._socket.send([begin, *quiet, *messages[-1:], end])
 
     def generation(self) -> int:
         """The number of the rule set as it stands; every change by anybody makes it another one."""
@@ -112,28 +119,42 @@ class Nftables:
             body = [*place, ("NFTA_RULE_EXPRESSIONS", rule), ("NFTA_RULE_USERDATA", mark)]
             yield self._message(_NEWRULE, CREATE | APPEND, nft_attributes.RULE, body)
 
-    def add_element(self, element: Element) -> Message:
-        """A new element of a set or map; EEXIST when its key is there already."""
-        return self._elements(_NEWSETELEM, CREATE | EXCL, element.map, [_describe(element)])
-
     def add_elements(self, name: str, elements: Sequence[Element]) -> Iterator[Message]:
-        """New elements of one set, many to a message; EEXIST when a key is there, or intervals overlap."""
-        for i in range(0, len(elements), _AT_ONCE):
-            yield self._elements(_NEWSETELEM, CREATE | EXCL, name, list(map(_describe, elements[i : i + _AT_ONCE])))
+        """New elements of one set or map; EEXIST when a key is there, or intervals overlap."""
+        for portion in _portions(elements, _PER_MESSAGE):
+            yield self._elements(_NEWSETELEM, CREATE | EXCL, name, [_describe(element) for element in portion])
 
     def delete_elements(self, name: str, elements: Sequence[Element]) -> Iterator[Message]:
-        """Elements of one set away, many to a message; ENOENT when one is not there."""
-        for i in range(0, len(elements), _AT_ONCE):
-            yield self._elements(_DELSETELEM, 0, name, list(map(_key, elements[i : i + _AT_ONCE])))
+        """Elements of one set or map; ENOENT when one is not there."""
+        for portion in _portions(elements, _PER_MESSAGE):
+            yield self._elements(_DELSETELEM, 0, name, [_key(element) for element in portion])
 
-    def delete_element(self, element: Element) -> Message:
-        """An element of a set or map; ENOENT when it is not there."""
-        return self._elements(_DELSETELEM, 0, element.map, [_key(element)])
+    def change_elements(self, deleted: Sequence[Element], added: Sequence[Element]) -> Iterator[Message]:
+        """Elements of any sets and maps: these away, then those in."""
+        for name, elements in by_map(deleted).items():
+            yield from self.delete_elements(name, elements)
+        for name, elements in by_map(added).items():
+            yield from self.add_elements(name, elements)
 
-    def find_element(self, element: Element) -> Element | None:
-        """The element that is there with the same key."""
-        replies = self._get(self._elements(_GETSETELEM, 0, element.map, [_key(element)]))
-        return next((found for reply in replies for found in _parse_elements(reply)), None)
+    def find_same(self, elements: Sequence[Element]) -> dict[tuple[str, bytes], Element]:
+        """The elements that are there with the same maps and keys, by map and key."""
+        found = [
+            entry
+            for name, own in by_map(elements).items()
+            for portion in _portions(own, _PER_ANSWER)
+            for entry in self._find(name, portion)
+        ]
+        return {(entry.map, entry.key): entry for entry in found}
+
+    def _find(self, name: str, elements: Sequence[Element]) -> list[Element]:
+        try:
+            replies = self._socket.send([self._elements(_GETSETELEM, 0, name, [_key(each) for each in elements])])
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            half = len(elements) // 2  # the first that is not there ends the answer
+            return [*self._find(name, elements[:half]), *self._find(name, elements[half:])] if half else []
+        return [entry for reply in replies for entry in _parse_elements(reply)]
 
     def find_elements(self, name: str, hint: str) -> list[Element]:
         """The elements of a set or map whose comment contains `hint`; none when there is no such map."""
@@ -143,10 +164,10 @@ class Nftables:
         found = [element for reply in replies if needle in reply for element in _parse_elements(reply)]
         return [element for element in found if hint in element.comment]
 
-    def may_lead_to(self, name: str, chain: str) -> bool:
-        """Whether an element of a map may lead to a chain; a look at the bytes, quicker than to find the elements."""
-        needle = chain.encode() + b"\0"
-        return any(needle in reply for reply in self._dump(self._elements(_GETSETELEM, 0, name, [])))
+    def list_targets(self, name: str) -> set[str]:
+        """The chains that elements of a map jump to; a look at the bytes, quicker than to find the elements."""
+        dumped = self._dump(self._elements(_GETSETELEM, 0, name, []))
+        return {nft_attributes.chain_after(part) for reply in dumped for part in reply.split(_JUMP_CODE)[1:]}
 
     def is_empty(self, name: str) -> bool:
         """Whether a set or map has no element, or is not there; nft(8) leaves an end behind where it had intervals."""
@@ -165,10 +186,20 @@ class Nftables:
 
     def list_rules(self, chain: str) -> list[tuple[list[str], str]]:
         """The rules of a chain of our table, each as the names of its expressions and its comment."""
+        return [
+            (nft_attributes.names_in(rule["NFTA_RULE_EXPRESSIONS"]), _comment_of(rule.get("NFTA_RULE_USERDATA", b"")))
+            for rule in self._rules(chain)
+        ]
+
+    def has_rules(self, chain: Chain) -> bool:
+        """Whether a chain has exactly its rules, to the last value: a longer look than list_rules."""
+        there = [nft_attributes.values_in(rule["NFTA_RULE_EXPRESSIONS"]) for rule in self._rules(chain.name)]
+        return there == [nft_attributes.values_in(nft_attributes.pack_rule(rule)) for rule in chain.rules]
+
+    def _rules(self, chain: str) -> list[dict[str, Any]]:
         place = [("NFTA_RULE_TABLE", TABLE), ("NFTA_RULE_CHAIN", chain)]
         replies = self._dump(self._message(_GETRULE, 0, nft_attributes.RULE, place))
-        found = [nft_attributes.RULE.unpack(reply[_HEAD.size :]) for reply in replies]
-        return [(rule["NFTA_RULE_EXPRESSIONS"], _comment_of(rule.get("NFTA_RULE_USERDATA", b""))) for rule in found]
+        return [nft_attributes.RULE.unpack(reply[_HEAD.size :]) for reply in replies]
 
     def _elements(self, kind: int, flags: int, name: str, elements: list[Any]) -> Message:
         attributes: list[tuple[str, Any]] = [("NFTA_SET_ELEM_LIST_TABLE", TABLE), ("NFTA_SET_ELEM_LIST_SET", name)]
@@ -195,7 +226,7 @@ def expression_names(rule: expressions.Rule) -> list[str]:
 
 def digest_of(rule: expressions.Rule) -> str:
     """What our rules have as comment: another rule of the same expressions has another one."""
-    return "pycni " + sha256(nft_attributes.EXPRESSIONS.pack(rule)).hexdigest()[:8]
+    return "pycni " + sha256(nft_attributes.pack_rule(rule)).hexdigest()[:8]
 
 
 def _unless_absent(request: Any) -> list[bytes]:
@@ -209,6 +240,18 @@ def _unless_absent(request: Any) -> list[bytes]:
 
 def _chain(name: str) -> list[tuple[str, Any]]:
     return [("NFTA_CHAIN_TABLE", TABLE), ("NFTA_CHAIN_NAME", name)]
+
+
+def by_map(elements: Sequence[Element]) -> dict[str, list[Element]]:
+    """Elements by the name of their set or map."""
+    found: dict[str, list[Element]] = {}
+    for element in elements:
+        found.setdefault(element.map, []).append(element)
+    return found
+
+
+def _portions(elements: Sequence[Element], size: int) -> Iterator[Sequence[Element]]:
+    return (elements[start : start + size] for start in range(0, len(elements), size))
 
 
 def _key(element: Element) -> expressions.Attributes:

@@ -5,7 +5,7 @@ import struct
 from cni_protocol.address import CIDR, IP
 from cni_protocol.light.standard import Any
 
-from .attributes import IFA, LINK, LINK_DATA, RTA
+from .attributes import IFA, IFLA_GROUP, LINK, LINK_DATA, RTA, U32, split
 from .netlink import Message
 from .values import Address, Link, Route
 
@@ -78,6 +78,12 @@ def parse_link(body: bytes) -> Link:
         forwarding=port.get("IFLA_BRPORT_STATE", _PORT_DISABLED) != _PORT_DISABLED,
         vlan_filtering=bool(data.get("IFLA_BR_VLAN_FILTERING")),
     )
+
+
+def parse_group(body: bytes) -> tuple[int, int]:
+    """The interface index and the group in an RTM_NEWLINK body."""
+    found = dict(split(body[_LINK_HEAD.size :]))
+    return _LINK_HEAD.unpack_from(body)[2], int(U32.unpack(found[IFLA_GROUP]))
 
 
 def address_query(ifindex: int) -> bytes:

@@ -29,6 +29,12 @@ def _cluster() -> tuple[AddOptions, Run]:
     return cluster.add_options, cluster.run
 
 
+def _repair() -> tuple[AddOptions, Run]:
+    from cni_node import repair
+
+    return repair.add_options, repair.run
+
+
 def _install_plugins() -> tuple[AddOptions, Run]:
     from cni_node import plugins
 
@@ -45,6 +51,7 @@ COMMANDS: dict[str, tuple[str, Callable[[], tuple[AddOptions, Run]]]] = {
     "agent": ("keep this node's pod network equal to what the cluster says", _agent),
     "status": ("how the agent of this node is, in one screen", _status),
     "cluster": ("which node has which pod range, as etcd has it", _cluster),
+    "repair": ("put back the rules of what runs, after a flush", _repair),
     "install-plugins": ("put the plugins of this image on the node", _install_plugins),
     "load-module": ("load a module of the kernel, with the node's own modprobe", _load_module),
 }

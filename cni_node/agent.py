@@ -17,17 +17,20 @@ from cni_node import logs
 from cni_node.admission import Admission, Admitted
 from cni_node.bridge import BRIDGE
 from cni_node.keeper import EXEMPT, LOCAL, STAGES, SYSCTLS, Done, Keeper
+from cni_node.links import Links
 from cni_node.notify import Notifier
+from cni_node.policy.enforcer import Enforcer
 from cni_node.report import Report
 from cni_node.runtime import list_strangers
 from cni_node.server import Page, serve
-from cni_node.settings import Settings
+from cni_node.settings import OFF, RECHECK, Settings
 from cni_node.setup import persist
 from cni_node.snapshot import Snapshot
 from cni_node.sources import Source
+from cni_node.sources.kubernetes import KubernetesSettings
 from cni_node.sources.members import name_some
 from cni_node.sources.static import StaticSettings
-from cni_node.watch import Disturbance, View, Watcher
+from cni_node.watch import POLICIES, Disturbance, View, Watcher
 
 GATHER = 0.02  # seconds after an event in which others are waited for
 POLL = 0.5  # seconds between two looks at what the kernel announces to nobody
@@ -49,6 +52,7 @@ class Agent:
         self._view = View(self._keeper.ports, frozenset(names), lambda: self._keeper.wanted)
         self._watcher = Watcher(self._view, self._queue.put)
         self._admission = Admission(settings, self._queue.put)
+        self._enforcer = self._make_enforcer()
         self._notifier = Notifier(os.environ)
         self._stopping = threading.Event()
         self._snapshot: Snapshot | None = None  # the last one that was listed
@@ -65,7 +69,9 @@ class Agent:
         """Serve until SIGTERM or SIGINT. Returns the exit status. Raises OSError when the socket cannot be made."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._queue.put(None))
-        serve(Page(lambda: self.report, self._is_alive), self._settings.socket, self._settings.metrics)
+        serve(Page(self._report_all, self._is_alive, self._enforcer), self._settings.socket, self._settings.metrics)
+        if self._enforcer:
+            self._enforcer.start()
         threading.Thread(target=self._watcher.run, name="watch", daemon=True).start()
         follow = threading.Thread(
             target=self._source.follow, args=(self._queue.put, self._stopping), name="source", daemon=True
@@ -79,6 +85,27 @@ class Agent:
         self._stopping.set()
         logs.info("ended", left="everything stays as it stands in the kernel")
         return 0
+
+    def _make_enforcer(self) -> Enforcer | None:
+        source = self._settings.source
+        if self._settings.policies == OFF or not isinstance(source, KubernetesSettings):
+            return None
+        links = Links()
+        enforcer = Enforcer(
+            source,
+            lambda: [local.cidr.ip for local in links.list_addresses()],
+            log=self._settings.log_denied,
+            cut=self._settings.policies == RECHECK,
+        )
+        self._view.ports |= {enforcer.port}
+        return enforcer
+
+    def _report_all(self) -> Report:
+        """The last report, with what policies come to by now."""
+        if self._enforcer is None:
+            return self.report
+        state = self._enforcer.state
+        return self.report._replace(policies=state._asdict(), problems=(*self.report.problems, *state.problems))
 
     def _is_alive(self) -> bool:
         return time.monotonic() - self._turned < ALIVE
@@ -101,7 +128,10 @@ class Agent:
         stages = {SYSCTLS}
         causes: set[str] = set()
         for event in events:
-            if isinstance(event, Disturbance):
+            if isinstance(event, Disturbance) and event.stage == POLICIES:
+                if self._enforcer:
+                    self._enforcer.disturb()
+            elif isinstance(event, Disturbance):
                 stages.add(event.stage)
                 causes.add(event.by)
             elif isinstance(event, Snapshot):
@@ -110,6 +140,8 @@ class Agent:
                 self._admission.take(event, now)
         if now >= self._resync:
             stages, self._resync = set(STAGES), now + RESYNC
+            if self._enforcer:
+                self._enforcer.disturb()
         elif self._keeper.unsettled and now >= self._retry:
             stages |= self._keeper.unsettled
         acted = self._settle(self._snapshot, stages, causes, now) if self._snapshot is not None else False

@@ -16,12 +16,14 @@ from cni_node.exemptions import Exemptions
 from cni_node.links import Device, Links, Local
 from cni_node.overlay import Underlay
 from cni_node.peer_routes import Difference, Entry, Place, Wanted, entries_to
+from cni_node.repair import repair
+from cni_node.results import DIRECTORY as RESULTS
 from cni_node.settings import Settings
 from cni_node.snapshot import Node, Snapshot
 from cni_protocol.address import CIDR, IP
 
-SYSCTLS, LOCAL, ROUTES, EXEMPT = "sysctls", "local", "routes", "exempt"
-STAGES = (SYSCTLS, LOCAL, ROUTES, EXEMPT)
+SYSCTLS, LOCAL, ROUTES, EXEMPT, RULES = "sysctls", "local", "routes", "exempt", "rules"
+STAGES = (SYSCTLS, LOCAL, ROUTES, EXEMPT, RULES)
 
 
 class Done(NamedTuple):
@@ -110,6 +112,8 @@ class Keeper:
             done.append(self._run(EXEMPT, self._settle_all_exempt))
         elif gone or come:
             done.append(self._run(EXEMPT, self._change_exempt))
+        if RULES in due:
+            done.append(self._run(RULES, self._settle_rules))
         return [entry for entry in done if entry.what]
 
     def _run(self, stage: str, work: Callable[[], list[str]]) -> Done:
@@ -126,6 +130,13 @@ class Keeper:
         outcome = sysctls.ensure_sysctls(sysctls.wanted_sysctls(cidr.version for cidr in pods))
         self.problems[SYSCTLS] = outcome.problems
         return outcome.done
+
+    def _settle_rules(self) -> list[str]:
+        """The rules of running pods are the plugin's; what others have flushed is put back."""
+        findings, self.problems[RULES] = repair(self._settings.root / RESULTS.relative_to("/"), apply=True)
+        return [
+            f"rules of {finding.attachment.owner} put back: {what}" for finding in findings for what in finding.missing
+        ]
 
     def _settle_local(self, snapshot: Snapshot) -> list[str]:
         """Bridge and overlay, and from them where this node stands."""

@@ -19,6 +19,7 @@ LIBRARY = Path("opt/cni/lib/pycni")  # below a root directory, as in install/bun
 BIN = Path("opt/cni/bin")
 MARK = ".put-here-by-pycni"  # as in install/code.sh: in a directory of code, with its checksums
 KEPT = 2  # directories of code: a call that is running keeps the one that it began with
+_LOCK = ".lock"  # nobody but root can open it, and so hold us off
 _STAGE = ".image."  # beside its place, where it gets by rename
 
 
@@ -71,7 +72,7 @@ def install_plugins(code: Path, root: Path) -> list[Path]:
     library.mkdir(parents=True, exist_ok=True)
     with _alone(library):
         changed = [library / code.name] if _put_code(code, library) else []
-        launchers = [path for path in sorted(code.parent.iterdir()) if path.is_file()]
+        launchers = [path for path in sorted(code.parent.iterdir()) if path.is_file() and path.name[0] != "."]
         plugins = sorted((code.parents[len(LIBRARY.parts)] / BIN).iterdir())
         for source, target in (*((path, library) for path in launchers), *((path, root / BIN) for path in plugins)):
             if put_file(target / source.name, source.read_bytes(), 0o755):
@@ -115,7 +116,7 @@ def put_file(path: Path, content: bytes, mode: int) -> bool:
 @contextmanager
 def _alone(library: Path) -> Iterator[None]:
     """Keep others of our kind out; what those who were broken off have left goes."""
-    descriptor = os.open(library, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(library / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         for path in library.glob(f"{_STAGE}*"):

@@ -13,8 +13,9 @@ class Report(NamedTuple):
     """The agent at one moment. Times in seconds of the machine's monotonic clock, `mtu` in bytes (0: the plugin's
     choice).
 
-    `silent` are peers that had not answered when the runtime was told, `strangers` pods with addresses of a former
-    range. `repairs` counts what others took away, by stage; `syncs` how often a stage was looked at.
+    `policies` has the fields of PolicyState, nothing where none are put in force. `silent` are peers that had not
+    answered when the runtime was told, `strangers` pods with addresses of a former range. `repairs` counts what others
+    took away, by stage; `syncs` how often a stage was looked at.
     """
 
     state: str = "starting"
@@ -33,6 +34,7 @@ class Report(NamedTuple):
     problems: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
     strangers: tuple[str, ...] = ()
+    policies: Mapping[str, Any] = {}
     repairs: Mapping[str, int] = {}
     last_repair: str = ""
     syncs: int = 0
@@ -64,6 +66,7 @@ def render(report: Report, now: float) -> str:
         ("mtu", str(report.mtu) if report.mtu else "the link's"),
         ("routes", f"{report.routes} to peers, {report.missing} entries refused"),
         ("exempt", f"{report.exempt} networks are not masqueraded towards"),
+        ("policies", _policies(report)),
         ("runtime", report.configuration or "not told that this node is ready"),
         ("repairs", _repairs(report)),
     ]
@@ -78,6 +81,15 @@ def render(report: Report, now: float) -> str:
 def _repairs(report: Report) -> str:
     total = sum(report.repairs.values())
     return f"{total}, last {report.last_repair}" if report.last_repair else str(total)
+
+
+def _policies(report: Report) -> str:
+    if not report.policies:
+        return "not put in force"
+    if not report.policies["ready"]:
+        return "not known yet; what was in force stays"
+    dropped = sum(report.policies["denied"].values())
+    return f"{report.policies['policies']}, {report.policies['isolated']} addresses isolated, {dropped} packets denied"
 
 
 def to_metrics(report: Report, now: float, cpu: float, memory: int) -> str:
@@ -100,7 +112,23 @@ def to_metrics(report: Report, now: float, cpu: float, memory: int) -> str:
     name = "pycni_repairs_total"
     lines += [f"# HELP {name} What others took away and the agent put back.", f"# TYPE {name} counter"]
     lines += [f'{name}{{stage="{stage}"}} {number}' for stage, number in sorted(report.repairs.items())]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_policy_metrics(report.policies)]) + "\n"
+
+
+def _policy_metrics(policies: Mapping[str, Any]) -> list[str]:
+    if not policies:
+        return []
+    lines = []
+    for name, kind, text, key in (
+        ("pycni_policies", "gauge", "Network policies of the cluster.", "policies"),
+        ("pycni_isolated_addresses", "gauge", "Addresses of this node's pods that policies isolate.", "isolated"),
+        ("pycni_policy_changes_total", "counter", "Changes of the kernel's table of policies.", "changes"),
+        ("pycni_policy_cut_total", "counter", "Established connections that were cut.", "cut"),
+    ):
+        lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", f"{name} {policies[key]}"]
+    name = "pycni_policy_denied_packets_total"
+    lines += [f"# HELP {name} Packets that were dropped, by why.", f"# TYPE {name} counter"]
+    return lines + [f'{name}{{why="{why}"}} {number}' for why, number in sorted(policies["denied"].items())]
 
 
 def _span(seconds: float) -> str:

@@ -19,7 +19,7 @@ from cni_node.links import Links
 from cni_node.overlay import find_mtu, find_own_addresses
 from cni_node.runtime import CONFIGURATION, read_ranges
 from cni_node.settings import Settings, parse_settings
-from cni_node.setup import put_code, set_up
+from cni_node.setup import set_up
 from cni_node.sources import Source
 from cni_node.sources.etcd import EtcdSource
 from cni_node.sources.etcd_lease import EtcdSettings
@@ -30,7 +30,7 @@ from cni_node.sysctls import load_module
 from cni_node.trial import clear_trial
 
 FAILED, WRONG_OPTIONS = 1, 2  # exit statuses
-CODE = Path(__file__).resolve().parent.parent
+_LOCK = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW  # what others can open they can lock
 
 
 def run(options: argparse.Namespace) -> int:
@@ -40,8 +40,8 @@ def run(options: argparse.Namespace) -> int:
     except ValueError as error:
         return _refuse(options.socket, str(error).splitlines(), WRONG_OPTIONS)
     try:
-        settings.socket.parent.mkdir(parents=True, exist_ok=True)
-        with open(settings.socket.with_suffix(".lock"), "w") as lock:
+        settings.socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with os.fdopen(os.open(settings.socket.with_suffix(".lock"), _LOCK, 0o600), "wb") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -58,7 +58,6 @@ def run(options: argparse.Namespace) -> int:
 def _serve(settings: Settings, name: str) -> int:
     source = _make_source(settings)
     if settings.once:
-        put_code(settings.root, CODE.parent, settings.bin_dir)
         return set_up(settings, source)
     load_module()
     if problem := clear_trial(settings.bin_dir, settings.socket.with_name(TRIAL_MARK)):

@@ -1,6 +1,6 @@
-"""Answers on the agent's socket, and perhaps on 127.0.0.1: /status, /healthz, /readyz, /metrics.
+"""Answers on the agent's socket, and perhaps on 127.0.0.1: /status, /healthz, /readyz, /metrics; and POST /pods.
 
-Must not: decide or change anything; it reads the last report of the loop.
+Must not: decide or change anything; it reads the last report of the loop, and hands pods over to that of policies.
 """
 
 import json
@@ -14,10 +14,14 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cni_node.policy.announced import OFF, parse_announced
+from cni_node.policy.enforcer import Enforcer
 from cni_node.report import Report, to_document, to_metrics
 
 _QUIET = 3600.0  # seconds between two looks at whether to end, which the process's end answers
 _CLIENT_BOUND = 10  # seconds for a request to arrive
+_ADMISSION_BOUND = 0.9  # seconds until a pod's policies are in force; the plugin waits for one
+_LARGEST = 1 << 16  # bytes of a request
 _LOOPBACK = "127.0.0.1"
 
 
@@ -26,6 +30,7 @@ class Page(NamedTuple):
 
     report: Callable[[], Report]
     alive: Callable[[], bool]
+    policies: Enforcer | None = None
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -65,6 +70,23 @@ class _Handler(BaseHTTPRequestHandler):
         """Requests are no events."""
 
 
+class _RootsHandler(_Handler):
+    """What root alone may ask, by the socket: on 127.0.0.1 anybody of this host could announce pods."""
+
+    def do_POST(self) -> None:
+        """The plugin connects a pod, and asks whether its policies are in force."""
+        if self.path != "/pods":
+            self._answer(404, "there is /pods\n")
+            return
+        try:
+            announced = parse_announced(json.loads(self.rfile.read(min(int(self.headers["Content-Length"]), _LARGEST))))
+        except (ValueError, TypeError) as error:
+            self._answer(400, f"this is no pod: {error}\n")
+            return
+        state = self.page.policies.admit(announced, _ADMISSION_BOUND) if self.page.policies else OFF
+        self._answer(200 if state else 503, json.dumps({"state": state}) + "\n", "application/json")
+
+
 class _UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
     request_queue_size = 64
@@ -80,17 +102,20 @@ def serve(page: Page, path: Path, metrics_port: int) -> None:
 
     A socket that an earlier process left is replaced: the caller makes sure that only one runs.
     """
-    handler = type("Handler", (_Handler,), {"page": page})
     path.unlink(missing_ok=True)
     before = os.umask(0o177)
     try:
-        servers: list[socketserver.BaseServer] = [_UnixServer(str(path), handler)]
+        servers: list[socketserver.BaseServer] = [_UnixServer(str(path), _of(page, _RootsHandler))]
     finally:
         os.umask(before)
     if metrics_port:
-        servers.append(_TcpServer((_LOOPBACK, metrics_port), handler))
+        servers.append(_TcpServer((_LOOPBACK, metrics_port), _of(page, _Handler)))
     for server in servers:
         threading.Thread(target=server.serve_forever, args=(_QUIET,), name="server", daemon=True).start()
+
+
+def _of(page: Page, handler: type[_Handler]) -> type[_Handler]:
+    return type("Handler", (handler,), {"page": page})
 
 
 def _resident_bytes() -> int:

@@ -18,6 +18,7 @@ from cni_protocol.address import CIDR, IP, parse_cidr, parse_ip
 from cni_protocol.errors import CNIError
 
 SOCKET = Path("/run/pycni/agent.sock")
+OFF, KEEP, RECHECK = "off", "keep", "recheck"  # what policies do to established connections
 VXLAN_PORT = 4789  # IANA's
 MIN_MTU = 68  # ETH_MIN_MTU; for IPv6 1280, RFC 8200 section 5
 MAX_MTU = 65535
@@ -26,7 +27,7 @@ MAX_VNI = (1 << 24) - 1  # RFC 7348
 
 SourceSettings = StaticSettings | KubernetesSettings | EtcdSettings
 _STATIC = ("nodes_file", "pod_cidr", "pod_cidr6", "node_index", "peer", "once")  # options of one source alone
-_KUBERNETES = ("kubeconfig", "api_server")
+_KUBERNETES = ("kubeconfig", "api_server", "policies", "log_denied")
 _ETCD = ("etcd", "etcd_prefix", "etcd_ca", "etcd_cert", "etcd_key", "etcd_user", "etcd_password_file", "lease")
 
 
@@ -44,6 +45,8 @@ class Settings(NamedTuple):
     socket: Path = SOCKET
     metrics: int = 0
     once: bool = False
+    policies: str = OFF
+    log_denied: bool = False
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +58,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     _add_static_options(parser)
     option("--kubeconfig", metavar="FILE", default="", help="kubernetes: how to reach the API [the service account]")
     option("--api-server", metavar="URL", default="", help="kubernetes: instead of the kubeconfig's server")
+    words = "kubernetes: network policies are put in force, and established connections looked at again, or kept"
+    option("--policies", choices=[RECHECK, KEEP, OFF], help=f"{words} [{RECHECK}]")
+    option("--log-denied", action="store_true", help="kubernetes: packets that policies deny, some per second")
     add_etcd_options(parser)
     _add_network_options(parser)
     option("--conf-dir", metavar="DIR", default="/etc/cni/net.d", help="of the runtime [/etc/cni/net.d]")
@@ -125,6 +131,8 @@ def parse_settings(options: argparse.Namespace, hostname: str) -> Settings:
         options.socket,
         options.metrics_port,
         options.once,
+        (options.policies or RECHECK) if options.source == "kubernetes" else OFF,
+        options.log_denied,
     )
 
 

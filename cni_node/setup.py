@@ -1,10 +1,9 @@
-"""What a node needs besides the agent's care: settings that outlive a reboot, and the code of a bundle in its place.
+"""What a node needs besides the agent's care: settings that outlive a reboot.
 
 With `pycni agent --once` that and one pass of the keeper are all: nobody watches afterwards.
 Must not: change what is right already, so that it can be run again at any time.
 """
 
-import os
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -13,7 +12,6 @@ from threading import Event, Thread
 
 from cni_node.bridge import gateways_of
 from cni_node.keeper import STAGES, Keeper
-from cni_node.plugins import BIN, LIBRARY, MARK, is_whole, remove_old
 from cni_node.runtime import CONFIGURATION, put_file, render
 from cni_node.settings import Settings
 from cni_node.snapshot import Snapshot
@@ -36,28 +34,6 @@ def persist(root: Path, versions: Collection[int]) -> list[str]:
                 f"/{name} cannot be written ({error.strerror}): a reboot switches off what it would have set"
             )
     return problems
-
-
-def put_code(root: Path, code: Path, bin_dir: str) -> None:
-    """Move an unpacked bundle, `code` being its directory of code, to its place below the root, by renames.
-
-    What is no unpacked bundle, or in its place, stays where it is. Raises OSError.
-    """
-    library = root / LIBRARY
-    if not (code / MARK).is_file() or code.parent == library.resolve():
-        return
-    unpacked = code.parents[len(LIBRARY.parts)]
-    place = library / code.name
-    if not is_whole(place, (code / MARK).read_text()):
-        if place.exists():
-            place.rename(code.with_name("damaged"))
-        code.rename(place)
-    os.utime(place)
-    launchers = [(path, library / path.name) for path in sorted(code.parent.iterdir()) if path.is_file()]
-    programs = [(path, root / bin_dir.lstrip("/") / path.name) for path in sorted((unpacked / BIN).iterdir())]
-    for source, target in (*launchers, *programs):
-        put_file(target, source.read_bytes(), 0o755)
-    remove_old(library)
 
 
 def set_up(settings: Settings, source: Source) -> int:

@@ -15,9 +15,11 @@ from typing import NamedTuple
 
 from cni_kernel.attributes import LINK, NDA
 from cni_kernel.nftables import TABLE
-from cni_node.keeper import EXEMPT, LOCAL, ROUTES, STAGES
+from cni_node.keeper import EXEMPT, LOCAL, ROUTES, RULES, STAGES
 from cni_node.peer_routes import PROTOCOL, Forward, Wanted
+from cni_node.policy.rules import TABLE as POLICY_TABLE
 
+POLICIES = "policies"  # a stage of the loop of policies
 _ROUTE, _NETFILTER = 0, 12  # NETLINK_*
 # RTMGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
 _GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400
@@ -32,7 +34,7 @@ _DELNEIGH, _NEIGH_HEAD_BYTES = 29, 12  # struct ndmsg
 _LINK_HEAD = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
 _IFF_UP, _LOWER_UP, _AF_BRIDGE, _SCOPE_UNIVERSE = 0x1, 0x10000, 7, 0
 _NFT = 10 << 8  # NFNL_SUBSYS_NFTABLES
-_DELTABLE, _NEWGEN = _NFT | 2, _NFT | 15  # NFT_MSG_*
+_DELTABLE, _DELRULE, _NEWGEN = _NFT | 2, _NFT | 8, _NFT | 15  # NFT_MSG_*
 _SET_MESSAGES = frozenset(_NFT | number for number in (9, 11, 12, 14))  # NEWSET, DELSET, NEWSETELEM, DELSETELEM
 _GEN_PROC_PID, _GEN_PROC_NAME = 2, 3  # NFTA_GEN_*
 
@@ -74,7 +76,7 @@ class Watcher:
         self._route = _open(_ROUTE, _GROUPS)
         self._nft = _open(_NETFILTER, 0)
         self._nft.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES_GROUP)
-        self._touched = False  # our sets, in the transaction whose end is not announced yet
+        self._touched: set[str] = set()  # the stages in the transaction whose end is not announced yet
 
     def run(self) -> None:
         """Publish disturbances, for ever."""
@@ -83,7 +85,7 @@ class Watcher:
                 try:
                     data = sock.recv(_LARGEST)
                 except OSError as error:  # ENOBUFS: more was announced than waits for us
-                    for stage in STAGES:
+                    for stage in (*STAGES, POLICIES):
                         self._publish(Disturbance(stage, f"unknown, {error.strerror}"))
                     continue
                 found = self._judge_nft(data) if sock is self._nft else judge_route_messages(data, self._view)
@@ -96,11 +98,11 @@ class Watcher:
             if port in self._view.ports:
                 continue
             if kind == _NEWGEN:
-                if self._touched:
-                    yield Disturbance(EXEMPT, describe_generation(body))
-                self._touched = False
+                for stage in sorted(self._touched):
+                    yield Disturbance(stage, describe_generation(body))
+                self._touched = set()
             else:
-                self._touched = self._touched or concerns_exemptions(kind, body)
+                self._touched |= judge_nft_message(kind, body)
 
 
 def messages_in(data: bytes) -> Iterator[tuple[int, int, bytes]]:
@@ -158,11 +160,14 @@ def _judge_link(body: bytes, view: View) -> tuple[str, ...]:
     return ()
 
 
-def concerns_exemptions(kind: int, body: bytes) -> bool:
-    """Whether a change of nftables may be one of our sets; a look at the bytes."""
-    if kind == _DELTABLE:
-        return TABLE.encode() + b"\0" in body
-    return kind in _SET_MESSAGES and b"exempt" in body
+def judge_nft_message(kind: int, body: bytes) -> set[str]:
+    """What a change of nftables may have taken from us: sets, rules of running pods, policies; a look at the bytes."""
+    if POLICY_TABLE.encode() + b"\0" in body:
+        return {POLICIES}
+    if kind in (_DELTABLE, _DELRULE):
+        ours = TABLE.encode() + b"\0" in body
+        return {EXEMPT, RULES} if ours and kind == _DELTABLE else {RULES} if ours else set()
+    return {EXEMPT} if kind in _SET_MESSAGES and b"exempt" in body else set()
 
 
 def describe_generation(body: bytes) -> str:

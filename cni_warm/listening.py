@@ -46,7 +46,7 @@ def bind() -> Listener:
     directory = os.path.dirname(SOCKET)
     with suppress(FileExistsError):
         os.mkdir(directory, 0o755)
-    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    lock = os.open(f"{directory}/warm.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two that start at once do not remove each other's
         _remove_stale()

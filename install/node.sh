@@ -22,8 +22,9 @@ node() {
     unpacked=$(mktemp -d "$lib/.stage.XXXXXX") # beside its place: it gets there by rename
     tar -xzf "$bundle" -C "$unpacked" || die "$bundle cannot be unpacked"
     set -- "$unpacked/$bundle_lib"/*/bin/python3
+    pycni "$1" "${1%/bin/python3}/code" install-plugins --root "${root:-/}"
     if [ -n "$service" ]; then
-        pycni "$1" "${1%/bin/python3}/code" install-plugins --root "${root:-/}" && serve "${options[@]}"
+        serve "${options[@]}"
     else
         pycni "$1" "${1%/bin/python3}/code" agent --once --root "${root:-/}" --conf-dir "$conf_dir" "${options[@]}"
     fi
@@ -34,19 +35,23 @@ pycni() { # PYTHON CODE WORD...: the program of that code
 }
 
 serve() { # OPTION...: the unit of an agent with these options, running
-    local line='' option
+    local option
     for option in "$@"; do
-        option=${option//\\/\\\\} option=${option//\"/\\\"} option=${option//%/%%}
-        line+=" \"${option//\$/\$\$}\"" # systemd.service(5), "Command lines"
+        [[ $option != *[[:space:]\"\'\\]* ]] || die "$option: an option of a unit has no white space and no quotes"
     done
-    mkdir -p "${root%/}$unit_dir"
-    template "$agent_unit" @OPTIONS@ "$line" >"${root%/}$unit_dir/.$agent_unit.$$"
-    mv -f "${root%/}$unit_dir/.$agent_unit.$$" "${root%/}$unit_dir/$agent_unit"
+    mkdir -p "${root%/}$unit_dir" "${root%/}/etc/pycni"
+    put "${root%/}/etc/pycni/agent.conf" <<<"PYCNI_AGENT=$*"
+    put "${root%/}$unit_dir/$agent_unit" <"$here/conf/$agent_unit"
     if [ -n "$root" ] || [ ! -d /run/systemd/system ]; then # sd_booted(3)
-        echo "install.sh: systemd does not run here; start it by other means: /$bundle_lib/pycni agent$line" >&2
+        echo "install.sh: systemd does not run here; start it by other means: /$bundle_lib/pycni agent $*" >&2
         return
     fi
     systemctl daemon-reload
     systemctl enable "$agent_unit"
-    systemctl restart "$agent_unit" # until it is ready (Type=notify)
+    systemctl restart "$agent_unit"
+}
+
+put() { # PATH, its content on stdin: by rename
+    cat >"$(dirname "$1")/.$(basename "$1").$$"
+    mv -f "$(dirname "$1")/.$(basename "$1").$$" "$1"
 }

@@ -14,7 +14,7 @@ from tests.cluster.worlds import World
 from tests.kit.grid import grid
 
 TESTS = Path("tests/cluster")
-FIRST, LAST = "test_reach.py", "speed.py"  # the cluster of the first one is timed
+FIRST, LAST = "test_reach.py", ("speed.py", "route_speed.py", "agent_speed.py")  # the first one's cluster is timed
 READY_BOUND = 60  # seconds from the start to three nodes with pods, debootstrap not counted
 
 
@@ -82,7 +82,7 @@ def began() -> float:
 def main() -> int:
     """Run the tests. Returns the exit status."""
     report = Report()
-    names = dict.fromkeys([FIRST, *sorted(path.name for path in TESTS.glob("test_*.py")), LAST])
+    names = dict.fromkeys([FIRST, *sorted(path.name for path in TESTS.glob("test_*.py")), *LAST])
     options = ["-q", "-rN", "--tb=short", "-p", "no:cacheprovider", *sys.argv[1:]]
     status = pytest.main([*options, *(str(TESTS / name) for name in names)], plugins=[report])
     report.print()

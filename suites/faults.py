@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from suites.mutants.report import keep_section
 from tests.faults.campaign import Finding, Row, list_trials, run_all, sample, tabulate, to_text, total
 from tests.faults.document import write_document
 from tests.faults.subjects import Subject, ours, reference
@@ -30,7 +31,9 @@ def main() -> int:
     rows = _strike(subject, options.quick, options.workers)
     if options.document:
         others = _strike(reference(), options.quick or _REFERENCE_SAMPLE, options.workers)
-        Path(options.document).write_text(write_document(rows, others), "utf-8")
+        path = Path(options.document)
+        before = path.read_text("utf-8") if path.exists() else ""
+        path.write_text(keep_section(before, write_document(rows, others)), "utf-8")
     figures = total(rows)
     return 0 if figures.survived == figures.tried and not figures.missed else 1
 

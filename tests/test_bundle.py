@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.kit.bare import BareNode, make_tree, open_bare_node
+from tests.kit.calls import bare_environment
 from tests.kit.certificates import make_ca, sign
 from tests.kit.host import Outcome
 from tests.kit.https import ANSWER, CLIENT, serving
@@ -257,7 +258,7 @@ def test_errors_are_put_into_words_on_a_node_without_python(
 def test_a_configuration_in_another_encoding_is_refused_in_words(node: BareNode, encoding: str) -> None:
     """Codecs are modules found by name, and error handling is what nobody tries by hand."""
     stdin = '{"cniVersion": "1.0.0", "name": "n\xe4"}'.encode(encoding)
-    done = node.call("/opt/cni/bin/cni-bridge", env={"CNI_COMMAND": "VERSION"}, stdin=stdin)
+    done = node.call("/opt/cni/bin/cni-bridge", env=bare_environment("VERSION"), stdin=stdin)
     assert (done.status, done.stderr, done.document["code"]) == (1, "", 6)
     assert "no JSON document" in done.document["msg"]
 

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
+from tests.kit.calls import bare_environment
 from tests.kit.host import Host, wait_until
 
 EXECUTABLES = ("cni-bridge", "cni-ipam")
@@ -121,7 +122,7 @@ def change_code(checkout: Path, mark: str) -> None:
 def call_version(executable: Path | str, *before: str) -> Answer:
     return subprocess.run(
         [*before, str(executable)],
-        env={"CNI_COMMAND": "VERSION", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        env=bare_environment("VERSION"),
         input="{}",
         capture_output=True,
         text=True,

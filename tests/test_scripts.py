@@ -17,8 +17,8 @@ import cni_ipam.__main__
 import cni_ipam.config
 from cni_protocol import errors
 from cni_protocol.fields import Fields
-from cni_protocol.request import parse_request
 from tests.conftest import ROOT
+from tests.kit.calls import make_request
 
 README = (ROOT / "README.md").read_text("utf-8")
 CONFIGURATION = (ROOT / "docs/configuration.md").read_text("utf-8")
@@ -199,7 +199,9 @@ def test_demo_and_bench_bodies_refuse_to_work_on_the_machine_itself() -> None:
         assert "namespaces of the caller" in result.stderr
 
 
-@pytest.mark.parametrize("script", ["test", "demo", "bench", "faults", "conformance", "cluster", "kubernetes"])
+@pytest.mark.parametrize(
+    "script", ["test", "demo", "bench", "faults", "mutants", "conformance", "cluster", "kubernetes"]
+)
 def test_script_without_root_says_how_to_call_it(script: str, tmp_path: Path) -> None:
     stand_in = tmp_path / "id"  # a real other user may be kept from reading the checkout
     stand_in.write_text("#!/bin/sh\necho 1000\n")
@@ -257,15 +259,19 @@ def test_json_blocks_parse(document: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_within_the_repository_lead_somewhere(document: str) -> None:
-    text = (ROOT / document).read_text("utf-8")
-    headings = {
-        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in re.findall(r"^#+ (.*)$", text, re.M)
-    }
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in headings, target
-        elif "://" not in target:
-            assert (ROOT / document).parent.joinpath(target).exists(), target
+    for target in re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text("utf-8")):
+        if "://" in target:
+            continue
+        name, _, heading = target.partition("#")
+        path = (ROOT / document).parent / name if name else ROOT / document
+        assert path.exists(), target
+        assert not heading or heading in headings_of(path), target
+
+
+def headings_of(page: Path) -> set[str]:
+    """What a link names a page's headings by."""
+    found = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in found}
 
 
 def keys_read(parse: Any, monkeypatch: pytest.MonkeyPatch) -> set[str]:
@@ -284,8 +290,7 @@ def keys_read(parse: Any, monkeypatch: pytest.MonkeyPatch) -> set[str]:
         return raw(self, key)
 
     monkeypatch.setattr(Fields, "raw", record)
-    env = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c", "CNI_NETNS": "/n", "CNI_IFNAME": "eth0"}
-    parse(parse_request(env, json.dumps(RICH).encode())._replace(args=Arguments()))
+    parse(make_request(RICH)._replace(args=Arguments()))
     return {key for key in seen if not any(other.startswith((f"{key}.", f"{key}[")) for other in seen)}
 
 

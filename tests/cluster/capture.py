@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
-from tests.runtimes.node import entered
+from tests.kit.node import entered
 
 _ALL = 0x0003  # ETH_P_ALL, linux/if_ether.h
 _IPV4, _TCP, _UDP = 0x0800, 6, 17

@@ -1,45 +1,47 @@
-"""Nodes that are one cluster: each told of the others, with pods on them."""
+"""Nodes that are one cluster: each has an agent that learns of the others, and pods."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from tests.cluster.fabric import Fabric, Machine, Port, bare, version_of
-from tests.cluster.installation import Overlay, Peer, install_node
+from tests.cluster.fabric import Fabric, Machine, Port
+from tests.cluster.installation import Agent
 from tests.cluster.node import Node
-from tests.cluster.runtime import Kit, Runtime
+from tests.cluster.runtime import Daemon, Kit, Runtime
+from tests.cluster.sources import FileSource, Overlay, Place, Source
 
 Item = TypeVar("Item")
-
-
-class Place(NamedTuple):
-    """A node to be: where it is plugged in, and the ranges of its pods."""
-
-    name: str
-    port: Port
-    pod_cidrs: tuple[str, ...]
-
-    def gateway(self, version: int) -> str:
-        """The address of the pods' gateway: the first of the range."""
-        (found,) = [cidr for cidr in self.pod_cidrs if version_of(cidr) == version]
-        return found.partition("/")[0].removesuffix("0" if version == 4 else "") + "1"
 
 
 class Cluster:
     """The nodes by name, and the pods by name. Close it before the fabric."""
 
-    def __init__(self, fabric: Fabric, tree: Path, bundle: Path, kit: Kit, overlay: Overlay | None = None) -> None:
+    nodes_reboot = True  # otherwise they are containers, which are restarted
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        tree: Path,
+        bundle: Path,
+        kit: Kit,
+        *,
+        overlay: Overlay | None = None,
+        source: Source | None = None,
+    ) -> None:
         self.nodes: dict[str, Node] = {}
+        self.agents: dict[str, Agent] = {}
+        self.daemons: dict[str, Daemon] = {}  # those that nobody is a client of yet
         self.runtimes: dict[str, Runtime] = {}
         self.places: dict[str, Place] = {}
         self.pods: dict[str, Machine] = {}
         self.overlay = overlay
-        self._fabric, self._tree, self.bundle, self._kit = fabric, tree, bundle, kit
+        self.source = source or FileSource(overlay.version if overlay else 0)
+        self._fabric, self._tree, self.bundle, self.kit = fabric, tree, bundle, kit
 
     def join(self, *places: Place) -> None:
-        """Boot new nodes, tell all of them of each other, and have runtimes on the new ones."""
+        """Boot new nodes, have all of them learn of each other, and have runtimes on the new ones."""
         self.power_on(*places)
         self.configure()
         self.start_runtimes([place.name for place in places])
@@ -48,37 +50,51 @@ class Cluster:
         """Boot new nodes; nobody has told them anything."""
         for place in places:
             self.places[place.name] = place
-            self.nodes[place.name] = Node(self._fabric, self._tree, place.name, place.port)
-            self.nodes[place.name].boot()
+            node = Node(self._fabric, self._tree, place.name, place.port, reboots=self.nodes_reboot)
+            self.nodes[place.name] = node
+            self.agents[place.name] = Agent(node)
+            node.boot()
 
     def start_runtimes(self, names: Sequence[str]) -> None:
-        """Have containerd on nodes that are configured."""
-        started = at_once(lambda name: Runtime(self.nodes[name], self._kit), names)
+        """Have containerd on nodes that are configured, where pods can be."""
+        names = [name for name in names if self.places[name].pod_cidrs]
+        started = at_once(lambda name: Runtime(self.nodes[name], self.kit, self.daemons.pop(name, None)), names)
         self.runtimes.update(zip(names, started, strict=True))
 
     def leave(self, name: str) -> None:
-        """Switch a node off for good, and tell the others."""
-        self._end_runtime(name)
-        self.nodes.pop(name).scrap()
-        del self.places[name]
+        """Switch a node off for good, and have the others learn it."""
+        self.switch_off(name)
+        self.source.forget(name)
         self.configure()
 
+    def switch_off(self, name: str) -> None:
+        """The same, and nobody is told."""
+        self._end_runtime(name)
+        del self.agents[name]
+        self.nodes.pop(name).scrap()
+        del self.places[name]
+
     def configure(self) -> None:
-        """Install every node, or install it again with the peers that there are now."""
-        at_once(self._configure, list(self.nodes))
+        """Have every node know of those that there are now."""
+        self.tell()
+        at_once(lambda name: self.agents[name].install(self.bundle, self.options_of(name)), list(self.nodes))
+        self.settle()
 
-    def peers_of(self, name: str) -> list[Peer]:
-        """What a node is told of the others: each of their ranges, behind an address of the same IP version.
+    def tell(self) -> None:
+        """Have the source say which nodes there are."""
+        self.source.tell(self.places.values(), self.nodes)
 
-        Over an overlay any address of the node will do, and it is the one of the underlay's version.
-        """
-        peers = []
-        for place in self.places.values():
-            for cidr in place.pod_cidrs if place.name != name else ():
-                version = self.overlay.version if self.overlay else version_of(cidr)
-                (address,) = [each for each in bare(place.port.addresses) if version_of(each) == version]
-                peers.append(Peer(cidr, address))
-        return peers
+    def settle(self) -> None:
+        """Wait until each agent knows all others with pods and its node is ready; note the ranges of the pods."""
+        serving = {place.name for place in self.places.values() if place.pod_cidrs or self.source.gives_ranges}
+        for name, agent in self.agents.items():
+            report = agent.await_settled(len(serving - {name}))
+            self.places[name] = self.places[name]._replace(pod_cidrs=tuple(report["pods"]))
+
+    def options_of(self, name: str) -> list[str]:
+        """The options of a node's agent."""
+        overlay = ["--overlay=vxlan", *(["--direct"] if self.overlay.direct else [])] if self.overlay else []
+        return [*self.source.options(self.places[name]), *overlay]
 
     def run_pod(self, node: str, name: str, **config: Any) -> Machine:
         """A pod on a node."""
@@ -112,6 +128,7 @@ class Cluster:
     def boot(self, name: str) -> None:
         """A node that was halted starts again, with the disk that it had."""
         self.nodes[name].boot()
+        self.settle()
         self.start_runtimes([name])
 
     def close(self) -> None:
@@ -121,9 +138,6 @@ class Cluster:
                 stack.callback(node.close)
             for runtime in self.runtimes.values():
                 stack.callback(runtime.close)
-
-    def _configure(self, name: str) -> None:
-        install_node(self.nodes[name], self.bundle, self.places[name].pod_cidrs, self.peers_of(name), self.overlay)
 
     def _end_runtime(self, name: str) -> None:
         if name in self.runtimes:  # else it has not got that far

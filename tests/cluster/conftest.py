@@ -13,9 +13,9 @@ from tests.cluster.probe import Seen
 from tests.cluster.runtime import Kit
 from tests.cluster.tree import build_tree
 from tests.cluster.worlds import NODES, PODS, Parts, World, open_world, place_on_lan
-from tests.runtimes import image
+from tests.kit import image
+from tests.kit.containerd import load_messages
 from tests.runtimes.conftest import require_modules
-from tests.runtimes.containerd import load_messages
 
 Record = Callable[[str, str, str, Seen | None], None]  # path, source, destination, what the destination saw
 _HERE = Path(__file__).parent

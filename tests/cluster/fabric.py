@@ -9,7 +9,7 @@ import subprocess
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from tests.host import RUN_BOUND, Host, open_host
+from tests.kit.host import RUN_BOUND, Host, open_host
 
 
 class Port(NamedTuple):

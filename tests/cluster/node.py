@@ -4,6 +4,7 @@ Its disk is the upper half of an overlay over the tree. A reboot throws all of i
 """
 
 import os
+import shutil
 import subprocess
 import uuid
 from collections.abc import Mapping
@@ -12,21 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.fabric import Fabric, Machine, Port, bare, run_in
-from tests.host import RUN_BOUND, wait_until
-from tests.runtimes.node import CGROUPS, kill
+from tests.kit.host import RUN_BOUND, wait_until
+from tests.kit.node import CGROUPS, kill
+from tests.kit.standins import PROGRAMS
 
 # The first process of the node. Its number outside is read while /proc is still that of the machine. It lets its
 # orphans go as an init has to, and takes the node along when its time is over, should nobody else.
 _INIT = """
 set -e
 read outer rest </proc/self/stat
-name=$1 tree=$2 disk=$3
+name=$1 tree=$2 disk=$3 reboots=$4 boot_id=proc/sys/kernel/random/boot_id
 mkdir -p $disk/upper $disk/work $disk/root $disk/containerd
 mount -t overlay -o lowerdir=$tree,upperdir=$disk/upper,workdir=$disk/work node $disk/root
 cd $disk/root
 mount -t proc proc proc
 mount -t sysfs sys sys
 mount --rbind /sys/fs/cgroup sys/fs/cgroup
+if [ "$reboots" ]; then cat proc/sys/kernel/random/uuid >$disk/boot-id && mount --bind $disk/boot-id $boot_id; fi
 for own in run tmp dev/shm; do mount -t tmpfs $own $own; done
 mkdir -p run/lock var/lib/containerd
 mount --bind $disk/containerd var/lib/containerd # containerd makes overlays in there, and none can stand on another
@@ -48,8 +51,10 @@ class Node:
     furnish = ""  # what else its first process does at every boot, in the node's tree, with the disk at $disk
     lifetime = "3600"  # seconds, as sleep(1) has them
 
-    def __init__(self, fabric: Fabric, tree: Path, name: str, port: Port) -> None:
+    def __init__(self, fabric: Fabric, tree: Path, name: str, port: Port, *, reboots: bool = True) -> None:
+        """`reboots`: each boot has an id of its own, as that of a kernel; a node that is a container keeps it."""
         self.name = name
+        self._reboots = "yes" if reboots else ""
         self.port = port
         self.cgroup = f"/pycni-{uuid.uuid4().hex[:12]}"
         self._fabric = fabric
@@ -88,7 +93,7 @@ class Node:
             "--kill-child",
         )
         text = _INIT.format(furnish=self.furnish, lifetime=self.lifetime)
-        init = ("/bin/sh", "-c", text, "init", self.name, str(self._tree), self._disk)
+        init = ("/bin/sh", "-c", text, "init", self.name, str(self._tree), self._disk, self._reboots)
         command = (*unshare, "--propagation", "private", *init)
         pipe = subprocess.PIPE
         holder = self._fabric.host.start(*command, env=_ENVIRONMENT, stdout=pipe, stderr=pipe)
@@ -101,6 +106,8 @@ class Node:
         self._fabric.plug(self.name, self.netns, self.port)
         for settings in sorted(self.path("/etc/sysctl.d").glob("*.conf")):  # as systemd has it at every boot
             run_in(self.netns, "sysctl", "-qp", str(settings))
+        shutil.copy(PROGRAMS / "systemctl", self.path("/usr/local/bin"))
+        self.run("systemctl", "start-enabled")
 
     def halt(self) -> None:
         """Pull the plug: every process of the node ends, its namespaces go, its disk stays."""

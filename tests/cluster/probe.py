@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
 from tests.cluster.fabric import Machine, run_in
-from tests.runtimes.node import entered
+from tests.kit.node import entered
 
 BOUND = 3.0  # seconds for a connection, and for what goes over it
 _PAYLOAD = b"x" * 20_000  # several packets of the largest size

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from tests.cluster.fabric import Machine
 from tests.cluster.node import Node
-from tests.host import wait_until
-from tests.runtimes.containerd import CONFIG, CRI, SOCKET, START_BOUND, Pod
+from tests.kit.containerd import CONFIG, CRI, SOCKET, START_BOUND, Pod
+from tests.kit.host import wait_until
 
 _LOG = "/run/containerd.log"
 
@@ -53,10 +53,11 @@ class Daemon:
 class Runtime:
     """The daemon, its client and its pods; for one boot of a node."""
 
-    def __init__(self, node: Node, kit: Kit) -> None:
+    def __init__(self, node: Node, kit: Kit, daemon: Daemon | None = None) -> None:
+        """`daemon` is one that runs already."""
         self.pods: dict[str, Pod] = {}
         self._node = node
-        self._cri = CRI(Daemon(node, kit.archive), kit.messages, importlib.import_module("grpc"))
+        self._cri = CRI(daemon or Daemon(node, kit.archive), kit.messages, importlib.import_module("grpc"))
 
     def run_pod(self, name: str, **config: Any) -> Machine:
         """A pod, as it runs. `config` adds to the sandbox's configuration, with the names of the CRI."""

@@ -26,10 +26,10 @@ import pytest
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.fabric import Machine, run_in
-from tests.cluster.installation import Overlay
 from tests.cluster.probe import BOUND
+from tests.cluster.sources import Overlay
 from tests.cluster.worlds import PORT, Parts, World, open_world, place_behind_router
-from tests.runtimes.node import entered
+from tests.kit.node import entered
 
 pytestmark = pytest.mark.kernel
 
@@ -74,7 +74,7 @@ for _ in sys.stdin:
 @pytest.fixture(scope="module")
 def routed(parts: Parts) -> Iterator[World]:
     """Two nodes with a router between, and a pod on each."""
-    with open_world(parts, [place_behind_router(number) for number in (1, 2)], Overlay(4)) as made:
+    with open_world(parts, [place_behind_router(number) for number in (1, 2)], overlay=Overlay(4)) as made:
         for number in (1, 2):
             made.cluster.run_pod(f"node{number}", f"pod{number}a")
         yield made

@@ -7,8 +7,10 @@ import pytest
 
 from tests.cluster.conftest import Record
 from tests.cluster.fabric import ip_in, run_in
-from tests.cluster.installation import CONFLIST, install_node
+from tests.cluster.installation import CONFLIST
+from tests.cluster.sources import FileSource
 from tests.cluster.worlds import Parts, World, open_world, place_on_lan
+from tests.kit.host import wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -49,7 +51,8 @@ def test_a_rebooted_node_comes_back_with_no_leaked_address(changing: World, reco
     assert before == sorted(address for pod in old for address in pod.addresses)
     cluster.halt("node3")
     cluster.boot("node3")
-    assert [link["ifname"] for link in ip_in(changing.machine("node3").netns, "link")] == ["lo", "eth0"]
+    assert [link["ifname"] for link in ip_in(changing.machine("node3").netns, "link")] == ["lo", "eth0", "cni0"]
+    assert routes_of(changing, "node3")["10.240.1.0/24"] == "192.168.1.11"  # before there is any pod
     assert cluster.nodes["node3"].reservations() == before  # its disk was kept
     again = {"name": "three", "uid": "uid-of-three", "namespace": "default", "attempt": 1}
     new = cluster.run_pod("node3", "three", metadata=again)
@@ -87,9 +90,10 @@ def test_when_a_node_leaves_its_route_goes_and_the_others_stay(changing: World, 
 
 
 def test_with_its_last_peer_the_last_route_of_a_node_goes(changing: World) -> None:
-    cluster = changing.cluster
-    install_node(cluster.nodes["node1"], cluster.bundle, cluster.places["node1"].pod_cidrs, [], None)
-    assert routes_of(changing, "node1") == {"default": "192.168.1.1"}
+    cluster, source = changing.cluster, changing.cluster.source
+    assert isinstance(source, FileSource)
+    source.tell_one(cluster.nodes["node1"], [cluster.places["node1"]])
+    assert wait_until(lambda: routes_of(changing, "node1") == {"default": "192.168.1.1"})
     cluster.configure()
     assert sorted(routes_of(changing, "node1")) == ["10.240.2.0/24", "10.240.3.0/24", "default"]
 

@@ -18,9 +18,10 @@ import pytest
 from tests.cluster.cluster import Cluster
 from tests.cluster.fabric import run_in
 from tests.cluster.kind import LINK, KindCluster, kind_place
+from tests.cluster.sources import EtcdSource
 from tests.cluster.worlds import Parts, open_site, place_behind_router, place_on_lan
 from tests.conftest import ROOT
-from tests.standins import environment, write_state
+from tests.kit.standins import environment, write_state
 
 pytestmark = pytest.mark.kernel
 
@@ -40,6 +41,8 @@ RANDOM = (
     (r"\d+ KiB", "SIZE KiB"),
     (r"veth[0-9a-f]{11}", "VETH"),
     (r"\bpycni [0-9a-f]{8}", "pycni DIGEST"),
+    (r"pid \d+, up \d+ s", "pid PID, up TIME"),
+    (r"\b[0-9]+ s$", "TIME"),
     (r"\d+\.\d{3}(?=[/ ])", "TIME"),
     (r"[ \t]+$", ""),
 )
@@ -66,7 +69,10 @@ class Stage:
             "three nodes on one link": self._open_lan,
             "pods": self._run_pods,
             "node4 is switched on": lambda: self._there.power_on(place_on_lan(4)),
-            "node4 is switched off": lambda: self._there.nodes["node4"].halt(),
+            "node4 is switched off": lambda: self._there.switch_off("node4"),
+            "the nodes are ready": lambda: self._there.settle(),
+            "node1 is ready with 10.240.9.0/24": lambda: self._await_range("10.240.9.0/24"),
+            "three nodes on one link, and etcd": self._open_etcd,
             "node2 is rebooted": self._reboot,
             "the pods are removed": self._remove_pods,
             "two nodes with a router between": self._open_routed,
@@ -95,7 +101,7 @@ class Stage:
 
     def _run_at_workstation(self, commands: str) -> "subprocess.CompletedProcess[str]":
         if self.cluster is not None and not isinstance(self.cluster, KindCluster):
-            write_state(self._stand_ins, [], [], {name: node.argv() for name, node in self.cluster.nodes.items()})
+            write_state(self._stand_ins, {name: node.argv() for name, node in self.cluster.nodes.items()})
         options: dict[str, Any] = {"env": environment(self._stand_ins), "cwd": self.checkout, "timeout": RUN_BOUND}
         command = ("bash", "-eo", "pipefail", "-c", commands)
         return subprocess.run(command, capture_output=True, text=True, check=False, **options)
@@ -110,6 +116,10 @@ class Stage:
         assert isinstance(made, KindCluster)
         made.power_on(*map(kind_place, range(3)))
         made.describe()
+
+    def _open_etcd(self) -> None:
+        places = [place_on_lan(number)._replace(pod_cidrs=()) for number in (1, 2, 3)]
+        self._open({"lan"}, knows=EtcdSource).power_on(*places)
 
     def _open_lan(self) -> None:
         self._open({"lan"}).power_on(*map(place_on_lan, (1, 2, 3)))
@@ -128,9 +138,13 @@ class Stage:
         for pod in list(self._there.pods):
             self._there.remove_pod(self._there.node_of(pod), pod)
 
+    def _await_range(self, cidr: str) -> None:
+        self._there.agents["node1"].await_report(lambda report: report["pods"] == [cidr] and report["ready"])
+        self._there.settle()
+
     def _reboot(self) -> None:
         self._there.halt("node2")
-        self._there.boot("node2")
+        self._there.boot("node2")  # and its agent knows the others
 
 
 @pytest.fixture

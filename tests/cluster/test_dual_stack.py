@@ -7,7 +7,7 @@ import pytest
 
 from tests.cluster.conftest import Record
 from tests.cluster.worlds import OUTSIDERS, Parts, World, open_world, place_on_lan
-from tests.runtimes.node import addresses
+from tests.kit.node import addresses
 
 pytestmark = pytest.mark.kernel
 

@@ -9,10 +9,10 @@ import pytest
 
 from tests.cluster.conftest import Record, run_pods
 from tests.cluster.fabric import ip_in, run_in
-from tests.cluster.installation import Overlay
 from tests.cluster.probe import Seen
+from tests.cluster.sources import Overlay
 from tests.cluster.worlds import NODES, PODS, Parts, World, open_world, place_behind_router
-from tests.runtimes.node import eth0
+from tests.kit.node import eth0
 
 pytestmark = pytest.mark.kernel
 
@@ -23,7 +23,9 @@ OVERHEAD = {4: 50, 6: 70}  # bytes: an IP header, UDP, vxlan, and the Ethernet h
 
 @pytest.fixture(scope="module", params=[4, 6], ids=["over IPv4", "over IPv6"])
 def routed(parts: Parts, request: pytest.FixtureRequest) -> Iterator[World]:
-    with open_world(parts, [place_behind_router(number) for number in (1, 2, 3)], Overlay(request.param)) as made:
+    with open_world(
+        parts, [place_behind_router(number) for number in (1, 2, 3)], overlay=Overlay(request.param)
+    ) as made:
         run_pods(made)
         yield made
 

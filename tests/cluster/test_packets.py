@@ -17,9 +17,9 @@ import pytest
 
 from tests.cluster.capture import Packet, captured, read
 from tests.cluster.fabric import run_in
-from tests.cluster.installation import Overlay
 from tests.cluster.probe import Seen, Target, ask, listening
 from tests.cluster.services import Service, nftables_rules
+from tests.cluster.sources import Overlay
 from tests.cluster.worlds import NODES, OUTSIDERS, Parts, World, open_world, place_behind_router
 from tests.conftest import ROOT
 
@@ -84,7 +84,7 @@ def one_link(world: World) -> Iterator[World]:
 @pytest.fixture(scope="module")
 def routed(parts: Parts) -> Iterator[World]:
     """Two nodes with a router between them and a pod on each."""
-    with open_world(parts, [place_behind_router(number) for number in (1, 2)], Overlay(4)) as made:
+    with open_world(parts, [place_behind_router(number) for number in (1, 2)], overlay=Overlay(4)) as made:
         for number in (1, 2):
             made.cluster.run_pod(f"node{number}", f"pod{number}a")
         yield made

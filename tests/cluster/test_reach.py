@@ -9,7 +9,7 @@ from tests.cluster.fabric import ip_in
 from tests.cluster.probe import Seen, Target, ask, listening, ping
 from tests.cluster.tree import find_python
 from tests.cluster.worlds import NODES, OUTSIDERS, PODS, PORT, World
-from tests.runtimes.node import addresses
+from tests.kit.node import addresses
 
 pytestmark = pytest.mark.kernel
 

@@ -13,6 +13,7 @@ from tests.cluster.installation import CONFLIST
 from tests.cluster.probe import Seen, Target, ask, listening
 from tests.cluster.services import Service, iptables_rules, nftables_rules
 from tests.cluster.worlds import NODES, OUTSIDERS, PODS, World
+from tests.kit.calls import bare_environment
 
 pytestmark = pytest.mark.kernel
 
@@ -144,7 +145,7 @@ def test_status_tells_that_bridge_netfilter_is_off(world: World, required: bool)
     plugin = "/opt/cni/bin/cni-bridge"
     call: dict[str, Any] = {
         "input": json.dumps(config),
-        "env": {"CNI_COMMAND": "STATUS", "CNI_PATH": "/opt/cni/bin"},
+        "env": bare_environment("STATUS", ["/opt/cni/bin"]),
         "check": False,
     }
     said = node.run(plugin, **call)

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.runtimes.node import PLUGIN_DIR
+from tests.kit.node import PLUGIN_DIR
 
 _SUITE = "bookworm"  # glibc 2.36, the oldest that the bundle is for
 _PACKAGES = ("containerd", "containernetworking-plugins", "iproute2", "nftables")

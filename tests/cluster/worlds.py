@@ -1,15 +1,15 @@
 """The clusters of the tests, each in a fabric of its own: where nodes stand, their ranges, and who else is there."""
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.cluster.cluster import Cluster, Place
+from tests.cluster.cluster import Cluster
 from tests.cluster.fabric import Fabric, Machine, Port
-from tests.cluster.installation import Overlay
 from tests.cluster.probe import Seen, Target, ask, listening
 from tests.cluster.runtime import Kit
+from tests.cluster.sources import Place, Source
 
 NODES = ("node1", "node2", "node3")
 PODS = {f"pod{number}{letter}": f"node{number}" for number in (1, 2, 3) for letter in "ab"}  # and the node of each
@@ -79,26 +79,36 @@ def place_behind_router(number: int) -> Place:
 
 
 @contextmanager
-def open_world(parts: Parts, places: Sequence[Place], overlay: Overlay | None = None) -> Iterator[World]:
+def open_world(parts: Parts, places: Sequence[Place], **options: Any) -> Iterator[World]:
     """A cluster that is ready for pods, for a block."""
-    with open_site(parts, {place.port.link for place in places}, overlay=overlay) as site:
+    with open_site(parts, {place.port.link for place in places}, **options) as site:
         site.cluster.join(*places)
         yield site
 
 
 @contextmanager
-def open_site(parts: Parts, links: Collection[str], make: type[Cluster] = Cluster, **options: Any) -> Iterator[World]:
-    """Links with who is on them beside the nodes, and a cluster without nodes so far, for a block."""
-    fabric = Fabric()
-    try:
+def open_site(
+    parts: Parts,
+    links: Collection[str],
+    make: type[Cluster] = Cluster,
+    *,
+    knows: Callable[[Fabric], Source] | None = None,
+    **options: Any,
+) -> Iterator[World]:
+    """Links with who is on them beside the nodes, and a cluster without nodes so far, for a block.
+
+    `knows` makes who tells the nodes of each other; otherwise it is a file on each.
+    """
+    with ExitStack() as stack:
+        fabric = Fabric()
+        stack.callback(fabric.close)
         links = {_OUTSIDE.link, *links}
         fabric.add_machine("router", *(port for port in _ROUTER if port.link in links), forwards=True)
         ports = {"neighbour": _NEIGHBOUR, "outside": _OUTSIDE}
         outsiders = {name: fabric.add_machine(name, port) for name, port in ports.items() if port.link in links}
+        if knows is not None:
+            options["source"] = source = knows(fabric)
+            stack.callback(source.close)
         cluster = make(fabric, parts.tree, parts.bundle, parts.kit, **options)
-        try:
-            yield World(cluster, fabric, outsiders)
-        finally:
-            cluster.close()
-    finally:
-        fabric.close()
+        stack.callback(cluster.close)
+        yield World(cluster, fabric, outsiders)

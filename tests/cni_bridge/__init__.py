@@ -10,7 +10,8 @@ from cni_kernel.kernel import Kernel
 from cni_kernel.namespace import Namespace, open_namespace
 from cni_protocol import plugin
 from cni_protocol.attachment import Attachment
-from cni_protocol.request import Request, parse_request
+from cni_protocol.request import Request
+from tests.kit import calls
 from tests.kit.host import Host, Outcome
 
 # Link flags that follow by themselves, some time after the fact, from what is on the other end.
@@ -19,16 +20,7 @@ _PASSING_FLAGS = {"LOWER_UP", "NO-CARRIER", "RUNNING"}
 
 def make_request(command: str = "ADD", *, cni_args: str = "", **keys: Any) -> Request:
     """A request for container c1, eth0, with these keys in its configuration."""
-    document = {"cniVersion": "1.0.0", "name": "mynet", "type": "cni-bridge", **keys}
-    env = {
-        "CNI_COMMAND": command,
-        "CNI_CONTAINERID": "c1",
-        "CNI_NETNS": "/run/netns/c1",
-        "CNI_IFNAME": "eth0",
-        "CNI_PATH": "/opt/cni/bin",
-        "CNI_ARGS": cni_args,
-    }
-    return parse_request(env, json.dumps(document).encode())
+    return calls.make_request({"type": "cni-bridge", **keys}, command, path=["/opt/cni/bin"], args=cni_args)
 
 
 def netns_path(host: Host, container: str) -> str:
@@ -64,14 +56,8 @@ class Runtime(NamedTuple):
         ifname: str = "eth0",
     ) -> Outcome:
         """Call the plugin for a container of that name and id. stderr stays the test's own."""
-        env = {
-            "CNI_COMMAND": command,
-            "CNI_CONTAINERID": container,
-            "CNI_NETNS": netns_path(self.host, container) if netns is None else netns,
-            "CNI_IFNAME": ifname,
-            "CNI_PATH": ":".join(self.path),
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        }
+        there = netns_path(self.host, container) if netns is None else netns
+        env = calls.call_environment(command, container, there, ifname, path=self.path)
         with self.host.entered():
             status, output = plugin.answer(PLUGIN, env, lambda: json.dumps(config).encode())
         return Outcome(status, json.loads(output) if output else None, output.decode(), "")

@@ -54,11 +54,18 @@ def test_without_addresses_or_mac_there_is_nothing_to_filter_by() -> None:
 def test_the_rules_are_those_of_the_attachment() -> None:
     config = parse_config(make_request(ipam={"type": "host-local"}, **ALL))
     assert filters(ALL) == [
-        masquerade.make_rules(ATTACHMENT, ADDRESSES),
-        portmap.make_rules(ATTACHMENT, config.port_mappings, ADDRESSES),
+        masquerade.make_rules(ATTACHMENT, "cni0", ADDRESSES),
+        portmap.make_rules(ATTACHMENT, "cni0", config.port_mappings, ADDRESSES),
         spoofcheck.make_rules(ATTACHMENT, MAC),
     ]
     assert {element.comment for made in filters(ALL) for element in made.elements} == {"mynet,c1,eth0"}
+
+
+def test_packets_of_a_container_in_a_vlan_pass_the_interface_into_that() -> None:
+    keys = {"vlan": 7, "isGateway": True}
+    elements = [element for made in filters({**ALL, **keys}) for element in made.elements]
+    names = {element.key[:16].rstrip(b"\0") for element in elements if element.chain}
+    assert names == {b"cni0.7"}
 
 
 @pytest.mark.parametrize("keys", [{}, {"ipMasq": True}, {"macspoofchk": True}, ALL], ids=lambda keys: ",".join(keys))

@@ -13,11 +13,12 @@ import pytest
 from pytest_mock import MockerFixture
 
 from cni_bridge import bridge, locks, sandbox, sync, wiring
-from cni_kernel import conntrack, sysctl
+from cni_kernel import conntrack, link_groups, sysctl
 from cni_kernel.kernel import Kernel
 from cni_kernel.netlink import NetlinkError, NetlinkSocket
 from cni_protocol.errors import CNIError
 from tests.cni_bridge import Runtime, host_name
+from tests.kit.calls import call_environment
 from tests.kit.host import Host, Outcome, wait_until
 
 pytestmark = pytest.mark.kernel
@@ -110,14 +111,13 @@ STEPS = [
     (wiring, "connect", "after", 1),
     (wiring, "configure_container", "before", 1),
     (sysctl, "own_interface", "before", 1),
-    (Kernel, "add_address", "before", 1),
-    (Kernel, "add_address", "before", 2),
+    (Kernel, "add_addresses", "before", 1),
     (Kernel, "add_routes", "before", 1),
     (wiring, "configure_container", "after", 1),
     (wiring, "configure_host", "before", 1),
-    (Kernel, "add_address", "before", 3),
-    (Kernel, "add_address", "after", 3),
-    (Kernel, "add_address", "after", 4),
+    (Kernel, "add_addresses", "before", 2),
+    (Kernel, "add_addresses", "after", 2),
+    (Kernel, "add_addresses", "after", 3),
     (Kernel, "set_mac", "before", 1),
     (sysctl, "ensure_forwarding", "before", 1),
     (sysctl, "ensure_forwarding", "after", 2),
@@ -142,8 +142,8 @@ STEPS_WITH_FILTERS = [
     (sync, "ensure_rules", "after", 2),
     (sync, "ensure_rules", "before", 3),
     (sync, "ensure_rules", "after", 3),
-    (conntrack, "forget_flows_from_port", "before", 1),
-    (conntrack, "forget_flows_from_port", "after", 1),
+    (conntrack, "forget_flows", "before", 1),
+    (conntrack, "forget_flows", "after", 1),
     (wiring, "go_live", "before", 1),
     (wiring, "configure_host", "before", 1),
     (wiring, "configure_host", "after", 1),
@@ -324,13 +324,7 @@ def test_a_failing_add_keeps_what_another_container_came_to_use(
 
 def test_an_add_beside_one_whose_gateway_is_taken_back_gets_its_own(runtime: Runtime, mocker: MockerFixture) -> None:
     config = network(runtime, V4, V6)
-    variables = {
-        "CNI_COMMAND": "ADD",
-        "CNI_CONTAINERID": "c2",
-        "CNI_NETNS": "/run/netns/c2",
-        "CNI_IFNAME": "eth0",
-        "CNI_PATH": runtime.path[-1],
-    }
+    variables = call_environment("ADD", "c2", path=runtime.path[-1:])
     executable = f"{runtime.path[-1]}/cni-bridge"
     others = []
 
@@ -624,7 +618,7 @@ BREAKAGES = {
     "hairpin": (f"bridge link set dev {PORT} hairpin off", f"port {PORT}: hairpin is off, not on"),
     "rules flushed": ("nft flush ruleset", "map masquerade4 of nftables table pycni lacks the element"),
     "element deleted": (
-        "nft delete element inet pycni masquerade4 { 10.1.0.2 }",
+        "nft delete element inet pycni masquerade4 { cni0 . 10.1.0.2 }",
         "map masquerade4 of nftables table pycni lacks the element",
     ),
     "chain flushed": ("nft flush chain inet pycni postrouting", "chain postrouting of nftables table pycni"),
@@ -775,9 +769,9 @@ def test_gc_with_a_malformed_list_removes_nothing(runtime: Runtime, valid: Any) 
 
 COLLECTING = {
     "the address": [],
-    "the link": [(Kernel, "delete_link")],
+    "the link": [(link_groups, "delete_links")],
     "the rules": [(sync, "delete_rules")],
-    "link and rules": [(Kernel, "delete_link"), (sync, "delete_rules")],
+    "link and rules": [(link_groups, "delete_links"), (sync, "delete_rules")],
 }
 
 
@@ -794,16 +788,16 @@ def test_gc_goes_on_past_errors_and_reports_them_all(
     words = ["fake GC: disk on fire", *(f"{name} was made to fail" for name in names)]
     assert_refused(runtime.call("GC", gc(config), netns=""), 105 if stubborn else 5, *words)
     assert calls.read_text().split() == ["ADD", "GC"]
-    assert (PORT in runtime.host.link_names()) == ("delete_link" in names)
+    assert (PORT in runtime.host.link_names()) == ("delete_links" in names)
     assert bool(runtime.host.nft()) == ("delete_rules" in names)
 
 
 @pytest.mark.parametrize(("command", "exclusive"), [("ADD", False), ("GC", True)])
 def test_add_and_gc_hold_each_other_off(runtime: Runtime, mocker: MockerFixture, command: str, exclusive: bool) -> None:
     config = network(runtime, V4)
-    mocker.patch.object(locks, "LOCK_BOUND", 2.0)  # other tests at the same time hold these locks for a moment
+    mocker.patch.object(locks, "LOCK_BOUND", 0.05)
     before = runtime.state("c1")
-    with locks.activity_lock(exclusive=not exclusive):
+    with runtime.host.entered(), locks.activity_lock(exclusive=not exclusive):
         assert_refused(runtime.call(command, gc(config)), 11, "a GC or ADD of pycni is under way")
     assert runtime.state("c1") == before
     assert runtime.call(command, gc(config)).status == 0

@@ -3,7 +3,7 @@
 import pytest
 
 from cni_bridge import masquerade
-from cni_kernel import expressions
+from cni_kernel import connections, expressions
 from cni_kernel.expressions import Chain, Element, Rules
 from cni_protocol.address import CIDR, parse_cidr
 from cni_protocol.attachment import Attachment
@@ -18,7 +18,8 @@ def chains_of(made: Rules) -> dict[str, Chain]:
 
 
 def element(address: CIDR, chain: str) -> Element:
-    return Element(f"masquerade{address.version}", address.ip.packed, "mynet,c1,eth0", chain=chain)
+    key = b"br0".ljust(16, b"\0") + address.ip.packed
+    return Element(f"masquerade{address.version}", key, "mynet,c1,eth0", chain=chain)
 
 
 @pytest.mark.parametrize(
@@ -43,18 +44,24 @@ def element(address: CIDR, chain: str) -> Element:
 def test_every_address_has_an_element_and_every_subnet_a_chain(
     addresses: list[CIDR], chains: list[str], elements: list[Element]
 ) -> None:
-    made = masquerade.make_rules(ATTACHMENT, addresses)
+    made = masquerade.make_rules(ATTACHMENT, "br0", addresses)
     assert made.family == expressions.INET
     assert [entry.name for entry in made.maps] == ["masquerade4", "masquerade6", "exempt4", "exempt6"]
     assert [chain.name for chain in made.chains] == ["postrouting", *chains]
     assert list(made.elements) == elements
 
 
-def test_the_maps_lead_from_an_address_to_a_verdict() -> None:
+def test_the_maps_lead_from_an_interface_and_an_address_to_a_verdict() -> None:
     assert [(entry.key, entry.data) for entry in masquerade.MAPS.values()] == [
-        (expressions.IPV4_ADDR, expressions.VERDICT),
-        (expressions.IPV6_ADDR, expressions.VERDICT),
+        (expressions.concatenated(expressions.IFNAME, expressions.IPV4_ADDR), expressions.VERDICT),
+        (expressions.concatenated(expressions.IFNAME, expressions.IPV6_ADDR), expressions.VERDICT),
     ]
+
+
+def test_the_same_address_on_two_bridges_has_two_elements() -> None:
+    first, second = (masquerade.make_rules(ATTACHMENT, name, [V4]).elements for name in ("br0", "br1"))
+    assert first[0].key != second[0].key
+    assert first[0].key[16:] == second[0].key[16:] == V4.ip.packed
 
 
 def test_the_sets_of_exempt_networks_hold_intervals_of_addresses() -> None:
@@ -65,15 +72,15 @@ def test_the_sets_of_exempt_networks_hold_intervals_of_addresses() -> None:
 
 
 def test_an_element_claims_nothing_so_that_a_vanished_container_s_gives_way() -> None:
-    assert [entry.claim for entry in masquerade.make_rules(ATTACHMENT, [V4, V6]).elements] == ["", ""]
+    assert [entry.claim for entry in masquerade.make_rules(ATTACHMENT, "br0", [V4, V6]).elements] == ["", ""]
 
 
 def test_source_addresses_are_looked_up_where_nat_is_done() -> None:
-    base = chains_of(masquerade.make_rules(ATTACHMENT, [V4]))["postrouting"]
+    base = chains_of(masquerade.make_rules(ATTACHMENT, "br0", [V4]))["postrouting"]
     assert (base.kind, base.hook, base.priority) == ("nat", expressions.POSTROUTING, expressions.SOURCE_NAT)
     assert [list(rule) for rule in base.rules] == [
-        [*expressions.load_address(4, expressions.SOURCE), expressions.look_up("masquerade4", verdict=True)],
-        [*expressions.load_address(6, expressions.SOURCE), expressions.look_up("masquerade6", verdict=True)],
+        [*expressions.load_sender(4), expressions.look_up("masquerade4", verdict=True)],
+        [*expressions.load_sender(6), expressions.look_up("masquerade6", verdict=True)],
     ]
 
 
@@ -83,23 +90,19 @@ def test_source_addresses_are_looked_up_where_nat_is_done() -> None:
     ids=["IPv4", "IPv6"],
 )
 def test_what_stays_in_the_subnet_and_multicast_are_left_alone(address: CIDR, chain: str, staying: list[str]) -> None:
-    own = chains_of(masquerade.make_rules(ATTACHMENT, [address]))[chain]
+    own = chains_of(masquerade.make_rules(ATTACHMENT, "br0", [address]))[chain]
     assert own.kind == ""
     *left, exempt, last = [list(rule) for rule in own.rules]
     assert left == [
-        [
-            *expressions.load_address(address.version, expressions.DESTINATION),
-            *expressions.match_network(parse_cidr(network)),
-            expressions.leave_chain(),
-        ]
+        [*expressions.match_network(parse_cidr(network), expressions.DESTINATION), expressions.leave_chain()]
         for network in staying
     ]
     assert exempt == [
-        *expressions.load_address(address.version, expressions.DESTINATION),
+        *expressions.load_destination(address.version),
         expressions.look_up(f"exempt{address.version}"),
         expressions.leave_chain(),
     ]
-    assert last == [expressions.masquerade()]
+    assert last == [connections.masquerade()]
 
 
 @pytest.mark.parametrize(
@@ -111,13 +114,13 @@ def test_what_stays_in_the_subnet_and_multicast_are_left_alone(address: CIDR, ch
     ],
 )
 def test_the_chain_of_a_subnet(network: str, cidr: str, expected: str) -> None:
-    made = masquerade.make_rules(Attachment(network, "c1", "eth0"), [parse_cidr(cidr)])
+    made = masquerade.make_rules(Attachment(network, "c1", "eth0"), "br0", [parse_cidr(cidr)])
     assert [chain.name for chain in made.chains] == ["postrouting", expected]
 
 
 def test_the_chains_are_the_same_for_every_container_of_a_network() -> None:
     other = Attachment("mynet", "c2", "eth7")
-    assert masquerade.make_rules(other, [V4]).chains == masquerade.make_rules(ATTACHMENT, [V4]).chains
+    assert masquerade.make_rules(other, "br0", [V4]).chains == masquerade.make_rules(ATTACHMENT, "br0", [V4]).chains
 
 
 def test_long_networks_have_chains_that_fit_and_differ() -> None:
@@ -125,7 +128,7 @@ def test_long_networks_have_chains_that_fit_and_differ() -> None:
     names = {
         chain.name
         for network in ("n" * 300, "n" * 301)
-        for chain in masquerade.make_rules(Attachment(network, "c1", "eth0"), [longest]).chains
+        for chain in masquerade.make_rules(Attachment(network, "c1", "eth0"), "br0", [longest]).chains
     }
     assert len(names) == 3
     assert all(len(name) < 256 for name in names)  # NFT_NAME_MAXLEN

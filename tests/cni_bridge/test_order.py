@@ -190,7 +190,7 @@ def test_the_gateway_is_put_there_or_taken_away_under_the_host_s_lock(
     recorder.patch(wiring, "_warn_of_overlaps", "_ensure_forwarding")
     host = mocker.Mock()
     host.list_addresses.return_value = []
-    host.add_address, host.set_mac, host.delete_address = map(recorder.stand_in, ("add", "set_mac", "delete"))
+    host.add_addresses, host.set_mac, host.delete_address = map(recorder.stand_in, ("add", "set_mac", "delete"))
     config = config_of(isGateway=True)
     steps = ["_ensure_gateway_interface", "_warn_of_overlaps", "add", "set_mac", "_ensure_forwarding"]
     if fails:

@@ -4,7 +4,7 @@ import pytest
 
 from cni_bridge import portmap
 from cni_bridge.portmap import PortMapping, make_rules, udp_ports, udp_targets
-from cni_kernel import expressions
+from cni_kernel import connections, expressions
 from cni_kernel.expressions import Chain, Element, Rules
 from cni_protocol.address import CIDR, parse_cidr, parse_ip
 from cni_protocol.attachment import Attachment
@@ -13,6 +13,7 @@ ATTACHMENT = Attachment("mynet", "c1", "eth0")
 OWNER = "mynet,c1,eth0"
 V4, V6 = parse_cidr("10.1.0.5/16"), parse_cidr("fd00:1::5/64")
 CHAIN4, CHAIN6 = "portmap-mynet-10.1.0.0/16", "portmap-mynet-fd00_1__/64"
+BR0 = b"br0".ljust(16, b"\0")
 TO4, TO6 = bytes.fromhex("0a01000500500000"), V6.ip.packed + bytes.fromhex("00500000")
 ANY_TCP = bytes.fromhex("060000001f900000")
 CLAIM = "host port 8080/tcp"
@@ -28,9 +29,9 @@ def chains_of(made: Rules) -> dict[str, Chain]:
 
 ANY4 = Element("portmap_any4", ANY_TCP, OWNER, TO4, claim=CLAIM)
 ANY6 = Element("portmap_any6", ANY_TCP, OWNER, TO6, claim=CLAIM)
-LOOPBACK = Element("portmap_any_loopback", ANY_TCP, OWNER)
-TARGET4 = Element("portmapped4", V4.ip.packed, OWNER, chain=CHAIN4)
-TARGET6 = Element("portmapped6", V6.ip.packed, OWNER, chain=CHAIN6)
+LOOPBACK = Element("portmap_any_loopback", ANY_TCP, OWNER, claim=CLAIM)
+TARGET4 = Element("portmapped4", BR0 + V4.ip.packed, OWNER, chain=CHAIN4)
+TARGET6 = Element("portmapped6", BR0 + V6.ip.packed, OWNER, chain=CHAIN6)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,12 @@ TARGET6 = Element("portmapped6", V6.ip.packed, OWNER, chain=CHAIN6)
                     TO4,
                     claim="host port 127.0.0.5 8080/tcp",
                 ),
-                Element("portmap_loopback", bytes.fromhex("7f000005060000001f900000"), OWNER),
+                Element(
+                    "portmap_loopback",
+                    bytes.fromhex("7f000005060000001f900000"),
+                    OWNER,
+                    claim="host port 127.0.0.5 8080/tcp",
+                ),
                 TARGET4,
             ],
         ),
@@ -94,7 +100,7 @@ TARGET6 = Element("portmapped6", V6.ip.packed, OWNER, chain=CHAIN6)
                     bytes.fromhex("0a01000500010000"),
                     claim="host port 65535/sctp",
                 ),
-                Element("portmap_any_loopback", bytes.fromhex("84000000ffff0000"), OWNER),
+                Element("portmap_any_loopback", bytes.fromhex("84000000ffff0000"), OWNER, claim="host port 65535/sctp"),
                 TARGET4,
             ],
         ),
@@ -111,13 +117,13 @@ TARGET6 = Element("portmapped6", V6.ip.packed, OWNER, chain=CHAIN6)
     ],
 )
 def test_the_elements_of_a_mapping(mappings: list[PortMapping], addresses: list[CIDR], elements: list[Element]) -> None:
-    assert sorted(make_rules(ATTACHMENT, mappings, addresses).elements) == sorted(elements)
+    assert sorted(make_rules(ATTACHMENT, "br0", mappings, addresses).elements) == sorted(elements)
 
 
 @pytest.mark.parametrize("mappings", [[mapping()], [mapping("10.0.0.1"), mapping("fd00::7")]], ids=["any", "hostIP"])
 @pytest.mark.parametrize("addresses", [[V4], [V6], [V4, V6]], ids=["IPv4", "IPv6", "both"])
 def test_keys_and_data_are_as_long_as_their_maps_say(mappings: list[PortMapping], addresses: list[CIDR]) -> None:
-    made = make_rules(ATTACHMENT, mappings, addresses)
+    made = make_rules(ATTACHMENT, "br0", mappings, addresses)
     maps = {entry.name: entry for entry in made.maps}
     for element in made.elements:
         entry = maps[element.map]
@@ -142,14 +148,14 @@ def test_keys_and_data_are_as_long_as_their_maps_say(mappings: list[PortMapping]
 def test_a_subnet_s_chain_is_there_when_an_element_leads_to_it(
     mappings: list[PortMapping], addresses: list[CIDR], chains: list[str]
 ) -> None:
-    made = make_rules(ATTACHMENT, mappings, addresses)
+    made = make_rules(ATTACHMENT, "br0", mappings, addresses)
     assert made.family == expressions.INET
     assert sorted(chain.name for chain in made.chains if not chain.kind) == chains
     assert {element.chain for element in made.elements if element.chain} == set(chains)
 
 
 def test_the_hooks_of_port_mappings() -> None:
-    made = make_rules(ATTACHMENT, [mapping()], [V4])
+    made = make_rules(ATTACHMENT, "br0", [mapping()], [V4])
     assert {(chain.name, chain.kind, chain.hook, chain.priority) for chain in made.chains if chain.kind} == {
         ("portmap_prerouting", "nat", 0, -100),
         ("portmap_output", "nat", 3, -100),
@@ -161,14 +167,14 @@ def test_the_hooks_of_port_mappings() -> None:
 
 
 def test_an_address_of_the_host_is_looked_up_before_any_address() -> None:
-    rule = chains_of(make_rules(ATTACHMENT, [mapping()], [V4]))["portmap_prerouting"].rules
+    rule = chains_of(make_rules(ATTACHMENT, "br0", [mapping()], [V4]))["portmap_prerouting"].rules
     looked_up = [dict(attributes)["NFTA_LOOKUP_SET"] for one in rule for name, attributes in one if name == "lookup"]
     assert looked_up == ["portmap4", "portmap_any4", "portmap6", "portmap_any6"]
     assert all(list(one[:2]) == expressions.match_local_destination() for one in rule)
 
 
 def test_what_the_host_sends_is_forwarded_likewise() -> None:
-    chains = chains_of(make_rules(ATTACHMENT, [mapping()], [V4]))
+    chains = chains_of(make_rules(ATTACHMENT, "br0", [mapping()], [V4]))
     forward = [list(rule) for rule in chains["portmap_prerouting"].rules]
     assert [list(rule) for rule in chains["portmap_output"].rules][-len(forward) :] == forward
 
@@ -181,20 +187,16 @@ def test_what_the_host_sends_is_forwarded_likewise() -> None:
 def test_what_comes_from_the_subnet_itself_is_answered_through_the_host(
     address: CIDR, chain: str, sources: list[str]
 ) -> None:
-    own = chains_of(make_rules(ATTACHMENT, [mapping()], [address]))[chain]
+    own = chains_of(make_rules(ATTACHMENT, "br0", [mapping()], [address]))[chain]
     assert [list(rule) for rule in own.rules] == [
-        [
-            *expressions.load_address(address.version, expressions.SOURCE),
-            *expressions.match_network(parse_cidr(source)),
-            expressions.masquerade(),
-        ]
+        [*expressions.match_network(parse_cidr(source), expressions.SOURCE), connections.masquerade()]
         for source in sources
     ]
 
 
 def test_the_chains_are_the_same_for_every_container_of_a_network() -> None:
-    other = make_rules(Attachment("mynet", "c2", "eth1"), [mapping(host_port=9)], [parse_cidr("10.1.0.9/16")])
-    assert other.chains == make_rules(ATTACHMENT, [mapping()], [V4]).chains
+    other = make_rules(Attachment("mynet", "c2", "eth1"), "br0", [mapping(host_port=9)], [parse_cidr("10.1.0.9/16")])
+    assert other.chains == make_rules(ATTACHMENT, "br0", [mapping()], [V4]).chains
 
 
 @pytest.mark.parametrize(
@@ -213,14 +215,14 @@ def test_the_chains_are_the_same_for_every_container_of_a_network() -> None:
 def test_the_flows_of_udp_mappings_are_told_by_target_and_port(
     mappings: list[PortMapping], addresses: list[CIDR], targets: set[object], ports: set[tuple[int, int]]
 ) -> None:
-    elements = make_rules(ATTACHMENT, mappings, addresses).elements
+    elements = make_rules(ATTACHMENT, "br0", mappings, addresses).elements
     assert udp_targets(elements) == targets
     assert udp_ports(elements) == ports
 
 
 def test_a_port_number_of_an_address_is_no_protocol() -> None:
     address = parse_ip("10.0.0.17")  # its last byte is the number of UDP
-    element = Element("portmapped4", address.packed, OWNER, chain=CHAIN4)
+    element = Element("portmapped4", BR0 + address.packed, OWNER, chain=CHAIN4)
     assert udp_ports([element]) == set()
     key = expressions.pad(address.packed, bytes([6]), (17).to_bytes(2, "big"))
     assert udp_ports([Element("portmap4", key, OWNER, TO4)]) == set()
@@ -231,6 +233,6 @@ def test_the_maps_are_told_apart_by_family_and_by_host_ip() -> None:
     assert sorted(names) == sorted(
         [
             *("portmap4", "portmap6", "portmap_any4", "portmap_any6", "portmapped4", "portmapped6"),
-            *("portmap_loopback", "portmap_any_loopback"),
+            *("portmap_loopback", "portmap_any_loopback", "portmap_waiting4", "portmap_waiting6"),
         ]
     )

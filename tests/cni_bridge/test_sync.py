@@ -48,6 +48,12 @@ def inside(host: Host) -> Iterator[None]:
         yield
 
 
+def connect(host: Host, own: Attachment) -> None:
+    """The host's end of an attachment, as far as an owner is known by it."""
+    host.run("ip", "link", "add", own.host_name, "type", "bridge")
+    host.run("ip", "link", "set", own.host_name, "alias", own.owner)
+
+
 def attachment(container: str = "c1", network: str = "mynet") -> Attachment:
     return Attachment(network, container, "eth0")
 
@@ -57,11 +63,11 @@ def address(number: int) -> CIDR:
 
 
 def masquerading(own: Attachment, *addresses: CIDR) -> Rules:
-    return masquerade.make_rules(own, addresses or (V4, V6))
+    return masquerade.make_rules(own, "br0", addresses or (V4, V6))
 
 
 def forwarding(own: Attachment, *mappings: PortMapping, to: tuple[CIDR, ...] = (V4, V6)) -> Rules:
-    return portmap.make_rules(own, mappings or (TCP, UDP), to)
+    return portmap.make_rules(own, "br0", mappings or (TCP, UDP), to)
 
 
 def guarding(own: Attachment) -> Rules:
@@ -93,7 +99,9 @@ def masqueraded(host: Host) -> dict[str, tuple[str, str]]:
         if entry.get("map", {}).get("name") not in ("masquerade4", "masquerade6"):
             continue
         for key, verdict in entry["map"].get("elem", []):
-            found[key["elem"]["val"]] = (verdict["jump"]["target"], key["elem"]["comment"])
+            interface, address = key["elem"]["val"]["concat"]
+            assert interface == "br0"
+            found[address] = (verdict["jump"]["target"], key["elem"]["comment"])
     return found
 
 
@@ -130,7 +138,8 @@ def exempt(protocol: str, name: str) -> list[Any]:
 
 
 def look_up(protocol: str, name: str) -> list[Any]:
-    return [{"vmap": {"key": {"payload": {"protocol": protocol, "field": "saddr"}}, "data": f"@{name}"}}]
+    key = [{"meta": {"key": "iifname"}}, {"payload": {"protocol": protocol, "field": "saddr"}}]
+    return [{"vmap": {"key": {"concat": key}, "data": f"@{name}"}}]
 
 
 def content(host: Host) -> list[Any]:
@@ -183,8 +192,10 @@ def test_host_ports_lead_to_the_container(host: Host) -> None:
         "portmap6": [],
         "portmap_any4": [({"concat": ["tcp", 8080]}, {"concat": ["10.1.0.5", 80]}, owner)],
         "portmap_any6": [({"concat": ["tcp", 8080]}, {"concat": ["fd00:1::5", 80]}, owner)],
-        "portmapped4": [("10.1.0.5", {"jump": {"target": BACK4}}, owner)],
-        "portmapped6": [("fd00:1::5", {"jump": {"target": BACK6}}, owner)],
+        "portmapped4": [({"concat": ["br0", "10.1.0.5"]}, {"jump": {"target": BACK4}}, owner)],
+        "portmapped6": [({"concat": ["br0", "fd00:1::5"]}, {"jump": {"target": BACK6}}, owner)],
+        "portmap_waiting4": [],
+        "portmap_waiting6": [],
     }
     prerouting = rules_of(host, "portmap_prerouting")
     assert [rule[-1]["dnat"]["family"] for rule in prerouting] == ["ip", "ip", "ip6", "ip6"]
@@ -235,7 +246,7 @@ def test_what_a_human_changed_in_the_chains_is_set_right(host: Host) -> None:
     before = content(host)
     host.run("nft", f"flush chain inet pycni postrouting; add rule inet pycni {CHAIN4} counter")
     ensure_rules(masquerading(attachment("c2"), address(6)))
-    host.run("nft", "delete element inet pycni masquerade4 { 10.1.0.6 }")
+    host.run("nft", "delete element inet pycni masquerade4 { br0 . 10.1.0.6 }")
     assert content(host) == before
 
 
@@ -272,7 +283,9 @@ def test_the_address_of_a_vanished_container_is_reached_through_the_new_one_s_po
 def test_a_host_port_of_another_container_names_its_holder_and_changes_nothing(
     host: Host, held: PortMapping, claimed: PortMapping, words: str
 ) -> None:
-    ensure_rules(forwarding(Attachment("othernet", "holder", "eth1"), held, to=(address(9),)))
+    holder = Attachment("othernet", "holder", "eth1")
+    connect(host, holder)
+    ensure_rules(forwarding(holder, held, to=(address(9),)))
     before = host.nft()
     with pytest.raises(CNIError) as caught:
         ensure_rules(forwarding(attachment(), TCP._replace(host_port=1), claimed))
@@ -441,12 +454,12 @@ DAMAGES: dict[str, tuple[str, list[str]]] = {
     "subnet's chain": (f"flush chain inet pycni {CHAIN4}", [CHAIN4]),
     "subnet's chain, IPv6": (f"flush chain inet pycni {CHAIN6}", [CHAIN6]),
     "a rule more": (f"add rule inet pycni {CHAIN4} accept", [CHAIN4]),
-    "element": ("delete element inet pycni masquerade4 { 10.1.0.5 }", ["masquerade4"]),
-    "element, IPv6": ("delete element inet pycni masquerade6 { fd00:1::5 }", ["masquerade6"]),
+    "element": ("delete element inet pycni masquerade4 { br0 . 10.1.0.5 }", ["masquerade4"]),
+    "element, IPv6": ("delete element inet pycni masquerade6 { br0 . fd00:1::5 }", ["masquerade6"]),
     "map": ("flush map inet pycni masquerade4", ["masquerade4"]),
     "element to another chain": (
-        f"delete element inet pycni masquerade4 {{ 10.1.0.5 }}; "
-        f'add element inet pycni masquerade4 {{ 10.1.0.5 comment "mynet,c1,eth0" : jump {BACK4} }}',
+        f"delete element inet pycni masquerade4 {{ br0 . 10.1.0.5 }}; "
+        f'add element inet pycni masquerade4 {{ br0 . 10.1.0.5 comment "mynet,c1,eth0" : jump {BACK4} }}',
         ["masquerade4"],
     ),
     "prerouting": ("flush chain inet pycni portmap_prerouting", ["portmap_prerouting"]),
@@ -465,7 +478,7 @@ DAMAGES: dict[str, tuple[str, list[str]]] = {
         'add element inet pycni portmap_any4 { tcp . 8080 comment "mynet,c1,eth0" : 10.1.0.5 . 81 }',
         ["portmap_any4"],
     ),
-    "target": ("delete element inet pycni portmapped4 { 10.1.0.5 }", ["portmapped4"]),
+    "target": ("delete element inet pycni portmapped4 { br0 . 10.1.0.5 }", ["portmapped4"]),
     "check of the MAC": ("flush chain bridge pycni prerouting", ["prerouting"]),
     "guarded port": (f'delete element bridge pycni guarded {{ "{PORT}" }}', ["guarded"]),
     "genuine MAC": ("flush set bridge pycni genuine", ["genuine"]),
@@ -608,8 +621,8 @@ for round in range(2):
     own = Attachment("mynet", f"c{number}-{round}", "eth0")
     mappings = [PortMapping(8000 + number, 80, protocol, None) for protocol in ("tcp", "udp")]
     made = [
-        masquerade.make_rules(own, addresses),
-        portmap.make_rules(own, mappings, addresses),
+        masquerade.make_rules(own, "br0", addresses),
+        portmap.make_rules(own, "br0", mappings, addresses),
         spoofcheck.make_rules(own, f"0a:58:00:00:00:{number:02x}"),
     ]
     for each in made:
@@ -723,6 +736,7 @@ def test_a_table_that_is_used_again_at_the_last_moment_stays(host: Host, mocker:
 
 def test_what_was_marked_in_the_former_spelling_is_found_and_goes(host: Host) -> None:
     wanted = forwarding(attachment(), TCP, UDP)
+    connect(host, attachment())
     former = [element._replace(comment="mynet/c1/eth0") for element in wanted.elements]
     ensure_rules(wanted._replace(elements=tuple(former)))
     assert find_missing(wanted) == []
@@ -753,4 +767,95 @@ def test_a_chain_that_others_use_is_not_tried_to_be_deleted(host: Host, mocker: 
     assert CHAIN4 in chains(host)
     delete_own_rules(attachment("c2"))
     assert chain.call_count > 0
+    assert host.nft() == []
+
+
+def reload(host: Host) -> None:
+    """What `nft list ruleset > file; nft flush ruleset; nft -f file` does."""
+    saved = host.run("nft", "list", "ruleset").stdout
+    host.run("nft", "flush", "ruleset")
+    host.run("nft", "-f", "-", input=saved)
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        ("10.1.0.5/16", "fd00:1::5/64"),
+        ("10.1.0.5/22", "fd00:1::5/61"),
+        ("10.1.0.5/31", "fd00:1::5/127"),
+        ("10.1.0.5/8", "fd00:1::5/112"),
+        ("10.1.0.5/32", "fd00:1::5/128"),
+    ],
+)
+def test_rules_that_nft_has_saved_and_loaded_are_the_same(
+    host: Host, mocker: MockerFixture, addresses: tuple[str, str]
+) -> None:
+    own = attachment(container="c" * 64)
+    cidrs = tuple(parse_cidr(text) for text in addresses)
+    mappings = [
+        PortMapping(8080, 80, protocol, parse_ip(ip) if ip else None)
+        for protocol in portmap.PROTOCOLS
+        for ip in (None, "192.168.1.11", "fd00::7")
+    ]
+    made = [
+        masquerade.make_rules(own, "br0", cidrs),
+        portmap.make_rules(own, "br0", mappings, cidrs),
+        guarding(own),
+    ]
+    waiting = portmap.make_rules(own._replace(ifname="eth1"), "br1", mappings, cidrs)
+    connect(host, own)
+    for each in (*made, waiting):
+        ensure_rules(each)
+    before = content(host)
+    reload(host)
+    assert content(host) == before
+    assert [find_missing(each) for each in (*made, waiting)] == [[]] * 4
+    commit = mocker.spy(Nftables, "commit")
+    ensure_rules(masquerade.make_rules(attachment("c2"), "br0", [address(77)._replace(prefix=cidrs[0].prefix)]))
+    [_, sent] = commit.call_args_list[-1].args
+    if cidrs[0].prefix < 30:  # then it is the same subnet
+        assert [message.kind & 0xFF for message in sent] == [12]  # NFT_MSG_NEWSETELEM: the chains are as an ADD wants
+    for gone in (own, own._replace(ifname="eth1"), attachment("c2")):
+        delete_own_rules(gone)
+    assert host.nft() == []
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "expected"),
+    [
+        ("ip daddr 10.1.0.0/16 return", "ip daddr 10.1.0.0/15 return", [CHAIN4]),
+        ("ip daddr 224.0.0.0/4 return", "ip daddr 224.0.0.0/4 drop", [CHAIN4]),
+        ("ip6 daddr ff00::/8 return", "ip6 saddr ff00::/8 return", [CHAIN6]),
+        ("masquerade comment", "masquerade random comment", [CHAIN4, CHAIN6, BACK4, BACK6]),
+        ("ip saddr set 192.0.0.8", "ip saddr set 192.0.0.9", ["portmap_loopback_output"]),
+        ("ct direction reply ct original", "ct direction original ct original", ["portmap_loopback_input"]),
+        ("daddr set ct reply ip daddr", "daddr set ct reply ip saddr", ["portmap_loopback_prerouting"]),
+        ("vmap @portmapped6", "vmap @masquerade6", ["portmap_postrouting"]),
+        ("iifname @guarded iifname", "iifname != @guarded iifname", ["prerouting"]),
+    ],
+)
+def test_a_rule_that_was_changed_in_between_is_noticed(host: Host, was: str, becomes: str, expected: list[str]) -> None:
+    made = ensure_all()
+    saved = host.run("nft", "list", "ruleset").stdout
+    assert was in saved
+    host.run("nft", "flush", "ruleset")
+    host.run("nft", "-f", "-", input=saved.replace(was, becomes))
+    assert sorted(text for each in made for text in find_missing(each)) == sorted(map(lacks, expected))
+
+
+def test_containers_of_the_same_address_on_two_bridges_keep_their_rules(host: Host) -> None:
+    first, second = attachment(), attachment("c2", "othernet")
+    made = {
+        own: [
+            masquerade.make_rules(own, name, [V4, V6]),
+            portmap.make_rules(own, name, [TCP._replace(host_port=port)], [V4, V6]),
+        ]
+        for own, name, port in ((first, "br0", 1), (second, "br1", 2))
+    }
+    for each in (*made[first], *made[second]):
+        ensure_rules(each)
+    assert [find_missing(each) for each in (*made[first], *made[second])] == [[]] * 4
+    delete_own_rules(second)
+    assert [find_missing(each) for each in made[first]] == [[], []]
+    delete_own_rules(first)
     assert host.nft() == []

@@ -10,10 +10,10 @@ from cni_bridge import removal, wiring
 from cni_bridge.bridge import get_bridge
 from cni_bridge.config import parse_config
 from cni_bridge.plan import LAYER_2
-from cni_kernel import sysctl
+from cni_kernel import link_groups, sysctl
 from cni_kernel.errors import KernelError
 from cni_kernel.kernel import Kernel
-from cni_kernel.values import PortVlan
+from cni_kernel.values import Link, PortVlan
 from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.errors import CNIError
 from cni_protocol.result import Route
@@ -498,23 +498,22 @@ def test_exactly_the_stale_ends_of_a_network_are_removed(rooms: Rooms) -> None:
         add_veth(rooms.host, name, alias)
     rooms.host.run("ip", "link", "add", "br0", "type", "bridge")
     rooms.host.run("ip", "link", "set", "br0", "alias", "mynet,gone,eth0")
-    removal.disconnect_stale(rooms.outside, lambda owner: owner.startswith("mynet,") and owner != "mynet,c1,eth0")
+    removal.remove_stale_pairs(lambda owner: owner.startswith("mynet,") and owner != "mynet,c1,eth0")
     assert sorted(rooms.host.link_names()) == ["br0", "noalias", "other0", "other1", "valid0"]
 
 
 def test_removing_stale_ends_goes_on_past_errors_and_names_them_all(rooms: Rooms, mocker: MockerFixture) -> None:
     for name in ("a0", "b0", "d0"):
         add_veth(rooms.host, name, f"mynet,{name},eth0")
-    genuine = Kernel.delete_link
+    genuine = link_groups.delete_links
 
-    def delete_link(kernel: Kernel, name: str) -> bool:
-        if name != "b0":
-            raise KernelError(errno.EBUSY, name, "is stubborn")
-        return genuine(kernel, name)
+    def delete_links(links: list[Link]) -> list[KernelError]:
+        refusals = genuine([link for link in links if link.name == "b0"])
+        return refusals + [KernelError(errno.EBUSY, link.name, "is stubborn") for link in links if link.name != "b0"]
 
-    mocker.patch.object(Kernel, "delete_link", delete_link)
+    mocker.patch.object(link_groups, "delete_links", delete_links)
     with pytest.raises(CNIError) as caught:
-        removal.disconnect_stale(rooms.outside, lambda owner: owner.startswith("mynet,"))
+        removal.remove_stale_pairs(lambda owner: owner.startswith("mynet,"))
     assert caught.value.code == 100
     assert {"a0: is stubborn", "d0: is stubborn"} == set(caught.value.msg.split("; "))
     assert sorted(rooms.host.link_names()) == ["a0", "d0"]

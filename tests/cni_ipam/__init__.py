@@ -19,7 +19,7 @@ from cni_ipam.origin import NAME as ORIGIN
 from cni_ipam.store import Store, open_store
 from cni_protocol.address import IP, parse_ip
 from cni_protocol.errors import NO_ADDRESS, CNIError
-from tests.cni_protocol import make_request
+from tests.kit.calls import make_request
 
 CALLS = ("open", "read", "pread", "write", "pwrite", "link", "unlink", "stat", "fstat", "utime", "ftruncate", "scandir")
 
@@ -51,7 +51,7 @@ class Network:
         **keys: Any,
     ) -> Any:
         document = {"ipam": {"type": "cni-ipam", "dataDir": str(self.data_dir), **ipam}, **keys}
-        request = make_request(document, command, CNI_CONTAINERID=container_id, CNI_IFNAME=ifname, CNI_ARGS=cni_args)
+        request = make_request(document, command, container_id=container_id, ifname=ifname, args=cni_args)
         return PLUGIN.commands[command](request._replace(finish_uninterrupted=self.finish))
 
     def add(self, ipam: Any, container_id: str = "c1", **options: Any) -> list[str]:
@@ -122,6 +122,18 @@ def snapshot(top: Path) -> dict[str, tuple[int, int, bytes]]:
             content = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
         found[str(path.relative_to(top))] = status.st_mode, status.st_ino, content
     return found
+
+
+def age(network: Network, name: str) -> None:
+    """Make the records of now those of the version before."""
+    (directory,) = (network.data_dir / ".pycni" / "mynet").iterdir()
+    (directory / ORIGIN).unlink()
+    for path in directory.glob("*,mynet,*"):
+        address, _, rest = path.name.partition(",mynet,")
+        container_id, _, ifname = rest.partition(",")
+        content = path.read_bytes().decode().partition("\r\n")[0]
+        path.rename(directory / f"{address},{content or container_id},{ifname}")
+    directory.rename(directory.with_name(name))
 
 
 def restore(source: Path, target: Path, *, links: bool = True) -> None:

@@ -30,6 +30,7 @@ def network(memory: Path) -> Network:
     return Network(memory / "networks")
 
 
+@pytest.mark.slow
 def test_a_set_of_ten_thousand_ranges(network: Network) -> None:
     ipam = {"ranges": [many(COUNT)]}
     with within(10):
@@ -47,6 +48,7 @@ def test_ten_thousand_requests_are_refused_unless_each_is_of_another_set(network
     assert not network.data_dir.exists()
 
 
+@pytest.mark.slow
 def test_an_attachment_with_a_thousand_addresses_comes_and_goes_and_comes_back(
     network: Network, elsewhere: Elsewhere
 ) -> None:
@@ -64,6 +66,7 @@ def test_an_attachment_with_a_thousand_addresses_comes_and_goes_and_comes_back(
     assert (network.reserved(), network.records()) == ({}, set())
 
 
+@pytest.mark.slow
 def test_ten_thousand_valid_attachments(network: Network) -> None:
     network.fill(COUNT)
     with within(20):
@@ -73,6 +76,7 @@ def test_ten_thousand_valid_attachments(network: Network) -> None:
         assert len(network.reserved()) == COUNT // 2
 
 
+@pytest.mark.slow
 def test_ten_thousand_exclusions(network: Network) -> None:
     ipam = {"subnet": "10.1.0.0/16", "exclude": [f"10.1.{i >> 8}.{i & 255}" for i in range(2, COUNT)]}
     with within(10):

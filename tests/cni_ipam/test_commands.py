@@ -26,7 +26,7 @@ from cni_protocol.errors import (
 )
 from cni_protocol.plugin import answer
 from tests.cni_ipam import Network, held_elsewhere
-from tests.cni_protocol import ENV
+from tests.kit.calls import call_environment
 
 SMALL = {"subnet": "10.1.0.0/29"}  # gives .2 to .6
 DUAL = {"ranges": [[SMALL], [{"subnet": "2001:db8::/126"}]]}  # the second gives ::2 and ::3
@@ -429,12 +429,12 @@ def test_no_value_of_any_key_is_unforeseen(command: str, key: str, tmp_path: Pat
             inner = inner.setdefault(parent, {})
         inner[last] = "PLACE"
         stdin = json.dumps(document).replace('"PLACE"', value).encode()
-        status, output = answer(PLUGIN, {**ENV, "CNI_COMMAND": command}, lambda stdin=stdin: stdin)  # type: ignore[misc]
+        status, output = answer(PLUGIN, call_environment(command), lambda stdin=stdin: stdin)  # type: ignore[misc]
         reply = json.loads(output) if output else {}
         assert reply.get("code") != INTERNAL, (value[:80], reply)
         assert (status == 0) != ("code" in reply), (value[:80], reply)
         if status == 0 and command == "ADD":
-            assert answer(PLUGIN, {**ENV, "CNI_COMMAND": "DEL"}, lambda stdin=stdin: stdin) == (0, b"")  # type: ignore[misc]
+            assert answer(PLUGIN, call_environment("DEL"), lambda stdin=stdin: stdin) == (0, b"")  # type: ignore[misc]
     assert not list(tmp_path.rglob("10.1.0.*"))
 
 

@@ -9,13 +9,13 @@ from cni_ipam.data_dir import DEFAULT_DATA_DIR, parse_data_dir
 from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CNIError
 from cni_protocol.result import Route
-from tests.cni_protocol import make_request
+from tests.kit.calls import make_request
 
 SUBNET = {"subnet": "10.1.0.0/16"}
 
 
 def parse(ipam: object, *, cni_args: str = "", **keys: Any) -> IpamConfig:
-    return parse_config(make_request({"ipam": ipam, **keys}, CNI_ARGS=cni_args))
+    return parse_config(make_request({"ipam": ipam, **keys}, args=cni_args))
 
 
 def refusal(ipam: object, *, cni_args: str = "", **keys: Any) -> CNIError:
@@ -312,7 +312,7 @@ def test_unknown_args_are_refused_unless_they_may_be_ignored() -> None:
     ],
 )
 def test_del_needs_no_more_than_the_data_dir(ipam: object, data_dir: str) -> None:
-    assert parse_data_dir(make_request({"ipam": ipam}, "DEL", CNI_ARGS="nonsense")) == data_dir
+    assert parse_data_dir(make_request({"ipam": ipam}, "DEL", args="nonsense")) == data_dir
 
 
 @pytest.mark.parametrize("data_dir", ["data", 5, ["/data"]])

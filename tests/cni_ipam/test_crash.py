@@ -16,6 +16,7 @@ import pytest
 
 from cni_protocol.errors import IO_FAILURE, CNIError, Interrupted
 from tests.cni_ipam import Network
+from tests.kit.marks import slow
 
 Reboot = Callable[[], None]
 
@@ -142,10 +143,11 @@ def check_whole(network: Network, staying: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(
     ("command", "before"),
-    [("ADD", "nothing"), *((command, before) for command in COMMANDS for before in ("running", "rebooted"))],
+    [("ADD", "nothing"), *(slow(command, before) for command in COMMANDS for before in ("running", "rebooted"))],
 )
 @pytest.mark.parametrize(
-    "kind", ["killed-before", "killed-after", "interrupted-before", "interrupted-after", "error-before"]
+    "kind",
+    ["killed-before", *map(slow, ("killed-after", "interrupted-before", "interrupted-after", "error-before"))],
 )
 def test_a_fault_at_any_call_loses_nothing_and_leaves_nothing(
     kind: str, command: str, before: str, memory: Path, reboot: Reboot

@@ -8,7 +8,8 @@ import pytest
 from cni_ipam import filesystems
 from cni_ipam.filesystems import find_shared_filesystem, parse_mounts
 from cni_protocol.errors import INVALID_CONFIG, NOT_AVAILABLE
-from tests.cni_ipam import Network, snapshot
+from tests.cni_ipam import Network, age, snapshot
+from tests.cni_ipam.conftest import Elsewhere
 
 SMALL = {"subnet": "10.1.0.0/29"}  # gives .2 to .6
 READY: dict[str, Any] = {"cniVersion": "1.1.0"}
@@ -101,6 +102,18 @@ def test_what_is_there_is_given_back_and_checked_all_the_same(network: Network, 
     before = snapshot(network.data_dir)
     assert network.refusal("STATUS", SMALL, **READY).code == NOT_AVAILABLE
     assert snapshot(network.data_dir) == before
+
+
+def test_records_of_the_version_before_tell_there_whose_a_damaged_reservation_is(
+    network: Network, elsewhere: Elsewhere, mounts: Mounts
+) -> None:
+    mounts.put_on("ext4")
+    network.add(SMALL, "c1")
+    age(network, "boot1")
+    network.directory.joinpath("10.1.0.2").write_bytes(b"damaged")
+    mounts.put_on("nfs4")
+    network.call("DEL", SMALL, "c1")
+    assert (network.reserved(), network.records()) == ({}, set())
 
 
 def test_the_list_of_mounts_is_read_when_records_are_begun_and_then_by_status_alone(

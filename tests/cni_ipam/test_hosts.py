@@ -6,7 +6,7 @@ import pytest
 
 from cni_ipam.origin import NAME as ORIGIN
 from cni_protocol.errors import ALREADY_EXISTS, CHECK_FAILED, NO_ADDRESS, NOT_AVAILABLE
-from tests.cni_ipam import Network, looks, restore, snapshot
+from tests.cni_ipam import Network, age, looks, restore, snapshot
 from tests.cni_ipam.conftest import Elsewhere, boot_name
 
 SMALL = {"subnet": "10.1.0.0/29"}  # gives .2 to .6
@@ -259,15 +259,3 @@ def test_what_the_version_before_reserved_in_an_earlier_boot_is_free_and_given_t
     elsewhere.go("boot2")
     assert network.add(SMALL, "exhausting3") == ["10.1.0.5/29"]
     assert set(network.reserved()) == {"10.1.0.5"}
-
-
-def age(network: Network, name: str) -> None:
-    """Make the records of now those of the version before."""
-    (directory,) = (network.data_dir / ".pycni" / "mynet").iterdir()
-    (directory / ORIGIN).unlink()
-    for path in directory.glob("*,mynet,*"):
-        address, _, rest = path.name.partition(",mynet,")
-        container_id, _, ifname = rest.partition(",")
-        content = path.read_bytes().decode().partition("\r\n")[0]
-        path.rename(directory / f"{address},{content or container_id},{ifname}")
-    directory.rename(directory.with_name(name))

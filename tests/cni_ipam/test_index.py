@@ -10,6 +10,7 @@ import pytest
 
 from cni_ipam.index import BLOCK_SIZE, NAME, Index, IndexDamagedError
 from cni_protocol.address import IP, parse_ip
+from tests.kit.marks import seeds
 
 STAMP = "1 2 3 4"
 
@@ -51,7 +52,7 @@ def draw_addresses(choose: random.Random) -> list[IP]:
     return sorted(addresses | {IP(6, base6 + choose.randrange(1 << 64)) for _ in range(5)})
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(20))
 def test_it_answers_as_sets_would(seed: int, directory: int) -> None:
     choose = random.Random(seed)
     addresses = draw_addresses(choose)

@@ -55,6 +55,7 @@ def test_no_command_reads_the_directory(ipam: Any, network: Network) -> None:
     assert counts["scandir"] == 0
 
 
+@pytest.mark.slow
 def test_with_60000_reservations_a_command_makes_the_calls_that_it_makes_with_none(memory: Path) -> None:
     empty, full = Network(memory / "empty"), Network(memory / "full")
     empty.call("ADD", LARGE, "c0", cni_args="IP=10.1.255.254")
@@ -171,7 +172,7 @@ CHANGES = [create, create_and_remove, remove, remove_and_create, rename, replace
 def test_what_another_did_is_seen_however_soon_after_our_command(
     change: Callable[[Network], dict[str, str]], tmp_path: Path
 ) -> None:
-    for turn in range(30):  # so that it often happens before the clock of the file system has moved on
+    for turn in range(10):  # so that it often happens before the clock of the file system has moved on
         network = Network(tmp_path / str(turn))
         network.add(SMALL)
         expected = {"10.1.0.2": "c1\r\neth0"} | change(network)

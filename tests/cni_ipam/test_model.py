@@ -9,6 +9,7 @@ import pytest
 from cni_ipam.index import Index
 from cni_protocol.errors import ALREADY_EXISTS, NO_ADDRESS, NOT_AVAILABLE
 from tests.cni_ipam import Network
+from tests.kit.marks import seeds
 
 SMALL = {"subnet": "10.1.0.0/28"}  # gives .2 to .14
 POOL = [f"10.1.0.{i}" for i in range(2, 15)]
@@ -97,7 +98,7 @@ class Model:
         self.held = {}
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(12))
 def test_any_sequence_of_commands_and_of_what_others_do_is_as_the_model_has_it(
     seed: int, memory: Path, reboot: Callable[[], None]
 ) -> None:

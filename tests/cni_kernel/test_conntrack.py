@@ -10,7 +10,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from cni_kernel import conntrack
-from cni_kernel.conntrack import forget_flows_from_port, forget_flows_to
+from cni_kernel.conntrack import forget_flows
 from cni_kernel.netlink import NetlinkError, NetlinkSocket
 from cni_protocol.address import IP, parse_ip
 from tests.kit.host import Host
@@ -124,7 +124,7 @@ def test_exactly_the_udp_flows_that_a_container_answers_are_forgotten(
     host: Host, targets: list[str], forgotten: set[Flow]
 ) -> None:
     make_flows(host)
-    forget_flows_to(addresses(*targets))
+    forget_flows([], addresses(*targets))
     assert flows(host) == ALL - forgotten
 
 
@@ -144,8 +144,31 @@ def test_exactly_the_udp_flows_towards_a_host_port_are_forgotten(
     host: Host, version: int, port: int, forgotten: set[Flow]
 ) -> None:
     make_flows(host)
-    forget_flows_from_port(version, port)
+    forget_flows([(version, port)], [])
     assert flows(host) == ALL - forgotten
+
+
+def test_ports_and_containers_are_looked_for_in_one_pass_of_each_family(host: Host, mocker: MockerFixture) -> None:
+    make_flows(host)
+    dumped, opened = mocker.spy(NetlinkSocket, "dump"), mocker.spy(NetlinkSocket, "__init__")
+    ports = [(version, port) for version in (4, 6) for port in (54, *range(10000, 20000))]
+    forget_flows(ports, addresses("127.0.0.5", "10.99.0.1", "fd00::5"))
+    assert flows(host) == {TO_6, V6_TO_6, TCP, V6_TCP}
+    assert (dumped.call_count, opened.call_count) == (2, 1)
+
+
+def test_of_one_port_or_container_the_kernel_lists_the_flows_alone(host: Host, mocker: MockerFixture) -> None:
+    make_flows(host)
+    dumped = mocker.spy(NetlinkSocket, "dump")
+    for ports, targets, number in ([(4, 54)], [], 1), ([], addresses("127.0.0.6"), 1), ([(4, 1), (4, 2)], [], 2):
+        forget_flows(ports, targets)
+        assert len(dumped.spy_return) == number
+
+
+def test_where_nothing_is_wanted_no_socket_is_opened(mocker: MockerFixture) -> None:
+    opened = mocker.patch.object(conntrack, "NetlinkSocket")
+    forget_flows([], [])
+    opened.assert_not_called()
 
 
 def test_the_kernel_picks_the_flows_or_lists_all_and_it_is_the_same(host: Host, mocker: MockerFixture) -> None:
@@ -157,8 +180,8 @@ def test_the_kernel_picks_the_flows_or_lists_all_and_it_is_the_same(host: Host, 
         return genuine(sock, kind, body[:4])
 
     mocker.patch.object(NetlinkSocket, "dump", dump_all)
-    forget_flows_to(addresses("127.0.0.5"))
-    forget_flows_from_port(6, 54)
+    forget_flows([], addresses("127.0.0.5"))
+    forget_flows([(6, 54)], [])
     assert flows(host) == ALL - {TO_5, REDIRECTED_TO_5, V6_OTHER_PORT}
 
 
@@ -168,22 +191,22 @@ def test_a_flow_that_ends_by_itself_meanwhile_is_fine(
 ) -> None:
     make_flows(host)
     closed = mocker.spy(NetlinkSocket, "close")
-    mocker.patch.object(NetlinkSocket, "send", side_effect=NetlinkError(number, "", 0))
+    mocker.patch.object(NetlinkSocket, "send_all", return_value=[NetlinkError(number, "", 0)])
     if raised:
         with pytest.raises(OSError):
-            forget_flows_to(addresses("127.0.0.5"))
+            forget_flows([], addresses("127.0.0.5"))
     else:
-        forget_flows_to(addresses("127.0.0.5"))
+        forget_flows([], addresses("127.0.0.5"))
     assert closed.call_count == 1
 
 
 def test_a_host_without_flows_is_fine(host: Host) -> None:
-    forget_flows_to(addresses("127.0.0.5", "fd00::5"))
-    forget_flows_from_port(4, 53)
+    forget_flows([], addresses("127.0.0.5", "fd00::5"))
+    forget_flows([(4, 53)], [])
     assert flows(host) == set()
 
 
 def test_a_kernel_without_connection_tracking_is_an_oserror(mocker: MockerFixture) -> None:
     mocker.patch.object(conntrack, "NetlinkSocket", side_effect=OSError(errno.EPROTONOSUPPORT, "not supported"))
     with pytest.raises(OSError):
-        forget_flows_from_port(4, 53)
+        forget_flows([(4, 53)], [])

@@ -15,7 +15,7 @@ from cni_kernel.kernel import Kernel
 from cni_kernel.netlink import NetlinkError, NetlinkSocket
 from cni_kernel.values import Address, Link, PortVlan, Route, Veth
 from cni_kernel.vlans import parse_vlans, vlan_message
-from cni_protocol.address import parse_cidr, parse_ip
+from cni_protocol.address import CIDR, IP, parse_cidr, parse_ip
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import CNIError
 from tests.cni_bridge import open_container, open_kernel
@@ -330,20 +330,51 @@ def test_only_the_vlans_of_the_port_are_listed_in_order(kernel: Kernel, mocker: 
 def test_an_address_is_added_and_deleted(host: Host, inside: Kernel, text: str) -> None:
     eth0, address = inside.get_link("eth0"), parse_cidr(text)
     before = host.addresses("eth0", "c1")
-    assert inside.add_address(eth0, address) is True
+    assert inside.add_addresses(eth0, [address]) is None
     assert sorted(host.addresses("eth0", "c1")) == sorted([*before, text])
     assert Address(address, tentative=False, duplicate=False, ifindex=eth0.ifindex) in inside.list_addresses(eth0)
-    assert inside.add_address(eth0, address) is False
+    assert inside.add_addresses(eth0, [address]) == address
     inside.delete_address(eth0, address)
     inside.delete_address(eth0, address)
     assert host.addresses("eth0", "c1") == before
 
 
+def test_of_many_addresses_the_one_that_is_there_is_told(host: Host, inside: Kernel) -> None:
+    eth0 = inside.get_link("eth0")
+    addresses = [parse_cidr(f"10.1.{number >> 8}.{number & 255}/16") for number in range(256, 1256)]
+    assert inside.add_addresses(eth0, addresses) is None
+    assert len(host.addresses("eth0", "c1")) == 1002
+    assert (
+        inside.add_addresses(eth0, [parse_cidr("10.7.0.1/16"), parse_cidr("10.7.0.2/16"), *addresses]) == addresses[0]
+    )
+
+
+def test_of_many_addresses_the_one_that_is_refused_is_named(inside: Kernel) -> None:
+    addresses = [parse_cidr(f"10.7.{number >> 8}.{number & 255}/16") for number in range(256, 556)]
+    addresses[200] = CIDR(IP(6, 0xFF02 << 112), 64)  # a multicast address is no interface's
+    with pytest.raises(KernelError, match="address ff02::/64 cannot be given to eth0"):
+        inside.add_addresses(inside.get_link("eth0"), addresses)
+
+
+def test_of_many_routes_the_one_that_is_refused_is_named(inside: Kernel) -> None:
+    routes = [route(f"10.9.{number}.0/24") for number in range(200)]
+    routes[150] = route("10.200.0.0/16", "192.168.7.1")
+    with pytest.raises(KernelError, match=r"route 10\.200\.0\.0/16 via 192\.168\.7\.1 cannot be added"):
+        inside.add_routes(inside.get_link("eth0"), routes)
+
+
+def test_ten_thousand_routes_are_added_and_listed(inside: Kernel) -> None:
+    eth0 = inside.get_link("eth0")
+    wanted = [route(f"10.{9 + (number >> 8)}.{number & 255}.0/24", "10.1.0.1") for number in range(10000)]
+    inside.add_routes(eth0, wanted)
+    assert {entry.dst for entry in inside.list_routes(eth0)} >= {entry.dst for entry in wanted}
+
+
 def test_an_address_is_usable_at_once_and_has_its_broadcast_address(host: Host, inside: Kernel) -> None:
     eth0 = inside.get_link("eth0")
     host.run("ip", "-n", "c1", "address", "flush", "dev", "eth0")
-    inside.add_address(eth0, parse_cidr("10.9.0.5/24"))
-    inside.add_address(eth0, parse_cidr("fd00:9::5/64"))
+    inside.add_addresses(eth0, [parse_cidr("10.9.0.5/24")])
+    inside.add_addresses(eth0, [parse_cidr("fd00:9::5/64")])
     infos = host.ip("address", "show", "dev", "eth0", container="c1")[0]["addr_info"]
     v4, v6 = (next(info for info in infos if info["local"] == text) for text in ("10.9.0.5", "fd00:9::5"))
     assert v4["broadcast"] == "10.9.0.255"
@@ -356,7 +387,7 @@ def test_an_address_whose_duplicates_are_looked_for_is_tentative_until_none_was_
 ) -> None:
     eth0, address = inside.get_link("eth0"), parse_cidr("fd00:9::5/64")
     host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/eth0/accept_dad", container="c1")
-    inside.add_address(eth0, address, detect_duplicates=True)
+    inside.add_addresses(eth0, [address], detect_duplicates=True)
     entry = Address(address, tentative=True, duplicate=False, ifindex=eth0.ifindex)
     assert entry in inside.list_addresses(eth0)
     inside.wait_for_addresses(eth0)
@@ -373,7 +404,7 @@ def test_a_duplicate_address_is_found_and_named(host: Host, inside: Kernel) -> N
     host.run("ip", "address", "add", "fd00:9::5/64", "dev", "v0", "nodad")
     host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/eth0/accept_dad", container="c1")
     eth0 = inside.get_link("eth0")
-    inside.add_address(eth0, parse_cidr("fd00:9::5/64"), detect_duplicates=True)
+    inside.add_addresses(eth0, [parse_cidr("fd00:9::5/64")], detect_duplicates=True)
     with pytest.raises(KernelError, match="fd00:9::5/64 is in use by another host of the network"):
         inside.wait_for_addresses(eth0)
 
@@ -608,7 +639,7 @@ ACTIONS: dict[str, Callable[[Kernel], object]] = {
     "list_all_addresses": lambda kernel: kernel.list_all_addresses(),
     "list_all_routes": lambda kernel: kernel.list_all_routes(),
     "list_addresses": lambda kernel: kernel.list_addresses(LO),
-    "add_address": lambda kernel: kernel.add_address(LO, parse_cidr("10.1.0.5/16")),
+    "add_addresses": lambda kernel: kernel.add_addresses(LO, [parse_cidr("10.1.0.5/16")]),
     "delete_address": lambda kernel: kernel.delete_address(LO, parse_cidr("10.1.0.5/16")),
     "add_routes": lambda kernel: kernel.add_routes(LO, [route("10.9.0.0/16")]),
     "list_routes": lambda kernel: kernel.list_routes(LO),

@@ -2,19 +2,22 @@
 
 import errno
 import os
+import socket
 import struct
 from collections.abc import Iterator
 
 import pytest
 from pytest_mock import MockerFixture
 
-from cni_kernel.netlink import ACK, CREATE, EXCL, NETFILTER, ROUTE, Message, NetlinkError, NetlinkSocket
+from cni_kernel import netlink
+from cni_kernel.netlink import ACK, ANSWERS, CREATE, EXCL, NETFILTER, ROUTE, Message, NetlinkError, NetlinkSocket
 from cni_kernel.rtnetlink import link_info, link_message, parse_link
 from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
 
 NEWLINK, DELLINK, GETLINK = 16, 17, 18
+DONE, MULTI, DUMP_INTR = 3, 0x2, 0x10  # NLMSG_DONE, NLM_F_MULTI, NLM_F_DUMP_INTR
 NEW_TABLE = 10 << 8  # NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWTABLE
 
 
@@ -128,3 +131,132 @@ def test_a_protocol_that_the_kernel_lacks_is_an_oserror() -> None:
     with pytest.raises(OSError) as caught:
         NetlinkSocket(31)
     assert caught.value.errno == errno.EPROTONOSUPPORT
+
+
+def alias_message(alias: str, *, ifindex: int = 1) -> Message:
+    return link_message(NEWLINK, ACK, [("IFLA_IFALIAS", alias)], ifindex=ifindex)
+
+
+def alias_of(host: Host) -> str:
+    return str(host.ip("link", "show", "lo")[0]["ifalias"])
+
+
+def test_far_more_messages_than_the_buffer_holds_answers_to_are_all_answered(host: Host, sock: NetlinkSocket) -> None:
+    assert sock.send([alias_message(f"number {number}") for number in range(10000)]) == []
+    assert alias_of(host) == "number 9999"
+
+
+def test_the_first_of_many_refusals_is_raised_and_no_further_portion_sent(host: Host, sock: NetlinkSocket) -> None:
+    messages = [alias_message(str(number), ifindex=99 if number >= 300 else 1) for number in range(1000)]
+    with pytest.raises(NetlinkError) as caught:
+        sock.send([*messages, alias_message("the end")])
+    assert (caught.value.errno, caught.value.index) == (errno.ENODEV, 300)
+    assert alias_of(host) == "299"
+
+
+def test_all_of_many_may_be_tried_and_every_refusal_told(host: Host, sock: NetlinkSocket) -> None:
+    refused = [0, 127, 128, 300, 999]
+    messages = [alias_message(str(number), ifindex=99 if number in refused else 1) for number in range(1000)]
+    refusals = sock.send_all([*messages, alias_message("the end")])
+    assert [(refusal.errno, refusal.index) for refusal in refusals] == [(errno.ENODEV, number) for number in refused]
+    assert alias_of(host) == "the end"
+    assert sock.send_all([]) == []
+
+
+@pytest.mark.parametrize("number", [ANSWERS, ANSWERS + 1])
+def test_as_much_as_can_be_answered_goes_in_one_system_call(
+    sock: NetlinkSocket, mocker: MockerFixture, number: int
+) -> None:
+    exchange = mocker.spy(NetlinkSocket, "_exchange")
+    sock.send([alias_message("a")] * number)
+    assert exchange.call_count == (1 if number == ANSWERS else 2)
+
+
+def test_messages_that_ask_for_no_answer_stay_in_one_portion(host: Host) -> None:
+    with host.entered():
+        sock = NetlinkSocket(NETFILTER)
+    try:
+        edge = b"\0\0\0\x0a"
+        table = b"\1\0\0\0" + struct.pack("=HH", 10, 1) + b"pycni\0\0\0"
+        tables = [Message(NEW_TABLE, CREATE, table)] * 20000  # far more than the send buffer holds by itself
+        sock.send([Message(0x10, 0, edge), *tables, Message(NEW_TABLE, CREATE | ACK, table), Message(0x11, 0, edge)])
+    finally:
+        sock.close()
+    assert [entry["table"]["name"] for entry in host.nft()] == ["pycni"]
+
+
+def test_without_the_right_to_force_it_the_buffer_is_enlarged_as_far_as_it_may(
+    sock: NetlinkSocket, mocker: MockerFixture
+) -> None:
+    asked = []
+
+    def setsockopt(level: int, option: int, size: int) -> None:
+        asked.append((level, option, size))
+        if option == 32:  # SO_SNDBUFFORCE
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    mocker.patch.object(sock, "_socket", mocker.Mock(setsockopt=setsockopt, close=sock._socket.close))
+    sock._make_room(1 << 16)
+    assert asked == []
+    sock._make_room(1 << 20)
+    assert asked == [(socket.SOL_SOCKET, 32, 1 << 20), (socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)]
+
+
+@pytest.mark.parametrize("interrupted", [1, netlink._DUMP_TRIES - 1, netlink._DUMP_TRIES])
+def test_a_list_that_changed_meanwhile_is_read_again_and_never_told_in_part(
+    sock: NetlinkSocket, mocker: MockerFixture, interrupted: int
+) -> None:
+    genuine = NetlinkSocket._receive
+    left = [interrupted]
+
+    def receive(self: NetlinkSocket) -> Iterator[tuple[int, int, int, bytes]]:
+        for kind, flags, sequence, body in genuine(self):
+            changed = DUMP_INTR if left[0] > 0 else 0
+            left[0] -= kind == DONE
+            yield kind, flags | changed, sequence, body
+
+    mocker.patch.object(NetlinkSocket, "_receive", receive)
+    request = link_message(GETLINK, 0, []).body
+    if interrupted == netlink._DUMP_TRIES:
+        with pytest.raises(NetlinkError, match="the list changed while it was read") as caught:
+            sock.dump(GETLINK, request)
+        assert caught.value.errno == errno.EINTR
+    else:
+        assert [parse_link(reply).name for reply in sock.dump(GETLINK, request)] == ["lo"]
+    assert left == [0 if interrupted == netlink._DUMP_TRIES else -1]
+
+
+def test_an_answer_that_does_not_fit_is_an_error_and_not_parsed(sock: NetlinkSocket, mocker: MockerFixture) -> None:
+    [whole] = sock.send([link_message(GETLINK, ACK, [("IFLA_IFNAME", "lo")])])
+    mocker.patch.object(sock, "_buffer", bytearray(len(whole)))
+    with pytest.raises(OSError, match=f"an answer of {len(whole) + 16} bytes, where at most") as caught:
+        sock.send([link_message(GETLINK, ACK, [("IFLA_IFNAME", "lo")])])
+    assert caught.value.errno == errno.EBADMSG
+
+
+HEADER = struct.Struct("=IHHII")
+
+
+@pytest.mark.parametrize(
+    "datagram",
+    [
+        HEADER.pack(17, 16, 0, 1, 0),
+        HEADER.pack(15, 16, 0, 1, 0),
+        HEADER.pack(0, 16, 0, 1, 0),
+        b"\x10\0\0\0",
+        HEADER.pack(16, 16, 0, 1, 0) + HEADER.pack(20, 16, 0, 1, 0),
+    ],
+    ids=["longer than it is", "shorter than a header", "empty", "no header", "the second"],
+)
+def test_a_message_that_is_cut_off_is_an_error_and_not_parsed(
+    sock: NetlinkSocket, mocker: MockerFixture, datagram: bytes
+) -> None:
+    def receive(buffer: bytearray, *_: int) -> int:
+        buffer[: len(datagram)] = datagram
+        return len(datagram)
+
+    genuine = sock._socket
+    mocker.patch.object(sock, "_socket", mocker.Mock(recv_into=receive, send=genuine.send, close=genuine.close))
+    with pytest.raises(OSError, match="a message said to have") as caught:
+        sock.dump(GETLINK, link_message(GETLINK, 0, []).body)
+    assert caught.value.errno == errno.EBADMSG

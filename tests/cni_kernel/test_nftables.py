@@ -1,12 +1,12 @@
 """Our tables through netlink, in transactions; judged by `nft -j`."""
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from cni_kernel import expressions
+from cni_kernel import connections, expressions
 from cni_kernel.expressions import Chain, Element, Map, Rule
 from cni_kernel.netlink import Message, NetlinkError
 from cni_kernel.nftables import Nftables, digest_of, expression_names
@@ -54,8 +54,12 @@ def names(host: Host, kind: str) -> list[str]:
     return [entry["name"] for entry in objects(host, kind)]
 
 
+def find(nft: Nftables, element: Element) -> Element | None:
+    return nft.find_same([element]).get((element.map, element.key))
+
+
 def with_element(nft: Nftables, entry: Map, element: Element) -> list[Message]:
-    return [nft.add_table(), nft.add_chain(TARGET), nft.add_map(entry, 1), nft.add_element(element)]
+    return [nft.add_table(), nft.add_chain(TARGET), nft.add_map(entry, 1), *nft.add_elements(element.map, [element])]
 
 
 def test_a_table_is_made_once_and_deleted(host: Host, nft: Nftables) -> None:
@@ -126,8 +130,7 @@ def test_chains_of_other_tables_are_not_listed(host: Host, nft: Nftables) -> Non
 def test_rules_are_what_nft_reads_there(host: Host, nft: Nftables, network: str, expected: dict[str, Any]) -> None:
     cidr = parse_cidr(network)
     rule = [
-        *expressions.load_address(cidr.version, expressions.DESTINATION),
-        *expressions.match_network(cidr),
+        *expressions.match_network(cidr, expressions.DESTINATION),
         expressions.leave_chain(),
     ]
     own = Chain("own", (rule,))
@@ -140,7 +143,8 @@ def test_rules_are_what_nft_reads_there(host: Host, nft: Nftables, network: str,
         "right": {"prefix": expected},
     }
     assert seen["expr"] == [{"match": match}, {"return": None}]
-    names = ["meta", "cmp", "payload", "bitwise", "cmp", "immediate"]
+    masked = ["bitwise"] if cidr.prefix % 8 else []
+    names = ["meta", "cmp", "payload", *masked, "cmp", "immediate"]
     assert nft.list_rules("own") == [(names, digest_of(rule))] == [(expression_names(rule), digest_of(rule))]
 
 
@@ -155,11 +159,11 @@ def test_rules_are_what_nft_reads_there(host: Host, nft: Nftables, network: str,
             ],
         ),
         (
-            [*expressions.match_destination_nat(), expressions.masquerade()],
+            [*connections.match_destination_nat(), connections.masquerade()],
             [{"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}}, {"masquerade": None}],
         ),
         (
-            [*expressions.match_no_destination_nat(), expressions.leave_chain()],
+            [*connections.match_no_destination_nat(), expressions.leave_chain()],
             [
                 {
                     "match": {
@@ -172,22 +176,22 @@ def test_rules_are_what_nft_reads_there(host: Host, nft: Nftables, network: str,
             ],
         ),
         (
-            [*expressions.match_direction(expressions.ORIGINAL), expressions.drop()],
+            [*connections.match_direction(connections.ORIGINAL), expressions.drop()],
             [{"match": {"op": "==", "left": {"ct": {"key": "direction"}}, "right": "original"}}, {"drop": None}],
         ),
         (
             [
                 *expressions.match_version(4),
                 expressions.load_value(parse_cidr("192.0.0.8/32").ip.packed),
-                expressions.set_address(expressions.SOURCE),
+                connections.set_address(expressions.SOURCE),
             ],
             [{"mangle": {"key": {"payload": {"protocol": "ip", "field": "saddr"}}, "value": "192.0.0.8"}}],
         ),
         (
             [
                 *expressions.match_version(4),
-                expressions.load_connection_address(expressions.REPLY, expressions.DESTINATION),
-                expressions.set_address(expressions.DESTINATION),
+                connections.load_connection_address(connections.REPLY, expressions.DESTINATION),
+                connections.set_address(expressions.DESTINATION),
             ],
             [
                 {
@@ -203,7 +207,7 @@ def test_rules_are_what_nft_reads_there(host: Host, nft: Nftables, network: str,
 )
 def test_conditions_are_what_nft_reads_there(host: Host, nft: Nftables, rule: Rule, expected: list[Any]) -> None:
     own = Chain("own", (rule,), "nat", expressions.POSTROUTING, expressions.SOURCE_NAT)
-    if rule[-1] != expressions.masquerade():
+    if rule[-1] != connections.masquerade():
         own = Chain("own", (rule,), "filter", expressions.PREROUTING, expressions.RAW)
     nft.commit([nft.add_table(), nft.add_chain(own), *nft.set_rules(own)])
     [seen] = objects(host, "rule")
@@ -212,22 +216,22 @@ def test_conditions_are_what_nft_reads_there(host: Host, nft: Nftables, rule: Ru
 
 def test_rules_are_set_not_added(host: Host, nft: Nftables) -> None:
     nft.commit([nft.add_table(), nft.add_chain(Chain("own", ()))])
-    load: Rule = [*expressions.load_address(4, expressions.SOURCE), expressions.leave_chain()]
+    load: Rule = [*expressions.load_destination(4), expressions.leave_chain()]
     for wanted in ((load,), (load, [expressions.leave_chain()]), ([expressions.leave_chain()],)):
         nft.commit(list(nft.set_rules(Chain("own", wanted))))
         assert len(objects(host, "rule")) == len(nft.list_rules("own")) == len(wanted)
 
 
-def test_a_verdict_map_is_looked_up_by_source(host: Host, nft: Nftables) -> None:
+def test_a_verdict_map_is_looked_up(host: Host, nft: Nftables) -> None:
     looking_up = tuple(
-        [*expressions.load_address(version, expressions.SOURCE), expressions.look_up(entry.name, verdict=True)]
+        [*expressions.load_destination(version), expressions.look_up(entry.name, verdict=True)]
         for version, entry in MAPS.items()
     )
     chain = Chain("nat", looking_up, "nat", expressions.POSTROUTING, expressions.SOURCE_NAT)
     nft.commit([*table_with_maps(nft), nft.add_chain(chain), *nft.set_rules(chain)])
     keys = [entry["expr"][0]["vmap"] for entry in objects(host, "rule")]
     assert keys == [
-        {"key": {"payload": {"protocol": protocol, "field": "saddr"}}, "data": f"@map{version}"}
+        {"key": {"payload": {"protocol": protocol, "field": "daddr"}}, "data": f"@map{version}"}
         for protocol, version in (("ip", 4), ("ip6", 6))
     ]
 
@@ -238,7 +242,7 @@ def test_an_address_and_a_port_are_looked_up_to_translate(host: Host, nft: Nftab
         *expressions.match_version(4),
         *expressions.load_service(0),
         expressions.look_up("ports", data=True),
-        expressions.translate_destination(4),
+        connections.translate_destination(4),
     ]
     chain = Chain("nat", (rule,), "nat", expressions.PREROUTING, expressions.DESTINATION_NAT)
     nft.commit([nft.add_table(), nft.add_map(entry, 1), nft.add_chain(chain), *nft.set_rules(chain)])
@@ -279,15 +283,15 @@ def test_nft_reads_the_types_of_a_map(host: Host, nft: Nftables, entry: Map, typ
 def test_an_element_carries_its_verdict_and_its_comment(
     host: Host, nft: Nftables, name: str, element: Element, text: str
 ) -> None:
-    nft.commit([*table_with_maps(nft), nft.add_element(element)])
+    nft.commit([*table_with_maps(nft), *nft.add_elements(element.map, [element])])
     [seen] = [entry for entry in objects(host, "map") if entry["name"] == name]
     assert seen["elem"] == [[{"elem": {"val": text, "comment": OWNER}}, {"jump": {"target": "target"}}]]
     assert nft.find_elements(name, OWNER) == [element]
-    assert nft.find_element(element) == nft.find_element(element._replace(comment="", chain="")) == element
+    assert find(nft, element) == find(nft, element._replace(comment="", chain="")) == element
     assert not nft.is_empty(name)
-    nft.commit([nft.delete_element(element)])
+    nft.commit(list(nft.delete_elements(element.map, [element])))
     assert nft.find_elements(name, OWNER) == []
-    assert nft.find_element(element) is None
+    assert find(nft, element) is None
     assert nft.is_empty(name)
 
 
@@ -315,7 +319,7 @@ def test_an_element_leads_to_an_address_and_a_port(
     nft.commit(with_element(nft, entry, element))
     [seen] = objects(host, "map")
     assert seen["elem"] == [[{"elem": {"val": {"concat": key}, "comment": OWNER}}, {"concat": data}]]
-    assert nft.find_element(element) == element
+    assert find(nft, element) == element
     assert nft.find_elements("ports", OWNER) == [element]
 
 
@@ -336,7 +340,7 @@ def test_an_element_of_a_set_is_its_key(host: Host, bridge_nft: Nftables, entry:
     bridge_nft.commit(with_element(bridge_nft, entry, element))
     [seen] = objects(host, "set")
     assert seen["elem"] == [{"elem": {"val": text, "comment": OWNER}}]
-    assert bridge_nft.find_element(element) == element
+    assert find(bridge_nft, element) == element
 
 
 def test_elements_are_told_apart_by_their_comments(nft: Nftables) -> None:
@@ -344,17 +348,17 @@ def test_elements_are_told_apart_by_their_comments(nft: Nftables) -> None:
     elements = [
         Element("map4", bytes([10, 1, 0, number]), comment, chain="target") for number, comment in enumerate(comments)
     ]
-    nft.commit([*table_with_maps(nft), *(nft.add_element(element) for element in elements)])
+    nft.commit([*table_with_maps(nft), *nft.add_elements("map4", elements)])
     for mark in (*comments, "mynet,", "m", "", "eth0"):
         expected = [element for element in elements if mark in element.comment]
         assert sorted(nft.find_elements("map4", mark)) == sorted(expected)
 
 
 def test_elements_of_others_without_a_comment_do_no_harm(host: Host, nft: Nftables) -> None:
-    nft.commit([*table_with_maps(nft), nft.add_element(ELEMENT)])
+    nft.commit([*table_with_maps(nft), *nft.add_elements("map4", [ELEMENT])])
     host.run("nft", "add element inet pycni map4 { 10.1.0.6 : accept, 10.1.0.7 : jump target }")
     assert nft.find_elements("map4", ELEMENT.comment) == [ELEMENT]
-    assert nft.find_element(ELEMENT._replace(key=bytes([10, 1, 0, 6]))) == Element("map4", bytes([10, 1, 0, 6]), "")
+    assert find(nft, ELEMENT._replace(key=bytes([10, 1, 0, 6]))) == Element("map4", bytes([10, 1, 0, 6]), "")
 
 
 def test_one_container_s_elements_are_found_among_many(nft: Nftables) -> None:
@@ -362,18 +366,95 @@ def test_one_container_s_elements_are_found_among_many(nft: Nftables) -> None:
     for block in range(10):
         keys = [bytes([10, 2, block, number]) for number in range(100)]
         many = [Element("map4", key, f"mynet,{key.hex()},eth0", chain="target") for key in keys]
-        nft.commit([nft.add_element(element) for element in many])
+        nft.commit(list(nft.add_elements("map4", many)))
     assert nft.find_elements("map4", "mynet,0a020963,eth0") == [
         Element("map4", bytes([10, 2, 9, 99]), "mynet,0a020963,eth0", chain="target")
     ]
     assert len(nft.find_elements("map4", "mynet,")) == 1000
 
 
+def many(number: int, *, chain: str = "target") -> list[Element]:
+    return [Element("map4", n.to_bytes(4, "big"), f"mynet,{n:064},eth0", chain=chain) for n in range(number)]
+
+
+def test_ten_thousand_elements_are_one_transaction(nft: Nftables) -> None:
+    elements = many(10000)
+    nft.commit([*table_with_maps(nft), *nft.add_elements("map4", elements)])
+    assert sorted(nft.find_elements("map4", "mynet,")) == elements
+    assert sorted(nft.find_same(elements).values()) == elements
+    nft.commit(list(nft.delete_elements("map4", elements)))
+    assert nft.is_empty("map4")
+
+
+def test_of_many_elements_one_in_the_way_undoes_all(host: Host, nft: Nftables) -> None:
+    elements = many(10000)
+    nft.commit([*table_with_maps(nft), *nft.add_elements("map4", elements[7777:7778])])
+    before = host.nft()
+    with pytest.raises(NetlinkError) as caught:
+        nft.commit(list(nft.add_elements("map4", elements)))
+    assert caught.value.errno == errno.EEXIST
+    assert host.nft() == before
+    nft.commit(list(nft.add_elements("map4", elements[:100])))  # the socket is as it was
+
+
+@pytest.mark.parametrize(
+    "there", [[], [0], [99], [0, 1, 50, 99], range(100)], ids=["none", "first", "last", "few", "all"]
+)
+def test_of_many_elements_those_that_are_there_are_found(nft: Nftables, there: Sequence[int]) -> None:
+    elements = many(100)
+    present = [elements[number] for number in there]
+    nft.commit([*table_with_maps(nft), *nft.add_elements("map4", present), *nft.add_elements("map6", [ELEMENT6])])
+    found = nft.find_same([*elements, ELEMENT6])
+    assert found == {(element.map, element.key): element for element in (*present, ELEMENT6)}
+    assert nft.find_same([]) == {}
+
+
+def test_the_chains_that_a_map_leads_to_are_known(nft: Nftables) -> None:
+    names = ["target", "masquerade-mynet-fd00_1__/64", "c" * 120]
+    elements = [element._replace(chain=names[number % 3]) for number, element in enumerate(many(1000))]
+    chains = [nft.add_chain(Chain(name, ())) for name in names]
+    nft.commit([*table_with_maps(nft), *chains, *nft.add_elements("map4", elements)])
+    assert nft.list_targets("map4") == set(names)
+    assert nft.list_targets("map6") == nft.list_targets("none") == set()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "flush chain inet pycni own",
+        "add rule inet pycni own accept",
+        "insert rule inet pycni own accept",
+        'replace rule inet pycni own handle {} ip daddr 10.2.0.0/16 return comment "{}"',
+        'replace rule inet pycni own handle {} ip saddr 10.1.0.0/16 return comment "{}"',
+        'replace rule inet pycni own handle {} ip daddr 10.1.0.0/17 return comment "{}"',
+        'replace rule inet pycni own handle {} ip daddr 10.1.0.0/16 drop comment "{}"',
+        'replace rule inet pycni own handle {} ip daddr 10.1.0.0/16 counter return comment "{}"',
+    ],
+)
+def test_a_rule_that_was_changed_by_hand_is_seen_although_it_kept_its_comment(
+    host: Host, nft: Nftables, change: str
+) -> None:
+    rule = [*expressions.match_network(parse_cidr("10.1.0.0/16"), expressions.DESTINATION), expressions.leave_chain()]
+    own = Chain("own", (rule,))
+    assert not nft.has_rules(own)
+    nft.commit([nft.add_table(), nft.add_chain(own), *nft.set_rules(own)])
+    assert nft.has_rules(own)
+    [handle] = [entry["handle"] for entry in objects(host, "rule")]
+    host.run("nft", change.format(handle, digest_of(rule)))
+    assert not nft.has_rules(own)
+
+
 REFUSED: dict[str, tuple[Callable[[Nftables], Message], int]] = {
-    "there already": (lambda nft: nft.add_element(ELEMENT), errno.EEXIST),
-    "not there": (lambda nft: nft.delete_element(ELEMENT._replace(key=bytes([10, 9, 9, 9]))), errno.ENOENT),
-    "no map": (lambda nft: nft.add_element(ELEMENT._replace(map="none")), errno.ENOENT),
-    "no target chain": (lambda nft: nft.add_element(ELEMENT._replace(key=bytes(4), chain="none")), errno.ENOENT),
+    "there already": (lambda nft: next(nft.add_elements("map4", [ELEMENT])), errno.EEXIST),
+    "not there": (
+        lambda nft: next(nft.delete_elements("map4", [ELEMENT._replace(key=bytes([10, 9, 9, 9]))])),
+        errno.ENOENT,
+    ),
+    "no map": (lambda nft: next(nft.add_elements("none", [ELEMENT])), errno.ENOENT),
+    "no target chain": (
+        lambda nft: next(nft.add_elements("map4", [ELEMENT._replace(key=bytes(4), chain="none")])),
+        errno.ENOENT,
+    ),
     "no chain": (lambda nft: nft.delete_chain("none"), errno.ENOENT),
     "chain in use": (lambda nft: nft.delete_chain("target"), errno.EBUSY),
     "no table": (lambda nft: nft.delete_table("none"), errno.ENOENT),
@@ -384,7 +465,7 @@ REFUSED: dict[str, tuple[Callable[[Nftables], Message], int]] = {
 def test_a_refused_message_undoes_the_whole_transaction(
     host: Host, nft: Nftables, make: Callable[[Nftables], Message], number: int
 ) -> None:
-    nft.commit([*table_with_maps(nft), nft.add_element(ELEMENT)])
+    nft.commit([*table_with_maps(nft), *nft.add_elements("map4", [ELEMENT])])
     before = host.nft()
     with pytest.raises(NetlinkError) as caught:
         nft.commit([nft.add_chain(Chain("new", ())), make(nft), nft.add_chain(Chain("newer", ()))])
@@ -410,7 +491,7 @@ def test_nothing_is_found_where_there_is_no_table(nft: Nftables) -> None:
     assert nft.list_chains() == {}
     assert nft.list_rules("own") == []
     assert nft.find_elements("map4", "a") == []
-    assert nft.find_element(ELEMENT) is None
+    assert find(nft, ELEMENT) is None
     assert nft.is_empty("map4")
     assert not nft.has_table()
 

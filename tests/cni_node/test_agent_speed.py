@@ -17,7 +17,7 @@ from cni_node.sources.static import StaticSettings
 from cni_protocol.address import CIDR, IP, parse_cidr, parse_ip
 from tests.cni_node.agents import Agent
 from tests.conftest import ROOT
-from tests.host import Host
+from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
 

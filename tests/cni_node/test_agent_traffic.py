@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.cni_node.agents import NODES, Agent
-from tests.system.runtime import Runtime, addresses_of, find_source
+from tests.kit.runtime import Runtime, addresses_of, find_source
 
 pytestmark = pytest.mark.kernel
 

@@ -79,7 +79,7 @@ def test_an_answer_has_a_bound() -> None:
     with pytest.raises(CallError) as caught:
         server.client(timeout=0.2).call("GET", "/")
     assert str(caught.value) == f"{server.url} does not answer: no answer in time"
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 4.5  # the client's usual bound is 5
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_silent_stream_ends() -> None:
     server = Scripted(answering(CHUNKED, b"3\r\n{}\n\r\n"))
     begun = time.monotonic()
     assert list(server.client().stream("/", silence=0.2)) == [{}]
-    assert 0.2 <= time.monotonic() - begun < 2
+    assert 0.2 <= time.monotonic() - begun < 10
 
 
 def test_closing_ends_what_another_thread_waits_for() -> None:
@@ -180,6 +180,13 @@ def test_certificates_that_cannot_be_used_are_named(authority: Pair, tmp_path: P
     assert told.startswith(f"the CA's certificate cannot be read ({damaged}): ")
     told = failure_of(lambda: load_files(url, ca, str(pair.certificate), str(other.key)))
     assert told.startswith("certificate and key do not fit or are damaged (") and str(other.key) in told
+
+
+def test_a_client_with_a_certificate_of_its_own_gets_an_answer(authority: Pair) -> None:
+    own = sign(authority, "node")
+    with ApiServer(tls=sign(authority, "server")) as api:
+        access = load_files(api.url, str(authority.certificate), str(own.certificate), str(own.key))
+        assert Client(lambda: access).call("GET", "/api/v1/nodes")["items"] == []
 
 
 def test_a_file_that_is_being_replaced_does_no_harm(tmp_path: Path, authority: Pair) -> None:

@@ -2,7 +2,9 @@
 
 import pytest
 
+from cni_bridge import masquerade
 from cni_node.exempt import Interval, compare, intervals_of, merge
+from cni_node.exemptions import SETS
 from cni_node.snapshot import Node
 from cni_protocol.address import parse_cidr, parse_ip
 
@@ -41,3 +43,7 @@ def test_the_difference_is_what_is_missing_and_what_is_too_much() -> None:
     one, two, three = map(interval, ("10.1.0.0/24", "10.2.0.0/24", "10.3.0.0/24"))
     assert compare([one, two], [two, three]) == ([one], [three])
     assert compare([one], [one._replace(name="other")]) == ([one], [one._replace(name="other")])
+
+
+def test_the_plugin_and_the_agent_mean_the_same_sets() -> None:
+    assert SETS == masquerade.EXEMPT

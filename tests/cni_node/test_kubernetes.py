@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
+from cni_node import listwatch
+from cni_node.client import Client
+from cni_node.listwatch import ListWatch
 from cni_node.snapshot import Node
-from cni_node.sources import kubernetes
-from cni_node.sources.kubernetes import KubernetesSettings, KubernetesSource, parse_member
+from cni_node.sources.kubernetes import NODES, KubernetesSettings, KubernetesSource, parse_member
 from cni_protocol.address import parse_cidr, parse_ip
 from tests.kit.api_server import ApiServer, Refusal, node
 from tests.kit.certificates import make_ca, sign
-from tests.kit.following import anything, following, peer_names
+from tests.kit.following import SOON, anything, following, peer_names
 from tests.kit.host import wait_until
 
 
@@ -50,11 +52,11 @@ def test_nodes_are_listed_and_followed(api: ApiServer, account: Path) -> None:
         assert (first.problems, first.listed) == ((), True)
         assert watched(api)
         api.put(node("node0", "10.244.3.0/24", "192.168.1.10"))
-        followed.until(lambda snapshot: peer_names(snapshot) == ["node0", "node2"], 1.0)
+        followed.until(lambda snapshot: peer_names(snapshot) == ["node0", "node2"], SOON)
         api.put(node("node0", "10.244.3.0/24", "192.168.1.30"))
-        followed.until(lambda snapshot: snapshot.peers[0].addresses == (parse_ip("192.168.1.30"),), 1.0)
+        followed.until(lambda snapshot: snapshot.peers[0].addresses == (parse_ip("192.168.1.30"),), SOON)
         api.delete("node0")
-        followed.until(lambda snapshot: peer_names(snapshot) == ["node2"], 1.0)
+        followed.until(lambda snapshot: peer_names(snapshot) == ["node2"], SOON)
 
 
 def test_what_is_no_news_is_not_published(api: ApiServer, account: Path) -> None:
@@ -96,7 +98,7 @@ def test_a_list_whose_pages_expire_is_begun_again(soon: None, account: Path) -> 
 def test_a_watch_that_ends_goes_on_from_the_last_version_bookmarks_included(
     api: ApiServer, account: Path, mocker: Any
 ) -> None:
-    mocker.patch.object(kubernetes, "SHORT", 0.0)
+    mocker.patch.object(listwatch, "SHORT", 0.0)
     with following(source_for(api, account)) as followed:
         followed.until(anything)
         assert watched(api)
@@ -257,10 +259,10 @@ def test_a_server_that_asks_to_wait_is_obeyed(api: ApiServer, account: Path, moc
         waited.append(seconds or 0.0)
         return False
 
-    source = source_for(api, account)
+    settings = KubernetesSettings("node1", server=api.url, service_account=str(account))
     mocker.patch.object(stopping, "is_set", side_effect=[False, True])
     mocker.patch.object(stopping, "wait", wait)
-    source._run(mocker.Mock(), stopping)
+    ListWatch(Client(settings.load), NODES, mocker.Mock()).run(stopping)
     assert waited == [7.0]
 
 

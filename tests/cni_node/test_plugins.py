@@ -39,8 +39,8 @@ def make_image(root: Path, name: str = "0123456789abcdef", content: str = "one")
 
 
 def contents(root: Path) -> dict[str, tuple[int, bytes]]:
-    """Mode and content of every file below a root."""
-    files = [path for path in root.rglob("*") if path.is_file()]
+    """Mode and content of every file below a root, but for the lock."""
+    files = [path for path in root.rglob("*") if path.is_file() and path.name != ".lock"]
     return {str(path.relative_to(root)): (path.stat().st_mode, path.read_bytes()) for path in files}
 
 
@@ -65,7 +65,7 @@ def test_all_of_the_bundle_is_put_there_and_nothing_else(code: Path, host: Path)
     assert contents(host) == contents(code.parents[4])
     launchers = [host / LIBRARY / name for name in LAUNCHERS]
     assert changed == [host / LIBRARY / code.name, *launchers, *(host / BIN / name for name in EXECUTABLES)]
-    assert sorted(os.listdir(host / LIBRARY)) == sorted([code.name, *LAUNCHERS])
+    assert sorted(os.listdir(host / LIBRARY)) == sorted([code.name, ".lock", *LAUNCHERS])
 
 
 def test_done_again_it_touches_nothing(code: Path, host: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_full_disk_leaves_what_was_there(code: Path, host: Path, tmp_path: Pat
 
 def test_two_at_once_wait_for_each_other(code: Path, host: Path) -> None:
     (host / LIBRARY).mkdir(parents=True)
-    descriptor = os.open(host / LIBRARY, os.O_RDONLY)
+    descriptor = os.open(host / LIBRARY / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     second = threading.Thread(target=install_plugins, args=(code, host), daemon=True)
     second.start()

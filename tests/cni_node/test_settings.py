@@ -40,11 +40,33 @@ def test_a_part_of_the_clusters_range() -> None:
 
 
 def test_other_sources() -> None:
-    kubernetes = parse("--source=kubernetes", "--node-name=n", "--kubeconfig=/k", "--api-server=https://a").source
-    assert kubernetes == KubernetesSettings("n", "/k", "https://a")
+    kubernetes = parse("--source=kubernetes", "--node-name=n", "--kubeconfig=/k", "--api-server=https://a")
+    assert kubernetes.source == KubernetesSettings("n", "/k", "https://a")
+    assert (kubernetes.policies, kubernetes.log_denied) == ("recheck", False)
+    assert parse("--source=kubernetes", "--policies=keep", "--log-denied")[-2:] == ("keep", True)
+    assert parse(PODS).policies == "off"
     etcd = parse("--source=etcd", "--etcd=http://a:1", "--cluster-cidr=10.0.0.0/8", "--node-bits=16").source
     assert isinstance(etcd, EtcdSettings)
     assert (etcd.name, etcd.access.endpoints, etcd.cluster.node_prefixes) == ("host1", ("http://a:1",), (24,))
+
+
+def test_options_of_etcd_have_defaults() -> None:
+    plain = parse("--source=etcd", "--etcd=http://a:1").source
+    other = parse("--source=etcd", "--etcd=http://a:1", "--etcd-prefix=/site", "--lease=9").source
+    assert isinstance(plain, EtcdSettings)
+    assert isinstance(other, EtcdSettings)
+    assert (plain.prefix, other.prefix) == ("/pycni", "/site")
+    assert (plain.lease, other.lease) == (EtcdSettings._field_defaults["lease"], 9)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "most"), [("10.0.0.0/24", 6), ("fd00::/112", 14)], ids=["down to a /30", "down to a /126"]
+)
+def test_a_nodes_part_has_room_for_a_gateway_and_a_pod(cluster: str, most: int) -> None:
+    assert node_range(parse_cidr(cluster), most, 1).first.value == parse_cidr(cluster).first.value + 4
+    for bits in (0, most + 1):
+        with pytest.raises(ValueError, match=f"--node-bits {bits}: {cluster} leaves 1 to {most} bits for nodes"):
+            node_range(parse_cidr(cluster), bits, 1)
 
 
 def test_an_overlay() -> None:
@@ -75,6 +97,7 @@ def test_an_overlay() -> None:
         pytest.param([PODS, "--port=65536"], "--port 65536 is not in 1 to 65535", id="port"),
         pytest.param([PODS, "--device=eth0"], "--device is for --overlay", id="device"),
         pytest.param([PODS, "--direct"], "--direct is for --overlay", id="direct"),
+        pytest.param(["--policies=keep", PODS], "--policies: not for --source static", id="policies without an API"),
         pytest.param(["--source=kubernetes", PODS], "--pod-cidr: not for --source kubernetes", id="two sources"),
         pytest.param([PODS, "--etcd=http://x"], "--etcd: not for --source static", id="etcd beside static"),
         pytest.param(["--source=etcd"], "--source etcd needs --etcd", id="no member"),
@@ -117,4 +140,5 @@ def test_the_page_of_the_agent_names_options_that_there_are() -> None:
     add_options(parser)
     known = {option for action in parser._actions for option in action.option_strings}
     page = (ROOT / "docs/agent.md").read_text()
-    assert set(re.findall(r"--[a-z][a-z-]+", page)) - {"--json"} <= known
+    of_other_commands = {"--json", "--apply"}  # pycni status and repair
+    assert set(re.findall(r"--[a-z][a-z-]+", page)) - of_other_commands <= known

@@ -5,14 +5,15 @@ import struct
 import pytest
 
 from cni_kernel.attributes import LINK, NDA
-from cni_node.keeper import EXEMPT, LOCAL, ROUTES
+from cni_node.keeper import EXEMPT, LOCAL, ROUTES, RULES
 from cni_node.peer_routes import METRIC, Forward, Neighbour, PeerRoute, Wanted
 from cni_node.watch import (
+    POLICIES,
     Disturbance,
     View,
-    concerns_exemptions,
     describe_generation,
     describe_port,
+    judge_nft_message,
     judge_route_messages,
 )
 from cni_protocol.address import parse_cidr, parse_ip
@@ -86,17 +87,21 @@ def test_whose_business_it_is(data: bytes, stages: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "body", "concerned"),
+    ("kind", "body", "stages"),
     [
-        pytest.param(2, b"pycni\0", True, id="our table"),
-        pytest.param(2, b"filter\0", False, id="another table"),
-        pytest.param(14, b"pycni\0exempt4\0", True, id="an element of ours"),
-        pytest.param(14, b"pycni\0masquerade4\0", False, id="another element"),
-        pytest.param(8, b"pycni\0exempt4\0", False, id="a rule"),
+        pytest.param(2, b"pycni\0", {EXEMPT, RULES}, id="our table"),
+        pytest.param(2, b"filter\0", set(), id="another table"),
+        pytest.param(14, b"pycni\0exempt4\0", {EXEMPT}, id="an element of ours"),
+        pytest.param(14, b"pycni\0masquerade4\0", set(), id="another element"),
+        pytest.param(8, b"pycni\0postrouting\0", {RULES}, id="a rule that goes"),
+        pytest.param(8, b"filter\0forward\0", set(), id="another rule that goes"),
+        pytest.param(6, b"pycni\0postrouting\0", set(), id="a rule that comes"),
+        pytest.param(6, b"pycni_policy\0forward\0", {POLICIES}, id="a rule that comes among policies"),
+        pytest.param(2, b"pycni_policy\0", {POLICIES}, id="the table of policies"),
     ],
 )
-def test_which_changes_of_rules_concern_us(kind: int, body: bytes, concerned: bool) -> None:
-    assert concerns_exemptions(10 << 8 | kind, body) == concerned
+def test_which_changes_of_rules_concern_us(kind: int, body: bytes, stages: set[str]) -> None:
+    assert judge_nft_message(10 << 8 | kind, body) == stages
 
 
 def test_who_did_it() -> None:

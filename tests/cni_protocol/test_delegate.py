@@ -25,7 +25,7 @@ from cni_protocol.errors import (
     Interrupted,
 )
 from cni_protocol.request import Request
-from tests.cni_protocol import ENV, make_request
+from tests.kit.calls import call_environment, make_request
 
 ROOT = str(Path(__file__).resolve().parents[2])
 SHORT = 0.3  # seconds; RUN_BOUND of tests in which it is reached
@@ -34,7 +34,7 @@ SHORT = 0.3  # seconds; RUN_BOUND of tests in which it is reached
 @pytest.fixture
 def request_to(tmp_path: Path) -> Request:
     """A request whose CNI_PATH is the test's directory."""
-    return make_request({}, CNI_PATH=str(tmp_path))
+    return make_request({}, path=[str(tmp_path)])
 
 
 @pytest.fixture(autouse=True)
@@ -73,9 +73,9 @@ def test_the_first_executable_in_the_order_of_the_path_is_taken(tmp_path: Path) 
     names = ("missing", "no-permission", "directory", "dangling")
     useless = ":".join(str(tmp_path / name) for name in names)
     for path, expected in ((f"{useless}:{tmp_path}/a:{tmp_path}/b", first), (f"{tmp_path}/b:{tmp_path}/a", second)):
-        assert find_plugin("ipam", make_request({}, CNI_PATH=path)) == str(expected)
+        assert find_plugin("ipam", make_request({}, path=[path])) == str(expected)
     with pytest.raises(CNIError, match="no executable 'ipam' in CNI_PATH") as caught:
-        find_plugin("ipam", make_request({}, CNI_PATH=useless))
+        find_plugin("ipam", make_request({}, path=[useless]))
     assert caught.value.code == INVALID_CONFIG
     assert useless in caught.value.msg
 
@@ -84,7 +84,7 @@ def test_an_executable_may_be_a_link(tmp_path: Path) -> None:
     target = put_plugin(tmp_path / "elsewhere", "echo '{}'")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "ipam").symlink_to(target)
-    assert run_plugin("ipam", "ADD", make_request({}, CNI_PATH=f"{tmp_path}/bin")) == {}
+    assert run_plugin("ipam", "ADD", make_request({}, path=[f"{tmp_path}/bin"])) == {}
 
 
 @pytest.mark.parametrize("kind", ["", ".", "..", "/bin/sh", "../ipam", "a/b", "a\0b"])
@@ -104,7 +104,7 @@ def test_without_a_path_nothing_is_searched() -> None:
 def test_the_plugin_gets_stdin_and_environment_as_they_are_but_for_the_command(tmp_path: Path) -> None:
     put_plugin(tmp_path, f"cat > {tmp_path}/stdin; cat /proc/$$/environ > {tmp_path}/environ; echo '{{\"ok\": 1}}'")
     path = f"{tmp_path}:/nowhere"
-    request = make_request({"x": "ü\n"}, "ADD", CNI_PATH=path, CNI_ARGS="A=b;C=d", OTHER="\udcff =;", EMPTY="")
+    request = make_request({"x": "ü\n"}, "ADD", path=[path], args="A=b;C=d", OTHER="\udcff =;", EMPTY="")
     stdin = b' {"name" :"mynet", "y": "\xc3\xbc"}\r\n\n'
     assert run_plugin("ipam", "DEL", request._replace(stdin=stdin)) == {"ok": 1}
     assert (tmp_path / "stdin").read_bytes() == stdin
@@ -298,7 +298,7 @@ def call_hanging_plugin(tmp_path: Path) -> "tuple[subprocess.Popen[bytes], int]"
     """A process that has called a plugin which hangs and ignores every signal that can be, and that one's id."""
     os.mkfifo(tmp_path / "pid")
     put_plugin(tmp_path, f"trap '' TERM INT HUP; echo $$ > {tmp_path}/pid; exec sleep 30")
-    env = {"CNI_COMMAND": "ADD", **ENV, "CNI_PATH": str(tmp_path), "PATH": os.environ["PATH"]}
+    env = call_environment("ADD", path=[str(tmp_path)], PATH=os.environ["PATH"])
     caller = subprocess.Popen(
         [sys.executable, "-c", CALLER], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     )

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import termios
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,45 +25,14 @@ from cni_protocol.errors import (
     Interrupted,
 )
 from cni_protocol.plugin import Plugin, answer
-from cni_protocol.request import Request
 from cni_protocol.version import SUPPORTED
-from tests.cni_protocol import ENV
+from tests.cni_protocol.toys import echo, fail
+from tests.kit.calls import bare_environment, call_environment
 from tests.kit.host import wait_until
 
 ROOT = str(Path(__file__).resolve().parents[2])
-ADD = {**ENV, "CNI_COMMAND": "ADD"}
-DUMMY = {"CNI_CONTAINERID": "", "CNI_IFNAME": "dummy", "CNI_NETNS": "dummy", "CNI_PATH": "dummy"}  # what podman sends
-
-
-def fail(error: BaseException) -> Any:
-    def function(_: Request) -> dict[str, Any] | None:
-        raise error
-
-    return function
-
-
-def wait_and_undo(_: Request) -> None:
-    """Hang as an ADD would in a system call; undo when interrupted, which takes its time."""
-    try:
-        print("begun", file=sys.stderr)
-        time.sleep(20)
-    finally:
-        print("undoing", file=sys.stderr)
-        sys.stdin.buffer.read(1)  # until the test has sent another signal
-        print("undone", file=sys.stderr)
-
-
-def talk(_: Request) -> dict[str, Any]:
-    """Warn more than once, and with more than a pipe or a buffer holds; then answer."""
-    for _number in range(3):
-        print("a warning " * 20_000, file=sys.stderr)
-    descriptor = os.open("/dev/null", os.O_RDONLY)
-    os.close(descriptor)
-    return {"descriptor": descriptor}
-
-
-def echo(request: Request) -> dict[str, Any]:
-    return {"command": request.command, "config": request.config}
+ADD = call_environment("ADD")
+DUMMY = call_environment("VERSION", "", "dummy", "dummy", path=["dummy"])  # what podman sends
 
 
 def call(function: Any, stdin: bytes, env: dict[str, str] = ADD) -> tuple[int, Any]:
@@ -179,18 +147,20 @@ def test_bad_stdin_is_an_error_object_in_a_version_that_exists(stdin: bytes, cod
 
 
 def test_a_wrong_environment_is_told_in_the_version_of_the_configuration() -> None:
-    status, document = call(echo, config(), {"CNI_COMMAND": "ADD"})
+    status, document = call(echo, config(), bare_environment("ADD"))
     assert (status, document["code"], document["cniVersion"]) == (1, INVALID_ENVIRONMENT, "0.4.0")
 
 
 @pytest.mark.parametrize("command", ["CHECK", "STATUS", "GC"])
 def test_a_command_that_the_plugin_lacks_is_named(command: str) -> None:
-    status, document = call(echo, config(cniVersion="1.1.0"), {**ADD, "CNI_COMMAND": command})
+    status, document = call(echo, config(cniVersion="1.1.0"), call_environment(command))
     assert (status, document["code"]) == (1, INVALID_ENVIRONMENT)
     assert document["msg"] == f"CNI_COMMAND={command} is not implemented by toy"
 
 
-@pytest.mark.parametrize("env", [{}, ENV, DUMMY], ids=["bare", "attachment", "dummy"])
+@pytest.mark.parametrize(
+    "env", [bare_environment("VERSION"), call_environment("VERSION"), DUMMY], ids=["bare", "attachment", "dummy"]
+)
 @pytest.mark.parametrize(
     ("stdin", "version"),
     [
@@ -204,12 +174,12 @@ def test_a_command_that_the_plugin_lacks_is_named(command: str) -> None:
 )
 def test_version_needs_nothing_but_its_name(env: dict[str, str], stdin: bytes, version: str) -> None:
     expected = {"cniVersion": version, "supportedVersions": list(SUPPORTED)}
-    assert call(fail(AssertionError()), stdin, {**env, "CNI_COMMAND": "VERSION"}) == (0, expected)
+    assert call(fail(AssertionError()), stdin, env) == (0, expected)
 
 
 @pytest.mark.parametrize("stdin", [b"{", b"[]", b"1", b"\xff", b"[" * 200_000])
 def test_version_with_a_stdin_that_is_no_object_is_refused(stdin: bytes) -> None:
-    status, document = call(echo, stdin, {"CNI_COMMAND": "VERSION"})
+    status, document = call(echo, stdin, bare_environment("VERSION"))
     assert (status, document["code"], document["cniVersion"]) == (1, DECODING_FAILURE, "1.1.0")
 
 
@@ -225,7 +195,7 @@ def test_a_stdin_that_cannot_be_read_is_an_error_object() -> None:
 
 
 def test_version_does_without_a_stdin_that_cannot_be_read() -> None:
-    status, output = answer(Plugin("toy", "plays", {}), {"CNI_COMMAND": "VERSION"}, read)
+    status, output = answer(Plugin("toy", "plays", {}), bare_environment("VERSION"), read)
     assert (status, json.loads(output)) == (0, {"cniVersion": "1.1.0", "supportedVersions": list(SUPPORTED)})
 
 
@@ -236,7 +206,7 @@ import sys
 import termios
 sys.path.insert(0, {ROOT!r})
 from cni_protocol import plugin
-from tests.cni_protocol.test_plugin import echo, fail, talk, wait_and_undo
+from tests.cni_protocol.toys import echo, fail, talk, wait_and_undo
 plugin.STDIN_SECONDS, plugin.STDIN_BOUND = 0.3, 100_000
 commands = {{"ADD": echo, "DEL": lambda request: None, "CHECK": fail(KeyError("k"))}}
 commands |= {{"GC": wait_and_undo, "STATUS": talk}}
@@ -263,7 +233,7 @@ def test_main_reads_a_configuration_and_prints_one_document() -> None:
 
 @pytest.mark.parametrize("shell", ["<&-", "</dev/null", "0>/dev/null", "<&- 2>&-"])
 def test_version_is_answered_whatever_stdin_is(shell: str) -> None:
-    result = run(env={"CNI_COMMAND": "VERSION"}, shell=shell)
+    result = run(env=bare_environment("VERSION"), shell=shell)
     assert (result.returncode, result.stderr) == (0, b"")
     assert json.loads(result.stdout) == {"cniVersion": "1.1.0", "supportedVersions": list(SUPPORTED)}
 
@@ -271,7 +241,7 @@ def test_version_is_answered_whatever_stdin_is(shell: str) -> None:
 def test_version_on_a_terminal_waits_for_nothing() -> None:
     terminal, stdin = os.openpty()
     try:
-        result = run(env={"CNI_COMMAND": "VERSION"}, stdin=stdin)
+        result = run(env=bare_environment("VERSION"), stdin=stdin)
     finally:
         os.close(terminal)
         os.close(stdin)
@@ -302,13 +272,13 @@ def waiting_bytes(pipe: Any) -> int:
 
 
 def test_main_without_an_answer_prints_nothing() -> None:
-    result = run(input=config(), env={**ADD, "CNI_COMMAND": "DEL"})
+    result = run(input=config(), env=call_environment("DEL"))
     assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
 
 
 @pytest.mark.parametrize("shell", ["", "2>&-", "2>/dev/full"], ids=["stderr-open", "stderr-closed", "stderr-full"])
 def test_main_prints_an_error_object_and_nothing_else(shell: str) -> None:
-    result = run(input=config(), env={**ADD, "CNI_COMMAND": "CHECK"}, shell=shell)
+    result = run(input=config(), env=call_environment("CHECK"), shell=shell)
     assert result.returncode != 0
     assert json.loads(result.stdout)["code"] == INTERNAL
     assert result.stderr.startswith(b"" if shell else b"Traceback")
@@ -361,6 +331,17 @@ def test_from_a_terminal_without_a_command_nobody_waits_for_stdin() -> None:
     assert "CNI_COMMAND is not set" in json.loads(result.stdout)["msg"]
 
 
+def test_from_a_terminal_with_a_command_a_configuration_may_be_typed() -> None:
+    master, terminal = pty.openpty()
+    try:
+        os.write(master, config() + b"\n\x04")
+        result = run(stdin=terminal)
+    finally:
+        os.close(master)
+        os.close(terminal)
+    assert (result.returncode, json.loads(result.stdout)["command"]) == (0, "ADD")
+
+
 def test_help_goes_to_stdout_and_an_unknown_option_to_stderr() -> None:
     known, unknown = run("--help", env={}), run("--halp", env={})
     assert (known.returncode, known.stderr) == (0, b"")
@@ -368,6 +349,7 @@ def test_help_goes_to_stdout_and_an_unknown_option_to_stderr() -> None:
     for text in (known.stdout, unknown.stderr):
         assert text.startswith(b"toy: plays\n")
         assert b"ADD, DEL, CHECK, GC, STATUS, VERSION" in text
+        assert text.endswith(b"this text\n")
 
 
 # Signals, and a stderr that is no use
@@ -389,7 +371,7 @@ def test_a_signal_undoes_and_answers_and_a_second_one_does_not_disturb(
         open(reader, "rb") as stdin_pipe,
         subprocess.Popen(
             [sys.executable, "-c", script],
-            env={**ADD, "CNI_COMMAND": "GC"},
+            env=call_environment("GC"),
             stdin=stdin_pipe,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -421,7 +403,7 @@ def test_a_signal_while_stdin_is_awaited_is_answered_too() -> None:
     script = MAIN.replace("0.3", "20").replace(
         "sys.exit(", "plugin.select.poll = announce(plugin.select.poll); sys.exit("
     )
-    script = script.replace("commands =", "from tests.cni_protocol.test_plugin import announce\ncommands =")
+    script = script.replace("commands =", "from tests.cni_protocol.toys import announce\ncommands =")
     with (
         open(reader, "rb") as stdin,
         open(writer, "wb"),
@@ -437,17 +419,9 @@ def test_a_signal_while_stdin_is_awaited_is_answered_too() -> None:
     assert json.loads(output)["code"] == TRY_AGAIN_LATER
 
 
-def announce(function: Any) -> Any:
-    def stand_in() -> Any:
-        print("waiting", file=sys.stderr)
-        return function()
-
-    return stand_in
-
-
 @pytest.mark.parametrize("shell", ["2>&-", "2>/dev/full"], ids=["closed", "full"])
 def test_what_cannot_be_said_on_stderr_disturbs_nothing(shell: str) -> None:
-    result = run(input=NEWEST_CONFIG, env={**ADD, "CNI_COMMAND": "STATUS"}, shell=shell)
+    result = run(input=NEWEST_CONFIG, env=call_environment("STATUS"), shell=shell)
     assert result.returncode == 0
     assert json.loads(result.stdout)["descriptor"] > 2  # a file that a warning would be written into otherwise
 
@@ -456,7 +430,7 @@ def test_a_stderr_whose_reader_has_gone_disturbs_nothing() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        result = run(input=NEWEST_CONFIG, env={**ADD, "CNI_COMMAND": "STATUS"}, stderr=writer)
+        result = run(input=NEWEST_CONFIG, env=call_environment("STATUS"), stderr=writer)
     finally:
         os.close(writer)
     assert (result.returncode, list(json.loads(result.stdout))) == (0, ["descriptor"])

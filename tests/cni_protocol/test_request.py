@@ -21,7 +21,7 @@ from cni_protocol.request import (
     supported_versions_reply,
 )
 from cni_protocol.version import SUPPORTED
-from tests.cni_protocol import ENV, make_request
+from tests.kit.calls import bare_environment, call_environment, make_request
 
 CONFIG = b'{"cniVersion": "1.1.0", "name": "mynet", "type": "x"}'
 
@@ -33,7 +33,7 @@ def refusal(env: dict[str, str], stdin: bytes = CONFIG) -> CNIError:
 
 
 def test_a_request_holds_what_the_runtime_said() -> None:
-    env = {**ENV, "CNI_COMMAND": "ADD", "CNI_ARGS": "IP=10.1.2.3;MAC=;K=a=b", "CNI_PATH": "/a::/b:", "HOME": "/root"}
+    env = call_environment("ADD", args="IP=10.1.2.3;MAC=;K=a=b", path=["/a", "", "/b", ""], HOME="/root")
     request = parse_request(env, CONFIG)
     assert (request.command, request.version, request.name) == ("ADD", "1.1.0", "mynet")
     assert (request.container_id, request.netns, request.ifname) == ("c1", "/run/netns/c1", "eth0")
@@ -53,10 +53,10 @@ REQUIRED = {
 
 
 @pytest.mark.parametrize("command", REQUIRED)
-@pytest.mark.parametrize("variable", ENV)
+@pytest.mark.parametrize("variable", sorted(REQUIRED["ADD"]))
 @pytest.mark.parametrize("empty", [False, True], ids=["absent", "empty"])
 def test_each_command_demands_its_variables_and_no_other(command: str, variable: str, empty: bool) -> None:
-    env = {**ENV, "CNI_COMMAND": command, variable: ""}
+    env = {**call_environment(command), variable: ""}
     if not empty:
         del env[variable]
     if variable in REQUIRED[command]:
@@ -67,20 +67,23 @@ def test_each_command_demands_its_variables_and_no_other(command: str, variable:
 
 
 def test_all_problems_of_the_environment_are_named_at_once() -> None:
-    assert refusal({"CNI_COMMAND": "ADD"}).msg == "CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME must be set for ADD"
-    error = refusal({"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "../x", "CNI_IFNAME": "a/b"})
+    assert refusal(bare_environment("ADD")).msg == "CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME must be set for ADD"
+    error = refusal(call_environment("ADD", "../x", "", "a/b"))
     assert error.code == INVALID_ENVIRONMENT
     for part in ("CNI_NETNS must be set for ADD", "CNI_CONTAINERID='../x'", "CNI_IFNAME='a/b'"):
         assert part in error.msg
 
 
 @pytest.mark.parametrize(
-    ("env", "said"),
-    [({}, "CNI_COMMAND is not set"), ({"CNI_COMMAND": ""}, "is not set"), ({"CNI_COMMAND": "add"}, "CNI_COMMAND=add")],
+    ("command", "said"),
+    [(None, "CNI_COMMAND is not set"), ("", "is not set"), ("add", "CNI_COMMAND=add")],
     ids=["absent", "empty", "unknown"],
 )
-def test_without_a_known_command_the_known_ones_are_listed(env: dict[str, str], said: str) -> None:
-    error = refusal({**ENV, **env})
+def test_without_a_known_command_the_known_ones_are_listed(command: str | None, said: str) -> None:
+    env = call_environment(command or "")
+    if command is None:
+        del env["CNI_COMMAND"]
+    error = refusal(env)
     assert error.code == INVALID_ENVIRONMENT
     assert said in error.msg
     assert "ADD, DEL, CHECK, STATUS, GC, VERSION" in error.msg
@@ -105,23 +108,22 @@ def test_without_a_known_command_the_known_ones_are_listed(env: dict[str, str], 
     ],
 )
 def test_container_ids_and_network_names_are_identifiers(name: str, valid: bool) -> None:
-    env = {**ENV, "CNI_COMMAND": "DEL"}
     named = json.dumps({"cniVersion": "1.0.0", "name": name}).encode()
     if valid:
-        request = parse_request({**env, "CNI_CONTAINERID": name}, named)
+        request = parse_request(call_environment("DEL", name), named)
         assert (request.container_id, request.name) == (name, name)
     else:
-        error = refusal({**env, "CNI_CONTAINERID": name})
+        error = refusal(call_environment("DEL", name))
         assert error.code == INVALID_ENVIRONMENT
         assert f"CNI_CONTAINERID={name!r}" in error.msg
-        error = refusal(env, named)
+        error = refusal(call_environment("DEL"), named)
         assert error.code == INVALID_CONFIG
         assert error.msg.startswith(f"name: {json.dumps(name)} is no network name")
 
 
 @pytest.mark.parametrize("document", [{}, {"name": ""}, {"name": None}, {"name": 5}, {"name": ["a"]}])
 def test_a_network_needs_a_name_that_is_a_string(document: dict[str, Any]) -> None:
-    error = refusal({**ENV, "CNI_COMMAND": "ADD"}, json.dumps({"cniVersion": "1.0.0", **document}).encode())
+    error = refusal(call_environment("ADD"), json.dumps({"cniVersion": "1.0.0", **document}).encode())
     assert error.code == INVALID_CONFIG
     assert error.msg.startswith(f"name: {json.dumps(document.get('name'))} is no network name")
 
@@ -151,7 +153,7 @@ def test_a_network_needs_a_name_that_is_a_string(document: dict[str, Any]) -> No
 def test_interface_names_are_what_the_kernel_takes(name: str, valid: bool) -> None:
     assert is_interface_name(name) == valid
     if not valid:
-        error = refusal({**ENV, "CNI_COMMAND": "ADD", "CNI_IFNAME": name})
+        error = refusal(call_environment("ADD", ifname=name))
         assert error.code == INVALID_ENVIRONMENT
         assert error.msg.startswith(f"CNI_IFNAME={name!r} is no interface name")
 
@@ -164,7 +166,7 @@ def test_every_version_is_taken(version: str) -> None:
 @pytest.mark.parametrize("document", [{}, {"cniVersion": ""}, {"cniVersion": None}], ids=["absent", "empty", "null"])
 def test_a_configuration_without_version_has_the_oldest(document: dict[str, Any]) -> None:
     config = {"name": "mynet", **document}
-    assert parse_request({**ENV, "CNI_COMMAND": "ADD"}, json.dumps(config).encode()).version == "0.1.0"
+    assert parse_request(call_environment("ADD"), json.dumps(config).encode()).version == "0.1.0"
     assert find_version(config) == "0.1.0"
 
 
@@ -178,14 +180,14 @@ def test_a_configuration_without_version_has_the_oldest(document: dict[str, Any]
     ],
 )
 def test_a_version_that_is_none_is_refused(version: object, code: int) -> None:
-    error = refusal({**ENV, "CNI_COMMAND": "ADD"}, json.dumps({"cniVersion": version, "name": "mynet"}).encode())
+    error = refusal(call_environment("ADD"), json.dumps({"cniVersion": version, "name": "mynet"}).encode())
     assert error.code == code
     assert str(version).strip("[]") in error.msg.replace('"', "'")
 
 
 @pytest.mark.parametrize(("command", "version"), [("CHECK", "0.3.1"), ("STATUS", "1.0.0"), ("GC", "1.0.0")])
 def test_a_command_is_refused_before_its_version(command: str, version: str) -> None:
-    error = refusal({**ENV, "CNI_COMMAND": command}, json.dumps({"cniVersion": version, "name": "mynet"}).encode())
+    error = refusal(call_environment(command), json.dumps({"cniVersion": version, "name": "mynet"}).encode())
     assert error.code == INCOMPATIBLE_VERSION
     assert command in error.msg
     assert version in error.msg
@@ -223,7 +225,7 @@ def test_a_command_is_refused_before_its_version(command: str, version: str) -> 
     ],
 )
 def test_what_is_no_json_is_a_decoding_failure(stdin: bytes) -> None:
-    error = refusal({**ENV, "CNI_COMMAND": "ADD"}, stdin)
+    error = refusal(call_environment("ADD"), stdin)
     assert error.code == DECODING_FAILURE
     assert error.msg.startswith("the configuration on stdin is no JSON document")
 
@@ -249,7 +251,7 @@ def test_what_is_no_object_is_a_decoding_failure(stdin: bytes) -> None:
     ],
 )
 def test_cni_args_are_pairs(text: str, args: dict[str, str]) -> None:
-    assert make_request({}, CNI_ARGS=text).args == args
+    assert make_request({}, args=text).args == args
 
 
 @pytest.mark.parametrize(
@@ -266,7 +268,7 @@ def test_cni_args_are_pairs(text: str, args: dict[str, str]) -> None:
     ],
 )
 def test_known_args_pass_and_unknown_ones_with_ignore_unknown(text: str) -> None:
-    check_args(make_request({}, CNI_ARGS=text), ("IP",))
+    check_args(make_request({}, args=text), ("IP",))
 
 
 @pytest.mark.parametrize(
@@ -284,7 +286,7 @@ def test_known_args_pass_and_unknown_ones_with_ignore_unknown(text: str) -> None
 )
 def test_other_args_are_refused_all_at_once(text: str, said: list[str]) -> None:
     with pytest.raises(CNIError) as caught:
-        check_args(make_request({}, CNI_ARGS=text), ("IP",))
+        check_args(make_request({}, args=text), ("IP",))
     assert caught.value.code == INVALID_ENVIRONMENT
     assert caught.value.msg.startswith("CNI_ARGS: ")
     for part in said:

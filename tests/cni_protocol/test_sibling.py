@@ -14,6 +14,7 @@ from cni_protocol.errors import CNIError
 from cni_protocol.plugin import Plugin, interrupt
 from cni_protocol.request import Request
 from cni_protocol.sibling import find_sibling, run_sibling
+from tests.kit.calls import call_environment
 
 TEXT = "#!/usr/bin/python3 -I\n# cni-bridge\nfrom cni_bridge.__main__ import main\n"
 
@@ -73,7 +74,7 @@ def plugin(function: Any) -> Plugin:
     return Plugin("cni-test", "for tests", {"ADD": function})
 
 
-ENV = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0", "X": "y"}
+ENV = call_environment("ADD", X="y")
 STDIN = b'{"cniVersion": "1.0.0", "name": "mynet"}'
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from cni_protocol.errors import INVALID_CONFIG, CNIError
 from cni_protocol.valid_attachments import ValidAttachments, parse_valid_attachments
-from tests.cni_protocol import make_request
+from tests.kit.calls import make_request
 
 KEY, OLD_KEY = "cni.dev/valid-attachments", "cni.dev/attachments"
 ONE = {"containerID": "c1", "ifname": "eth0"}

@@ -4,6 +4,7 @@ import json
 import subprocess
 from typing import Any
 
+from tests.kit.calls import call_environment
 from tests.kit.host import Host, wait_until
 
 # What a delegate inherits: all of it is to be the same with the service and without.
@@ -38,14 +39,7 @@ class StandIn:
 
     def variables(self, command: str = "ADD") -> dict[str, str]:
         """The environment of such a call, for a container c1."""
-        return {
-            "CNI_COMMAND": command,
-            "CNI_CONTAINERID": "c1",
-            "CNI_NETNS": "/run/netns/c1",
-            "CNI_IFNAME": "eth0",
-            "CNI_PATH": "/run/stand-in",
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        }
+        return call_environment(command, path=["/run/stand-in"])
 
     def begin(self, executable: str) -> "subprocess.Popen[bytes]":
         """Begin an ADD of c1 that is held in its middle. Returns when it is there."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.cni_warm.stand_in import StandIn
+from tests.kit.calls import bare_environment
 from tests.kit.host import Host, Outcome
 from tests.kit.runtime import Runtime
 from tests.kit.warm import Counts, Service
@@ -183,7 +184,7 @@ def test_stdin_stdout_and_stderr_may_be_closed_or_broken(
         for command in ("VERSION", "ADD"):
             result = subprocess.run(
                 host.argv("sh", "-c", f'exec "$0" {redirection}', f"{bin_dir}/cni-bridge"),
-                env={"CNI_COMMAND": command},
+                env=bare_environment(command),
                 input=b'{"cniVersion": "1.0.0", "isGatewya": true}',
                 capture_output=True,
                 timeout=60,

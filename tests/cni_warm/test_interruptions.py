@@ -73,7 +73,7 @@ def test_the_service_ends_after_the_calls_that_it_runs(
     bridge: Runtime, service: Service, stand_in: StandIn, calling: "subprocess.Popen[bytes]"
 ) -> None:
     os.kill(service.pid, signal.SIGTERM)
-    assert wait_until(lambda: bridge.host.run("ls", "/run/pycni").stdout == "", 5)
+    assert wait_until(lambda: "warm.socket" not in bridge.host.run("ls", "/run/pycni").stdout, 5)
     assert bridge.call("VERSION", "c2", {}).status == 0
     assert service.running
     stand_in.release()

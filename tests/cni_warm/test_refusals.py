@@ -13,12 +13,13 @@ import pytest
 
 from cni_protocol.warm_client import TAKEN_SECONDS
 from cni_warm.likeness import find_difference, standing_of
+from tests.kit.calls import bare_environment
 from tests.kit.host import Host, wait_until
 from tests.kit.warm import Counts, Service, code_of, socket_of
 
 pytestmark = pytest.mark.kernel
 
-QUICK = TAKEN_SECONDS / 2  # seconds for a call that waits for nobody
+QUICK = TAKEN_SECONDS  # seconds; a call that waits for a service in vain takes longer
 
 
 def call_version(host: Host, bin_dir: str, *before: str, kind: str = "cni-bridge") -> float:
@@ -26,7 +27,7 @@ def call_version(host: Host, bin_dir: str, *before: str, kind: str = "cni-bridge
     begun = time.monotonic()
     result = subprocess.run(
         host.argv(*before, f"{bin_dir}/{kind}"),
-        env={"CNI_COMMAND": "VERSION", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        env=bare_environment("VERSION"),
         input=b'{"cniVersion": "0.4.0"}',
         capture_output=True,
         timeout=60,
@@ -154,7 +155,7 @@ def test_an_answer_that_is_none_costs_nothing(
 ) -> None:
     calling = subprocess.Popen(
         host.argv(f"{bin_dir}/cni-bridge"),
-        env={"CNI_COMMAND": "VERSION"},
+        env=bare_environment("VERSION"),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

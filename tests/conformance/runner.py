@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tests.conformance.registry import ALL, Case, Mismatch
 from tests.conformance.world import Pair, World
+from tests.kit.calls import call_environment
 
 WORKERS = 3  # a case waits now and then, so this is one more than the cores of a small machine
 _VERSION_BOUND = 60  # seconds
@@ -43,8 +44,7 @@ def find_spoken_versions(pair: Pair) -> tuple[str, ...]:
     """The versions that all plugins given say they support; every one when that cannot be found out."""
     spoken: tuple[str, ...] = ALL
     for role in pair.roles():
-        env = {"CNI_COMMAND": "VERSION", "CNI_PATH": ":".join(pair.path), "PATH": "/usr/bin:/bin"}
-        env |= {"CNI_CONTAINERID": "dummy", "CNI_NETNS": "dummy", "CNI_IFNAME": "dummy"}
+        env = call_environment("VERSION", "dummy", "dummy", "dummy", path=pair.path)
         result = subprocess.run(
             [pair.executable(role)],
             input=b'{"cniVersion": "1.0.0"}',

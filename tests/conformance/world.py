@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.conformance.registry import BRIDGE, IPAM, Mismatch, expect
+from tests.kit.calls import call_environment
 from tests.kit.host import RUN_BOUND, Host, Outcome, open_host
 from tests.kit.warm import Service
 
@@ -176,15 +177,7 @@ class World:
 
     def variables(self, command: str, name: str = "cnt-1", ifname: str = "eth0") -> dict[str, str]:
         """The environment of a call."""
-        return {
-            "CNI_COMMAND": command,
-            "CNI_CONTAINERID": name,
-            "CNI_NETNS": self.netns(name),
-            "CNI_IFNAME": ifname,
-            "CNI_PATH": ":".join([*self._front, *self.pair.path]),
-            "CNI_ARGS": "",
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        }
+        return call_environment(command, name, self.netns(name), ifname, path=[*self._front, *self.pair.path])
 
     def call(
         self,

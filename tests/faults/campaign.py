@@ -1,11 +1,5 @@
-"""All trials of a subject, in parallel, and their table.
+"""All trials of a subject, in parallel, and their table."""
 
-Every worker is a process in UTS and IPC namespaces of its own: the locks that keep GC and ADDs of a host apart belong
-to these (cni_kernel/namespace.py), and the workers' hosts are to be different ones.
-"""
-
-import ctypes
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
@@ -17,7 +11,6 @@ from tests.faults.trials import DUPLICATE, LEAK, Trial, Verdict, record, run_tri
 
 COMMANDS = ("ADD", "DEL")
 _TRIES = 3  # of a trial whose fault did not strike: the number of some calls varies, as when a lock is waited for
-_CLONE_NEWUTS, _CLONE_NEWIPC = 0x04000000, 0x08000000
 
 
 class Row(NamedTuple):
@@ -87,7 +80,7 @@ def run_all(
 ) -> list[Finding]:
     """Run trials in parallel. Returns the findings in the order of the trials."""
     findings = []
-    with ProcessPoolExecutor(workers, initializer=_leave_host) as pool:
+    with ProcessPoolExecutor(workers) as pool:
         for trial, verdict in zip(chosen, pool.map(_try, [subject] * len(chosen), chosen), strict=True):
             findings.append(Finding(trial, verdict))
             tell(findings[-1])
@@ -100,12 +93,6 @@ def _try(subject: Subject, trial: Trial) -> Verdict:
         if verdict.struck or verdict.problems:
             break
     return verdict
-
-
-def _leave_host() -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWUTS | _CLONE_NEWIPC) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def kind_of(trial: Trial) -> str:

@@ -21,7 +21,7 @@ _WRITES = (
     *("write", "pwrite64", "ftruncate", "fallocate", "fsync", "fdatasync", "chmod", "fchmod", "utimensat"),
 )
 _PROCESSES = ("clone", "clone3", "fork", "vfork", "execve", "kill", "wait4", "exit_group")
-_OTHERS = ("setns", "flock", "ioctl", "memfd_create")
+_OTHERS = ("setns", "flock", "fcntl", "ioctl", "memfd_create")
 TRACED = (*_SENDS, *_WRITES, *_PROCESSES, *_OTHERS, "openat", "getdents64")
 
 _LINE = re.compile(r"(?:(\d+) +)?(\w+)\((.*)")
@@ -77,6 +77,8 @@ def on_netlink(points: Sequence[Point]) -> list[Point]:
 def _is_mutating(point: Point) -> bool:
     if point.call == "openat":
         return bool(_CHANGES.search(point.arguments))
+    if point.call == "fcntl":
+        return "F_OFD_SETLK" in point.arguments
     if point.call == "execve":
         return point.number > 1  # the first one is how strace starts the plugin
     if point.call in _SENDS:

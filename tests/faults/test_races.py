@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.faults.state import look
+from tests.kit.calls import call_environment
 from tests.kit.host import Host, Outcome
 from tests.kit.warm import Service
 
@@ -49,14 +50,7 @@ class Plugin:
 
     def call_and_kill(self, command: str, name: str, seconds: float) -> bool:
         """Begin a call, and kill the process after a time. Returns whether it had ended before."""
-        variables = {
-            "CNI_COMMAND": command,
-            "CNI_CONTAINERID": name,
-            "CNI_NETNS": f"/run/netns/{name}",
-            "CNI_IFNAME": "eth0",
-            "CNI_PATH": self._bin_dir,
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        }
+        variables = call_environment(command, name, path=[self._bin_dir])
         process = subprocess.Popen(
             self.host.argv(f"{self._bin_dir}/cni-bridge"),
             env=variables,

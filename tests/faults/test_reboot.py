@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import REFERENCE_DIR
+from tests.kit.calls import call_environment
 from tests.kit.host import Host, Outcome, open_host
 from tests.kit.warm import Service
 
@@ -105,8 +106,8 @@ def call_all(command: str, place: tuple[str, ...], machine: Machine, names: list
     script = 'for name; do CNI_CONTAINERID=$name "$PLUGIN" <"$CONFIG" || exit 1; done'
     path = machine.data_dir.parent / "config"
     path.write_text(json.dumps(config))
-    variables = {"CNI_COMMAND": command, "CNI_NETNS": "/run/netns/x", "CNI_IFNAME": "eth0", "CNI_PATH": machine.bin_dir}
-    variables |= {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PLUGIN": f"{machine.bin_dir}/cni-ipam", "CONFIG": str(path)}
+    variables = call_environment(command, "", "/run/netns/x", path=[machine.bin_dir])
+    variables |= {"PLUGIN": f"{machine.bin_dir}/cni-ipam", "CONFIG": str(path)}
     called = [*place, "sh", "-c", script, "sh", *names]
     text = subprocess.run(called, env=variables, check=True, capture_output=True, text=True, timeout=60).stdout
     return re.findall(r'"address": "([0-9.]+)/', text)

@@ -1,7 +1,7 @@
-"""An API server of the tests' own: it keeps Nodes and answers list and watch as kube-apiserver does, and plays its
-corners when told to: an expired history, half lines, refusals, silence.
+"""An API server of the tests' own: it keeps objects, most often Nodes, answers list and watch as kube-apiserver does,
+and plays its corners when told to: an expired history, half lines, refusals, silence.
 
-On the loopback, in threads of the test's process.
+In threads of the test's process, on the loopback, or elsewhere in the network in which it is made.
 """
 
 import json
@@ -19,10 +19,34 @@ AN_AGE = "2026-01-01T00:00:00Z"
 
 
 class Asked(NamedTuple):
-    """A request: its query, and its headers in lower case."""
+    """A request: its query, its headers in lower case, and its path."""
 
     query: dict[str, str]
     headers: dict[str, str]
+    path: str = ""
+
+
+class Scope(NamedTuple):
+    """What a request is about: the objects of a collection, perhaps of one namespace, or on one node."""
+
+    collection: str
+    namespace: str = ""
+    node: str = ""
+
+    def has(self, collection: str, item: dict[str, Any]) -> bool:
+        """Whether an object is among them."""
+        return (
+            collection == self.collection
+            and self.namespace in ("", item["metadata"].get("namespace", ""))
+            and self.node in ("", item.get("spec", {}).get("nodeName", ""))
+        )
+
+
+def scope_of(path: str, query: dict[str, str]) -> Scope:
+    """What a request is about; /api/v1/namespaces/x/pods is about the pods of x."""
+    *before, collection = path.strip("/").split("/")
+    namespace = before[-1] if len(before) > 1 and before[-2] == "namespaces" else ""
+    return Scope(collection, namespace, query.get("fieldSelector", "").removeprefix("spec.nodeName="))
 
 
 class Refusal(NamedTuple):
@@ -47,8 +71,8 @@ def node(name: str, pods: str = "", address: str = "", created: str = AN_AGE, **
 class _Watch:
     """A watch that is open: who writes to it holds the server's lock."""
 
-    def __init__(self, handler: "_Handler", bookmarks: bool) -> None:
-        self._handler = handler
+    def __init__(self, handler: "_Handler", scope: Scope, bookmarks: bool) -> None:
+        self._handler, self.scope = handler, scope
         self.bookmarks = bookmarks  # it has asked for them
         self.over = threading.Event()
 
@@ -72,9 +96,9 @@ class _Watch:
 
 
 class ApiServer:
-    """Keeps Nodes. `put` and `delete` change them, and tell whoever watches; use it as a context manager."""
+    """Keeps objects. `put` and `delete` change them, and tell whoever watches; use it as a context manager."""
 
-    def __init__(self, tls: Pair | None = None, page: int = 100) -> None:
+    def __init__(self, tls: Pair | None = None, page: int = 100, where: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.asked: list[Asked] = []
         self.tokens: set[str] | None = None  # who may ask; None is everybody
         self.refusals: list[Refusal] = []  # for the next requests, one each
@@ -85,16 +109,16 @@ class ApiServer:
         self.deaf_until.set()
         self.lock = threading.RLock()
         self._page = page
-        self._nodes: dict[str, dict[str, Any]] = {}
-        self._history: list[tuple[int, dict[str, Any]]] = []
+        self._items: dict[tuple[str, str, str], dict[str, Any]] = {}  # by collection, namespace, name
+        self._history: list[tuple[int, str, dict[str, Any]]] = []
         self._version, self._oldest = 1000, 1000
-        self._server = _Server(self)
+        self._server = _Server(self, where)
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*tls)
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_address[1]
-        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://{where[0]}:{self.port}"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -106,24 +130,27 @@ class ApiServer:
         self._server.server_close()
         self.cut()
 
-    def put(self, item: dict[str, Any]) -> None:
-        """Add a node or change it."""
+    def put(self, item: dict[str, Any], collection: str = "nodes") -> None:
+        """Add an object or change it."""
         with self.lock:
-            name = item["metadata"]["name"]
-            kind = "MODIFIED" if name in self._nodes else "ADDED"
-            self._nodes[name] = self._new_version(item)
-            self._tell({"type": kind, "object": self._nodes[name]})
+            key = (collection, item["metadata"].get("namespace", ""), item["metadata"]["name"])
+            kind = "MODIFIED" if key in self._items else "ADDED"
+            self._items[key] = self._new_version(item)
+            self._tell(collection, {"type": kind, "object": self._items[key]})
 
-    def delete(self, name: str) -> None:
-        """Take a node away."""
+    def delete(self, name: str, collection: str = "nodes", namespace: str = "") -> None:
+        """Take an object away."""
         with self.lock:
-            self._tell({"type": "DELETED", "object": self._new_version(self._nodes.pop(name))})
+            item = self._new_version(self._items.pop((collection, namespace, name)))
+            self._tell(collection, {"type": "DELETED", "object": item})
 
     def bookmark(self) -> None:
         """Tell all watches which version they are at."""
         with self.lock:
             self._version += 1
-            self._send({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(self._version)}}})
+            for watch in self.watches:
+                if watch.bookmarks and not self.silent:
+                    watch.send({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(self._version)}}})
 
     def compact(self) -> None:
         """Forget the history: who goes on from before is told to list again."""
@@ -156,41 +183,37 @@ class ApiServer:
         self._version += 1
         return {**item, "metadata": {**item["metadata"], "resourceVersion": str(self._version)}}
 
-    def _tell(self, event: dict[str, Any]) -> None:
-        self._history.append((self._version, event))
-        self._send(event)
+    def _tell(self, collection: str, event: dict[str, Any]) -> None:
+        self._history.append((self._version, collection, event))
+        for watch in self.watches:
+            if not self.silent and watch.scope.has(collection, event["object"]):
+                watch.send(event)
 
-    def _send(self, event: dict[str, Any]) -> None:
-        if not self.silent:
-            for watch in self.watches:
-                if watch.bookmarks or event["type"] != "BOOKMARK":
-                    watch.send(event)
-
-    def list_page(self, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
-        """A page of the nodes, as status and document."""
+    def list_page(self, scope: Scope, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        """A page of objects, as status and document."""
         with self.lock:
             begin, _, version = query.get("continue", f"0,{self._version}").partition(",")
             if int(version) < self._oldest:
                 return 410, {"kind": "Status", "code": 410, "reason": "Expired", "message": "The continue is too old"}
-            items = [self._nodes[name] for name in sorted(self._nodes)]
+            items = [item for key, item in sorted(self._items.items()) if scope.has(key[0], item)]
             end = int(begin) + min(self._page, int(query.get("limit", 500)))
             metadata = {"resourceVersion": version}
             if end < len(items):
                 metadata["continue"] = f"{end},{version}"
-            return 200, {"kind": "NodeList", "metadata": metadata, "items": items[int(begin) : end]}
+            return 200, {"kind": "List", "metadata": metadata, "items": items[int(begin) : end]}
 
-    def open_watch(self, handler: "_Handler", query: dict[str, str]) -> _Watch:
+    def open_watch(self, handler: "_Handler", scope: Scope, query: dict[str, str]) -> _Watch:
         """Have a handler told of everything after the version in its query."""
         with self.lock:
             version = int(query["resourceVersion"])
-            watch = _Watch(handler, query.get("allowWatchBookmarks") == "true")
+            watch = _Watch(handler, scope, query.get("allowWatchBookmarks") == "true")
             if version < self._oldest:
                 status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
                 watch.send({"type": "ERROR", "object": status})
                 watch.end()
                 return watch
-            for at, event in self._history:
-                if at > version and not self.silent:
+            for at, collection, event in self._history:
+                if at > version and not self.silent and scope.has(collection, event["object"]):
                     watch.send(event)
             self.watches.append(watch)
             return watch
@@ -199,9 +222,9 @@ class ApiServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, api: ApiServer) -> None:
+    def __init__(self, api: ApiServer, where: tuple[str, int]) -> None:
         self.api = api
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(where, _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away, or that does not like our certificate, is no error of the test."""
@@ -218,7 +241,7 @@ class _Handler(BaseHTTPRequestHandler):
         api, parts = self.server.api, urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
         headers = {key.lower(): value for key, value in self.headers.items()}
-        api.asked.append(Asked(query, headers))
+        api.asked.append(Asked(query, headers, parts.path))
         api.deaf_until.wait()
         if api.tokens is not None and headers.get("authorization", "").removeprefix("Bearer ") not in api.tokens:
             self._answer(401, {"kind": "Status", "code": 401, "message": "Unauthorized"})
@@ -226,19 +249,19 @@ class _Handler(BaseHTTPRequestHandler):
             refusal = api.refusals.pop(0)
             self._send(refusal.status, refusal.text.encode(), refusal.headers)
         elif "watch" in query:
-            self._watch(query)
+            self._watch(scope_of(parts.path, query), query)
         else:
             if "continue" in query and api.before_page:
                 api.before_page()
-            self._answer(*api.list_page(query))
+            self._answer(*api.list_page(scope_of(parts.path, query), query))
 
-    def _watch(self, query: dict[str, str]) -> None:
+    def _watch(self, scope: Scope, query: dict[str, str]) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         api = self.server.api
-        watch = api.open_watch(self, query)
+        watch = api.open_watch(self, scope, query)
         watch.over.wait()
         with api.lock:
             if watch in api.watches:

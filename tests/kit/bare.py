@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.kit.calls import PATH, call_environment
 from tests.kit.host import RUN_BOUND, Host, Outcome
 
 GLIBC = ("libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2")
 MULTIARCH = Path("/lib/x86_64-linux-gnu")
-PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 APPLETS = ("cat", "chmod", "env", "find", "ls", "mkdir", "mount", "rm", "sh", "sleep", "tar", "tee", "test", "umount")
 MOUNT_POINTS = ("proc", "sys", "dev", "run", "old", "opt/cni", "var/lib/cni", "etc/cni", "tmp")
 WRITABLE = ("opt/cni", "var/lib/cni")
@@ -76,13 +76,8 @@ class BareNode(Host):
 
     def plugin(self, command: str, config: Mapping[str, Any], *, container: str = "", name: str = "c1") -> Outcome:
         """Call a plugin as the node's runtime does. `container` is what start_container returned."""
-        env = {
-            "CNI_COMMAND": command,
-            "CNI_CONTAINERID": name,
-            "CNI_NETNS": f"/proc/{container}/ns/net" if container else "",
-            "CNI_IFNAME": "eth0",
-            "CNI_PATH": "/opt/cni/bin",
-        }
+        netns = f"/proc/{container}/ns/net" if container else ""
+        env = call_environment(command, name, netns, path=["/opt/cni/bin"])
         return self.call(f"/opt/cni/bin/{config['type']}", env=env, stdin=json.dumps(config).encode())
 
     def start_container(self) -> str:

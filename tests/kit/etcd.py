@@ -1,4 +1,4 @@
-"""Real etcds, on the loopback of a host of the test's own."""
+"""Real etcds on a host of the test's own: on its loopback, or on a machine on it."""
 
 import json
 import signal
@@ -24,16 +24,17 @@ class Tls(NamedTuple):
 class Member:
     """One etcd. Its data is on the host's own tmpfs, so it stays while the process does not."""
 
-    def __init__(self, host: Host, index: int, arguments: list[str], scheme: str) -> None:
-        self.url = f"{scheme}://127.0.0.1:{23790 + index}"
-        self.data = f"/run/etcd{index}"
-        self._host, self._arguments = host, arguments
+    def __init__(self, host: Host, container: str | None, url: str, arguments: list[str]) -> None:
+        self.url = url
+        self.data = f"/run/etcd{url.rpartition(':')[2]}"
+        self._host, self._container, self._arguments = host, container, arguments
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Start it; it may take a moment until it serves."""
         command = ["etcd", "--data-dir", self.data, *self._arguments]
-        self._process = self._host.start(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        silence = subprocess.DEVNULL
+        self._process = self._host.start(*command, container=self._container, stdout=silence, stderr=silence)
 
     def kill(self) -> None:
         """End it at once."""
@@ -57,16 +58,28 @@ class Member:
 
 
 class EtcdCluster:
-    """Members that serve. They end with the host."""
+    """Members that serve. They end with the host.
 
-    def __init__(self, host: Host, count: int = 1, tls: Tls | None = None, more: tuple[str, ...] = ()) -> None:
+    `place` is a container of the host, None for itself, with its address, and the first port at which they serve there.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        count: int = 1,
+        *,
+        tls: Tls | None = None,
+        more: tuple[str, ...] = (),
+        place: tuple[str | None, str, int] = (None, "127.0.0.1", 23790),
+    ) -> None:
         self._host, self._tls = host, tls
+        self._container, address, port = place
         self.user = ""
         scheme = "https" if tls else "http"
         names = [f"m{index}=http://127.0.0.1:{23890 + index}" for index in range(count)]
         self.members = []
         for index, name in enumerate(names):
-            client, peer = f"{scheme}://127.0.0.1:{23790 + index}", name.partition("=")[2]
+            client, peer = f"{scheme}://{address}:{port + index}", name.partition("=")[2]
             arguments = [
                 *("--name", f"m{index}", "--initial-cluster", ",".join(names), "--initial-advertise-peer-urls", peer),
                 *("--listen-peer-urls", peer, "--listen-client-urls", client, "--advertise-client-urls", client),
@@ -75,7 +88,7 @@ class EtcdCluster:
             if tls:
                 arguments += ["--cert-file", str(tls.server.certificate), "--key-file", str(tls.server.key)]
                 arguments += ["--trusted-ca-file", str(tls.ca), "--client-cert-auth"]
-            self.members.append(Member(host, index, arguments, scheme))
+            self.members.append(Member(host, self._container, client, arguments))
         for member in self.members:
             member.start()
         self.wait_until_it_serves()
@@ -119,4 +132,5 @@ class EtcdCluster:
             tls = ["--cacert", str(self._tls.ca), "--cert", str(pair.certificate), "--key", str(pair.key)]
         user = ["--user", self.user] if self.user else []
         command = ["etcdctl", "--endpoints", ",".join(self.urls), "--command-timeout=2s", *tls, *user, *arguments]
-        return self._host.run(*command, check=False, env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"})
+        environment = {"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"}
+        return self._host.run(*command, container=self._container, check=False, env=environment)

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+from tests.kit.calls import call_environment
+
 # Private to the host: the namespaces that `ip netns` names, the reservations, and a runtime's own state.
 _SET_UP = """
 set -e
@@ -127,16 +129,7 @@ class Host:
         env: Mapping[str, str] | None = None,
     ) -> Outcome:
         """Call a plugin as a runtime does. `env` is added to (or, with the same key, replaces) the CNI variables."""
-        variables = {
-            "CNI_COMMAND": command,
-            "CNI_CONTAINERID": container_id,
-            "CNI_NETNS": netns,
-            "CNI_IFNAME": ifname,
-            "CNI_PATH": ":".join(path),
-            "CNI_ARGS": args,
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-            **(env or {}),
-        }
+        variables = call_environment(command, container_id, netns, ifname, path=path, args=args) | dict(env or {})
         stdin = config if isinstance(config, bytes) else json.dumps(config).encode()
         result = subprocess.run(
             self.argv(executable), input=stdin, env=variables, capture_output=True, timeout=RUN_BOUND, check=False
@@ -178,7 +171,7 @@ def open_host(lifetime: str = "3600") -> Host:
     return Host(holder)
 
 
-def wait_until(condition: Any, seconds: float = 5.0) -> bool:
+def wait_until(condition: Any, seconds: float = 20.0) -> bool:
     """Whether a condition comes true within a time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
+from tests.kit.calls import bare_environment
 from tests.kit.certificates import make_ca, sign
 from tests.kit.containerd import Containerd
 from tests.kit.https import ANSWER, CLIENT, serving
@@ -164,7 +165,7 @@ def test_a_container_installs_the_plugins_on_its_node(containers: Containers, no
     for name in ("cni-bridge", "cni-ipam"):
         text = node.path(f"{PLUGIN_DIR}/{name}").read_text()
         assert text.startswith(f"#!{LIBRARY}/")
-        answer = node.host.run(f"{PLUGIN_DIR}/{name}", env={"CNI_COMMAND": "VERSION"}, input="{}").stdout
+        answer = node.host.run(f"{PLUGIN_DIR}/{name}", env=bare_environment("VERSION"), input="{}").stdout
         assert "supportedVersions" in json.loads(answer)
     before = {path: os.stat(path).st_ino for path in node.path("/opt/cni").rglob("*")}
     again = containers.run("pycni", "install-plugins", "--root", "/host", options=options)

@@ -21,6 +21,7 @@ from cni_node.sources.kubernetes import KubernetesSettings
 from tests.conftest import ROOT
 from tests.kit.api_server import ApiServer
 from tests.kit.api_server import node as describe
+from tests.kit.calls import bare_environment
 from tests.kit.certificates import make_ca, sign
 from tests.kit.containerd import Containerd
 from tests.kit.host import wait_until
@@ -55,7 +56,11 @@ def test_the_account_may_read_nodes_and_nothing_else() -> None:
     assert [document["kind"] for document in DOCUMENTS] == [
         *("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "DaemonSet")
     ]
-    assert ROLE["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]}]
+    assert ROLE["rules"] == [
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["pods", "namespaces"], "verbs": ["list", "watch"]},
+        {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["list", "watch"]},
+    ]
     assert BINDING["roleRef"] == {
         "apiGroup": "rbac.authorization.k8s.io",
         "kind": "ClusterRole",
@@ -162,7 +167,7 @@ def daemon(node: Node, image: Path, start_containerd: Callable[[], Containerd]) 
 def test_plugins_are_installed_without_any_capability(node: Node, daemon: Containerd) -> None:
     status, said = run_as_written(node, daemon, INSTALL)
     assert (status, "pycni: /host/opt/cni/bin/cni-bridge is written" in said) == (0, True), said
-    done = node.host.run(f"{PLUGIN_DIR}/cni-bridge", env={"CNI_COMMAND": "VERSION"}, input="{}")
+    done = node.host.run(f"{PLUGIN_DIR}/cni-bridge", env=bare_environment("VERSION"), input="{}")
     assert "supportedVersions" in done.stdout
 
 

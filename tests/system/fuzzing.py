@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from cni_bridge.__main__ import PLUGIN as BRIDGE
 from cni_ipam.__main__ import PLUGIN as IPAM
 from cni_protocol.plugin import Plugin, answer
+from tests.kit.calls import call_environment
 
 CASE_BOUND = 20.0  # seconds; the lock's bound is 15
 PLUGINS = {"cni-bridge": BRIDGE, "cni-ipam": IPAM}
@@ -160,15 +161,7 @@ def make_cases(bin_dir: str, netns: str, seed: int, count: int) -> Iterator[Case
     for _ in range(count):
         name, base = source.choice(BASES)
         config = copy.deepcopy(base)
-        env = {
-            "CNI_COMMAND": source.choice(_COMMANDS),
-            "CNI_CONTAINERID": "fuzz",
-            "CNI_NETNS": netns,
-            "CNI_IFNAME": "eth0",
-            "CNI_ARGS": "",
-            "CNI_PATH": bin_dir,
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        }
+        env = call_environment(source.choice(_COMMANDS), "fuzz", netns, path=[bin_dir])
         if env["CNI_COMMAND"] == "ADD":
             del config["prevResult"]
         for _ in range(source.choice((1, 1, 1, 2, 3))):

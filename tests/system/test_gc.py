@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.kit.calls import bare_environment
 from tests.kit.host import Host, Outcome
 from tests.kit.runtime import Runtime
 from tests.system.networks import mapped, network, port_of, refused
@@ -209,7 +210,7 @@ def test_address_plugin_gets_the_same_stdin_and_variables(
 
 def test_only_command_and_path_are_needed(bridge: Runtime) -> None:
     populate(bridge)
-    env = {"CNI_COMMAND": "GC", "CNI_PATH": ":".join(bridge.path)}
+    env = bare_environment("GC", bridge.path)
     text = json.dumps({**NETWORK, KEY: []})
     done = bridge.host.run(bridge.executable, env=env, input=text)
     assert (done.stdout, done.stderr) == ("", "")

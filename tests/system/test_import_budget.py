@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.kit.calls import call_environment
 from tests.kit.host import Host
 
 pytestmark = pytest.mark.kernel
@@ -38,7 +39,7 @@ BRIDGE = {
     *("", ".__main__", ".attachment_rules", ".commands", ".config", ".masquerade", ".plan", ".portmap"),
     *(".refusals", ".spoofcheck", ".undo", ".verify"),
 }
-VALUES = {"", ".errors", ".expressions", ".values"}
+VALUES = {"", ".connections", ".errors", ".expressions", ".values"}
 BRIDGE_AT_WORK = {".locks", ".removal", ".sandbox", ".sync"}
 KERNEL = {".attributes", ".kernel", ".namespace", ".netlink", ".nft_attributes", ".nftables", ".rtnetlink"}
 IPAM = {
@@ -82,7 +83,7 @@ PEEK = named("cni_ipam", RANGES, LOOK, {".peek"})
 BUDGET = {
     ("cni-bridge", "VERSION"): BRIDGE_VERSION,
     ("cni-bridge", "ADD"): BRIDGE_ADD,
-    ("cni-bridge", "CHECK"): BRIDGE_CHECK,
+    ("cni-bridge", "CHECK"): BRIDGE_CHECK | {"cni_bridge.claims", "cni_bridge.waiting_ports"},
     ("cni-bridge", "STATUS"): BRIDGE_STATUS | PEEK,
     ("cni-bridge", "DEL"): BRIDGE_DEL,
     ("cni-bridge", "GC"): BRIDGE_BASE | named("cni_ipam", LOOK),
@@ -115,13 +116,13 @@ def loaded(host: Host, executable: str, env: dict[str, str], stdin: str) -> tupl
 @pytest.mark.parametrize("executable", ["cni-bridge", "cni-ipam"])
 def test_every_command_loads_what_is_listed_and_no_more(host: Host, bin_dir: str, executable: str) -> None:
     netns = host.add_container("c1")
-    env = {"CNI_CONTAINERID": "c1", "CNI_NETNS": netns, "CNI_IFNAME": "eth0", "CNI_PATH": bin_dir}
     bare, _ = loaded(host, "", {}, "")
     config = CONFIG
     for command in ("ADD", "DEL"):  # the first command of a boot looks at everything, and the first ADD at overlaps
-        loaded(host, f"{bin_dir}/{executable}", {**env, "CNI_COMMAND": command}, json.dumps(config))
+        call = call_environment(command, netns=netns, path=[bin_dir])
+        loaded(host, f"{bin_dir}/{executable}", call, json.dumps(config))
     for command in ("VERSION", "ADD", "CHECK", "STATUS", "GC", "DEL"):
-        call = {**env, "CNI_COMMAND": command}
+        call = call_environment(command, netns=netns, path=[bin_dir])
         modules, answer = loaded(host, f"{bin_dir}/{executable}", call, json.dumps(config))
         assert modules - bare == BUDGET[executable, command], command
         config = {**CONFIG, "prevResult": answer} if command == "ADD" else config

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.kit.calls import call_environment
 from tests.kit.runtime import Runtime
 
 pytestmark = pytest.mark.kernel
@@ -177,8 +178,8 @@ def test_no_environment_but_the_variables_of_cni(bridge: Runtime, tmp_path: Path
 def test_closed_stdin_is_an_error_object(request: pytest.FixtureRequest, plugin: str) -> None:
     runtime: Runtime = request.getfixturevalue(plugin)
     runtime.host.add_container("c1")
-    env = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0"}
-    done = runtime.host.run("sh", "-c", f"exec {runtime.executable} <&-", env=env, check=False)
+    script = f"exec {runtime.executable} <&-"
+    done = runtime.host.run("sh", "-c", script, env=call_environment("ADD"), check=False)
     assert done.returncode == 1
     assert '"code": 5' in done.stdout
     assert done.stderr == ""

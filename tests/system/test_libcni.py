@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import REFERENCE_DIR, ROOT
+from tests.kit.calls import PATH
 from tests.kit.host import Host
 from tests.kit.runtime import HOST_ADDRESSES, OUTSIDE, addresses_of, connect_outside, find_source
 
@@ -35,7 +36,7 @@ class Client:
         netns = arguments.get("netns", f"/run/netns/{name}")
         env = {
             "CNI_PATH": self.path,
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": PATH,
             "LIBCNI_CAPABILITIES": json.dumps(arguments.get("capabilities", {})),
             "LIBCNI_ARGS": json.dumps(arguments.get("args", [])),
         }

@@ -111,6 +111,35 @@ def test_deleted_container_leaves_the_masquerading_of_others(bridge: Runtime) ->
     assert bridge.host.nft() == []
 
 
+def test_networks_of_the_same_subnet_keep_their_masquerading_each(bridge: Runtime) -> None:
+    connect_outside(bridge.host)
+    other = {**network(1), "name": "net2", "bridge": "br2"}
+    first, second = bridge.add("c1", network(1)), bridge.add("c2", other)
+    assert [address(first, version) for version in (4, 6)] == [address(second, version) for version in (4, 6)]
+    bridge.check("c1", network(1))
+    bridge.check("c2", other)
+    bridge.delete("c2", other)
+    bridge.host.run("ip", "link", "delete", "br2")  # routes of two bridges to one subnet are another matter
+    bridge.check("c1", network(1))
+    for version in (4, 6):
+        outside = (OUTSIDE_ADDRESSES[version], PORT)
+        assert find_source(bridge.host, "c1", OUTSIDE, outside) == HOST_ADDRESSES[version]
+    bridge.delete("c1", network(1))
+    assert bridge.host.nft() == []
+
+
+def test_rules_saved_and_loaded_by_nft_pass_check_and_work(bridge: Runtime) -> None:
+    connect_outside(bridge.host)
+    bridge.add("c1", network(1, macspoofchk=True))
+    saved = bridge.host.run("nft", "list", "ruleset").stdout
+    bridge.host.run("nft", "flush", "ruleset")
+    bridge.host.run("nft", "-f", "-", input=saved)
+    bridge.check("c1", network(1, macspoofchk=True))
+    for version in (4, 6):
+        outside = (OUTSIDE_ADDRESSES[version], PORT)
+        assert find_source(bridge.host, "c1", OUTSIDE, outside) == HOST_ADDRESSES[version]
+
+
 def test_delete_without_namespace_and_previous_result_takes_the_rules_away(bridge: Runtime) -> None:
     bridge.add("c1", network(1))
     bridge.host.remove_container("c1")

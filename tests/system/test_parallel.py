@@ -1,15 +1,12 @@
 """Fifty containers at once on one host."""
 
-import fcntl
-import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from glob import glob
 
 import pytest
 
-from tests.kit.host import Host, wait_until
+from tests.kit.host import wait_until
+from tests.kit.locks import count_waiting, held_elsewhere
 from tests.kit.runtime import Runtime, addresses_of
 
 pytestmark = pytest.mark.kernel
@@ -76,11 +73,10 @@ def test_additions_and_deletions_at_once_do_not_disturb_each_other(bridge: Runti
 def test_one_container_added_four_times_at_once_is_there_once(bridge: Runtime) -> None:
     host = bridge.host
     host.add_container("c1")
-    with open(f"/proc/{host.pid}/ns/net") as namespace, ThreadPoolExecutor(4) as pool:
-        fcntl.flock(namespace, fcntl.LOCK_EX)
+    with ThreadPoolExecutor(4) as pool, held_elsewhere(host) as holder:
         calls = [pool.submit(bridge.call, "ADD", "c1", NETWORK) for _ in range(4)]
-        together = wait_until(lambda: _count_waiting(host) == 1 and _count_calls(host) == len(calls), 10)
-        fcntl.flock(namespace, fcntl.LOCK_UN)
+        together = wait_until(lambda: count_waiting(host) == len(calls), 10)
+        holder.kill()
         outcomes = [call.result() for call in calls]
     assert together, "one of the four stood before the host's lock, and the others behind it"
     assert sorted(outcome.status for outcome in outcomes) == [0, 1, 1, 1], outcomes
@@ -89,24 +85,3 @@ def test_one_container_added_four_times_at_once_is_there_once(bridge: Runtime) -
     bridge.results["c1"] = winner.document
     bridge.check("c1", NETWORK)
     assert host.reservations("crowd") == sorted(addresses_of(winner.document))
-
-
-def _count_calls(host: Host) -> int:
-    """Plugin calls that are under way on the host."""
-    home = os.stat(f"/proc/{host.pid}/ns/mnt").st_ino
-    count = 0
-    for process in glob("/proc/[0-9]*"):
-        with suppress(OSError), open(f"{process}/cmdline", "rb") as command:
-            count += command.read().endswith(b"/cni-bridge\0") and os.stat(f"{process}/ns/mnt").st_ino == home
-    return count
-
-
-def _count_waiting(host: Host) -> int:
-    """Processes that hold the host's namespace open: those that have, or want, its lock."""
-    wanted = os.stat(f"/proc/{host.pid}/ns/net").st_ino
-    waiting = set()
-    for descriptor in glob("/proc/[0-9]*/fd/*"):
-        with suppress(OSError):
-            if os.stat(descriptor).st_ino == wanted and f"/{os.getpid()}/" not in descriptor:
-                waiting.add(descriptor.split("/")[2])
-    return len(waiting)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.kit.calls import call_environment
 from tests.kit.frames import (
     IPV4,
     SILENCE,
@@ -190,13 +191,7 @@ def _reaches_loopback(host: Host, container: str, source: tuple[str, str], gatew
 
 def _leave_killed(runtime: Runtime) -> None:
     """An ADD that is killed while it waits for its addresses: the rules are there, the gateway is not."""
-    environment = {
-        "CNI_COMMAND": "ADD",
-        "CNI_CONTAINERID": "c2",
-        "CNI_NETNS": runtime.host.add_container("c2"),
-        "CNI_IFNAME": "eth0",
-        "CNI_PATH": ":".join(runtime.path),
-    }
+    environment = call_environment("ADD", "c2", runtime.host.add_container("c2"), path=runtime.path)
     adding = runtime.host.start(runtime.executable, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with adding, suppress(BrokenPipeError):
         assert adding.stdin is not None
@@ -385,6 +380,73 @@ def test_second_claim_of_a_host_port_names_the_holder_and_leaves_nothing(
     bridge.check("c1", mapped(NETWORK, first))
     bridge.delete("c1", mapped(NETWORK, first))
     bridge.add("c2", mapped(NETWORK, second))
+
+
+@BOTH_FAMILIES
+def test_container_on_two_networks_has_its_ports_on_the_first_and_then_on_the_second(
+    bridge: Runtime, version: int
+) -> None:
+    # as podman does it: every network of the container gets its port mappings
+    host, first_net = bridge.host, mapped(NETWORK, TCP, UDP)
+    second_net = mapped(network(2, isDefaultGateway=False, isGateway=True), TCP, UDP)
+    connect_outside(host)
+    first = bridge.add("c1", first_net)
+    outcome = bridge.call("ADD", "c1", second_net, ifname="eth1")
+    assert (outcome.status, "host port 8080/tcp (and 1 more) stays" in outcome.stderr) == (0, True), outcome
+    second = outcome.document
+    target = (HOST_ADDRESSES[version], HOST_PORT)
+
+    def check(config: Any, result: Any, ifname: str) -> Any:
+        return bridge.call("CHECK", "c1", {**config, "prevResult": result}, ifname=ifname)[:3]
+
+    assert check(first_net, first, "eth0") == check(second_net, second, "eth1") == (0, None, "")
+    assert find_source(host, OUTSIDE, "c1", (address(first, version), PORT), target)
+    bridge.delete("c1", first_net)
+    assert check(second_net, second, "eth1") == (0, None, "")
+    gateway = GATEWAYS[version].replace("10.1.", "10.2.").replace("fd00:1:", "fd00:2:")
+    host.run("ip", "-n", "c1", "route", "add", "default", "via", gateway)
+    assert find_source(host, OUTSIDE, "c1", (address(second, version), PORT), target)
+    assert ask_over_udp(host, OUTSIDE, "c1", (address(second, version), PORT), target)
+    assert bridge.call("DEL", "c1", second_net, ifname="eth1") == (0, None, "", "")
+    assert host.nft() == []
+
+
+def test_holder_whose_namespace_is_gone_gives_way(bridge: Runtime) -> None:
+    bridge.add("c1", mapped(NETWORK, TCP, UDP))
+    port = bridge.results["c1"]["interfaces"][1]["name"]
+    bridge.host.remove_container("c1")
+    assert wait_until(lambda: port not in bridge.host.link_names())
+    second = bridge.add("c2", mapped(NETWORK, TCP, UDP))
+    assert find_source(bridge.host, None, "c2", (address(second), PORT), ("127.0.0.1", HOST_PORT))
+    outcome = bridge.call("DEL", "c1", NETWORK, netns="")
+    assert outcome == (0, None, "", "")
+    bridge.check("c2", mapped(NETWORK, TCP, UDP))
+    assert find_source(bridge.host, None, "c2", (address(second), PORT), ("127.0.0.1", HOST_PORT))
+
+
+@pytest.mark.parametrize("number", [270, 10000])
+def test_as_many_host_ports_as_anybody_asks_for(bridge: Runtime, snapshot: Callable[[], Any], number: int) -> None:
+    first, last = (
+        [{"hostPort": start + i, "containerPort": 80 + i, "protocol": kind} for i in range(number)]
+        for start, kind in ((10000, "tcp"), (30000, "udp"))
+    )
+    result = bridge.add("c1", mapped(NETWORK, *first))
+    bridge.host.add_container("c2")
+    before = snapshot()
+    error = refused(bridge, "ADD", "c2", mapped(NETWORK, *last, first[-1]))
+    assert (error["code"], f"host port {10000 + number - 1}/tcp" in error["msg"]) == (102, True), error
+    after = snapshot()
+    for state in (before, after):
+        state["files"] = [line for line in state["files"] if "last_reserved_ip" not in line]
+    assert after == before
+    bridge.add("c2", mapped(NETWORK, *last))
+    for name, mappings in (("c1", first), ("c2", last)):
+        bridge.check(name, mapped(NETWORK, *mappings))
+    listening, target = (address(result), 80 + number - 1), ("127.0.0.1", 10000 + number - 1)
+    assert find_source(bridge.host, None, "c1", listening, target) == GATEWAYS[4]
+    for name in ("c1", "c2"):
+        bridge.delete(name, NETWORK)
+    assert bridge.host.nft() == []
 
 
 def test_second_claim_from_another_network_names_that_network(bridge: Runtime) -> None:

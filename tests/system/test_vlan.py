@@ -20,7 +20,7 @@ from cni_kernel.netlink import ACK, Message, NetlinkError
 from cni_kernel.values import Link, PortVlan, group_vlans
 from cni_kernel.vlans import parse_vlans, vlan_message, vlan_query
 from cni_protocol.errors import CNIError
-from cni_protocol.request import parse_request
+from tests.kit.calls import make_request
 from tests.kit.runtime import Runtime, without_bookkeeping
 from tests.system.networks import layer_2, network, refused
 
@@ -35,8 +35,7 @@ BRIDGE = Link(3, "cni0", "bridge", "", 1500, True, True, False, 0, 0, "", False,
 
 
 def parse(**keys: Any) -> BridgeConfig:
-    env = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0"}
-    request = parse_request(env, b'{"cniVersion": "1.0.0", "name": "mynet", "type": "cni-bridge"}')
+    request = make_request({"type": "cni-bridge"})
     return parse_config(request._replace(config={**request.config, **keys}))
 
 

@@ -1,34 +1,22 @@
 """What the stand-ins for kind, docker, kubectl and ssh beside this file go by: a directory, named by $STAND_INS."""
 
-import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 PROGRAMS = Path(__file__).parent
+_ROOT = PROGRAMS.parent.parent.parent
 
 
-def describe_node(name: str, pods: Sequence[str], addresses: Sequence[str]) -> dict[str, Any]:
-    """A node as `kubectl get nodes -o json` has it."""
-    listed = [{"type": "InternalIP", "address": address} for address in addresses]
-    return {
-        "metadata": {"name": name},
-        "spec": {"podCIDR": pods[0], "podCIDRs": list(pods)} if pods else {},
-        "status": {"addresses": [*listed, {"type": "Hostname", "address": name}]},
-    }
-
-
-def write_state(
-    root: Path, names: Iterable[str], items: Iterable[Mapping[str, Any]], prefixes: Mapping[str, Sequence[str]]
-) -> None:
-    """The nodes that kind names and that the cluster has, and what goes in front of a command on those that run."""
-    (root / "kind-nodes").write_text("".join(f"{name}\n" for name in names))
-    (root / "nodes.json").write_text(json.dumps({"items": list(items)}))
+def write_state(root: Path, prefixes: Mapping[str, Sequence[str]]) -> None:
+    """Which nodes there are, and what goes in front of a command for each."""
     (root / "nodes").write_text("".join(f"{name} {' '.join(prefix)}\n" for name, prefix in prefixes.items()))
     (root / "log").write_text("")
 
 
 def environment(root: Path) -> dict[str, str]:
     """Variables for a process that shall meet the stand-ins where it looks for the programs."""
-    return {**os.environ, "PATH": f"{PROGRAMS}:{os.environ['PATH']}", "STAND_INS": str(root)}
+    kubelet = f"env PYTHONPATH={_ROOT} {sys.executable} -m tests.cluster.kubelet"
+    path = f"{PROGRAMS}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "STAND_INS": str(root), "STAND_INS_KUBELET": kubelet}

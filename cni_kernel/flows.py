@@ -1,0 +1,87 @@
+"""The connections that the kernel keeps track of: listed, and marked.
+
+Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h; ctnetlink_change_mark for what a mask does.
+Must not: decide which connections are marked.
+"""
+
+import errno
+import struct
+
+from cni_protocol.address import IP
+from cni_protocol.light.standard import Iterable, NamedTuple, Self
+
+from .attributes import NESTED, attribute, split
+from .netlink import ACK, NETFILTER, Message, NetlinkSocket
+
+_NEW, _GET = 1 << 8 | 0, 1 << 8 | 1  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_*
+_TUPLE_ORIG, _TUPLE_REPLY, _MARK, _ZONE, _MARK_MASK = 1, 2, 8, 18, 21  # CTA_*
+_IP, _PROTO = 1, 2  # CTA_TUPLE_*
+_SOURCE = {4: 1, 6: 3}  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
+_NUMBER, _SOURCE_PORT = 1, 2  # CTA_PROTO_NUM, CTA_PROTO_SRC_PORT
+_VERSION = {2: 4, 10: 6}  # of AF_INET, AF_INET6
+_FAMILY = {4: 2, 6: 10}
+
+
+class Flow(NamedTuple):
+    """A connection: who began it, and who answers, with its port (after destination NAT; 0 without ports).
+
+    `key` is what the kernel knows it by.
+    """
+
+    source: IP
+    destination: IP
+    protocol: int
+    port: int
+    mark: int
+    key: bytes
+
+
+class Flows:
+    """The connections of the network namespace in which this was made."""
+
+    def __init__(self) -> None:
+        """Raises OSError when the kernel has no nfnetlink."""
+        self._socket = NetlinkSocket(NETFILTER)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._socket.close()
+
+    def list(self) -> list[Flow]:
+        """All of them but those in zones, which are somebody else's. Raises OSError."""
+        found = map(_parse, self._socket.dump(_GET, struct.pack("!BBH", 0, 0, 0)))
+        return [flow for flow in found if flow is not None]
+
+    def mark(self, flows: Iterable[Flow], mark: int, mask: int) -> None:
+        """Give connections the bits of `mark` among those of `mask`; one that has ended is fine. Raises OSError."""
+        bits = attribute(_MARK, mark.to_bytes(4, "big")) + attribute(_MARK_MASK, mask.to_bytes(4, "big"))
+        messages = [
+            Message(_NEW, ACK, struct.pack("!BBH", _FAMILY[flow.source.version], 0, 0) + flow.key + bits)
+            for flow in flows
+        ]
+        for refusal in self._socket.send_all(messages):
+            if refusal.errno != errno.ENOENT:
+                raise refusal
+
+
+def _parse(body: bytes) -> Flow | None:
+    version = _VERSION.get(body[0])
+    attributes = dict(split(body[4:]))
+    if version is None or _ZONE in attributes:
+        return None
+    original, reply = dict(split(attributes[_TUPLE_ORIG])), dict(split(attributes[_TUPLE_REPLY]))
+    service = dict(split(reply[_PROTO]))
+    return Flow(
+        _source(version, original),
+        _source(version, reply),
+        service[_NUMBER][0],
+        int.from_bytes(service.get(_SOURCE_PORT, b""), "big"),
+        int.from_bytes(attributes.get(_MARK, b""), "big"),
+        attribute(_TUPLE_ORIG | NESTED, attributes[_TUPLE_ORIG]),
+    )
+
+
+def _source(version: int, parts: dict[int, bytes]) -> IP:
+    return IP(version, int.from_bytes(dict(split(parts[_IP]))[_SOURCE[version]], "big"))

@@ -1,0 +1,74 @@
+"""Pods that the plugin connects, put among those that the API tells of: their addresses are known here first. Pure."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from cni_node.policy.model import Pod, Policy
+from cni_protocol.address import IP, parse_ip
+
+IN_FORCE, PENDING, OFF = "in force", "pending", "off"  # what a pod that is about to start is told
+
+
+class Announced(NamedTuple):
+    """A pod that is about to start. `uid` may be empty where the runtime does not tell it."""
+
+    namespace: str
+    name: str
+    uid: str
+    addresses: tuple[IP, ...]
+
+
+def parse_announced(document: Any) -> Announced:
+    """What the plugin says of a pod. Raises ValueError."""
+    if not isinstance(document, dict):
+        raise ValueError("an object with namespace, name, uid and addresses is expected")
+    namespace, name, uid = (str(document.get(key) or "") for key in ("namespace", "name", "uid"))
+    addresses = document.get("addresses")
+    if not namespace or not name or not isinstance(addresses, list):
+        raise ValueError("namespace, name and a list of addresses are expected")
+    return Announced(namespace, name, uid, tuple(parse_ip(str(text)) for text in addresses))
+
+
+class Admission(NamedTuple):
+    """All pods with the addresses they have by now; addresses of which nothing else is known; what each one is told."""
+
+    pods: tuple[Pod, ...]
+    pending: tuple[IP, ...]
+    answers: dict[Announced, str]
+    settled: tuple[Announced, ...]  # the API has their addresses too
+
+
+def admit(pods: Iterable[Pod], policies: Iterable[Policy], announced: Iterable[Announced]) -> Admission:
+    """Give the announced pods their addresses, and take these from whoever had them before.
+
+    A pod that the API has not told of has no labels: it waits if there is any policy in its namespace.
+    """
+    by_name = {(pod.namespace, pod.name): pod for pod in pods}
+    isolating = {policy.namespace for policy in policies}
+    pending: list[IP] = []
+    answers: dict[Announced, str] = {}
+    settled: list[Announced] = []
+    taken: dict[IP, tuple[str, str]] = {}
+    for each in announced:
+        key = (each.namespace, each.name)
+        pod = by_name.get(key)
+        if pod is None or (each.uid and pod.uid != each.uid):
+            taken.update(dict.fromkeys(each.addresses, ("", "")))
+            waits = each.namespace in isolating
+            pending += each.addresses if waits else ()
+            answers[each] = PENDING if waits else IN_FORCE
+            continue
+        answers[each] = IN_FORCE
+        if set(each.addresses) <= set(pod.addresses) or pod.finished:
+            settled.append(each)
+            continue
+        taken.update(dict.fromkeys(each.addresses, key))
+        by_name[key] = pod._replace(addresses=each.addresses)
+    if taken:
+        by_name = {key: _without(pod, key, taken) for key, pod in by_name.items()}
+    return Admission(tuple(by_name.values()), tuple(pending), answers, tuple(settled))
+
+
+def _without(pod: Pod, key: tuple[str, str], taken: dict[IP, tuple[str, str]]) -> Pod:
+    kept = tuple(ip for ip in pod.addresses if taken.get(ip, key) == key)
+    return pod if len(kept) == len(pod.addresses) else pod._replace(addresses=kept)

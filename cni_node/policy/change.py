@@ -1,0 +1,100 @@
+"""What the kernel's table lacks of the desired one, and what it has beside; as messages of one transaction. Pure.
+
+Must not: read or write the table.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from cni_kernel.filter_expressions import Elements, SetType
+from cni_kernel.netlink import Message
+from cni_kernel.nft_tables import Contents, TableSocket, digest_of
+from cni_node.policy.desired import PENDING
+from cni_node.policy.model import DIRECTIONS
+from cni_node.policy.rules import Ruleset
+
+
+class Change(NamedTuple):
+    """How much is changed: chains and sets made or taken away, elements added or deleted."""
+
+    chains: int = 0
+    sets: int = 0
+    elements: int = 0
+
+
+class _SetChange(NamedTuple):
+    """What is added to a set, and deleted from it first."""
+
+    kind: SetType
+    added: Elements
+    deleted: Elements
+
+
+class Difference:
+    """One change of the table. A pod that waits in PENDING and is not among the `judged` addresses waits on."""
+
+    def __init__(self, wanted: Ruleset, known: Contents, judged: frozenset[bytes]) -> None:
+        self._wanted, self._known = wanted, known
+        digests = {name: tuple(map(digest_of, chain.rules)) for name, chain in wanted.chains.items()}
+        self._chains = [name for name, rules in digests.items() if known.chains.get(name) != rules]
+        self._old_chains = [name for name in known.chains if name not in digests]
+        self._old_sets = [name for name in known.sets if name not in wanted.sets]
+        elements = {name: found for name, (_, found) in wanted.sets.items()} | _waiting(wanted, known, judged)
+        self._new_sets = [name for name in elements if name not in known.sets]
+        self._sets = dict(self._compare(elements))
+        self.after = Contents(digests, elements)
+
+    @property
+    def change(self) -> Change:
+        """How much it is."""
+        elements = sum(len(each.added) + len(each.deleted) for each in self._sets.values())
+        chains, sets = len(self._chains) + len(self._old_chains), len(self._new_sets) + len(self._old_sets)
+        return Change(chains, sets, elements)
+
+    def messages(self, socket: TableSocket) -> Iterator[Message]:
+        """In an order in which whatever is named is there, and nothing that is named is taken away."""
+        for number, name in enumerate(self._new_sets):
+            yield socket.add_set(name, self._wanted.sets[name][0], number)
+        for name in self._chains:
+            yield socket.add_chain(self._wanted.chains[name])
+        for name in self._chains:
+            if self._known.chains.get(name):
+                yield socket.delete_rules(name)
+            yield from socket.add_rules(self._wanted.chains[name])
+        for name, (kind, added, deleted) in self._sets.items():
+            yield from socket.delete_elements(name, kind, deleted)
+            yield from socket.add_elements(name, kind, added)
+        for name in self._old_chains:  # no rule and no element leads there any more
+            if self._known.chains[name]:
+                yield socket.delete_rules(name)
+        for name in self._old_chains:
+            yield socket.delete_chain(name)
+        for name in self._old_sets:
+            yield socket.delete_set(name)
+
+    def _compare(self, wanted: dict[str, Elements]) -> Iterator[tuple[str, _SetChange]]:
+        for name, elements in wanted.items():
+            there = self._known.sets.get(name, {})
+            if elements != there:
+                added = {key: value for key, value in elements.items() if there.get(key) != value}
+                deleted = {key: value for key, value in there.items() if elements.get(key) != value}
+                yield name, _SetChange(self._wanted.sets[name][0], added, deleted)
+
+
+def _waiting(wanted: Ruleset, known: Contents, judged: frozenset[bytes]) -> dict[str, Elements]:
+    """The sets of isolated pods with those beside that wait."""
+    found: dict[str, Elements] = {}
+    for version in (4, 6):
+        maps = [f"{direction}{version}" for direction in DIRECTIONS]
+        waiting = {
+            key
+            for name in maps
+            for key, chain in known.sets.get(name, {}).items()
+            if chain == PENDING and key not in judged and key not in wanted.sets[name][1]
+        }
+        if waiting:
+            added: dict[str, Elements] = {name: dict.fromkeys(waiting, PENDING) for name in maps}
+            added[f"iso{version}"] = dict.fromkeys(waiting, b"")
+            added[f"self{version}"] = {key * 2: b"" for key in waiting}
+            found |= {name: {**wanted.sets[name][1], **more} for name, more in added.items()}
+    return found

@@ -1,0 +1,161 @@
+"""The loop of policies: what the cluster says and which pods come goes in, and the kernel's table is put right.
+
+A loop of its own, since a pod that starts waits for it. Nothing is kept that a restart would lose: what stands in the
+kernel stays until everything that is needed is known. Must not: know how anything is done.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from threading import Condition, Lock, Thread
+
+from cni_kernel.errors import KernelError, asking
+from cni_kernel.flows import Flows
+from cni_node import logs
+from cni_node.policy.announced import IN_FORCE, Announced, admit
+from cni_node.policy.change import Change
+from cni_node.policy.compiler import Compiler
+from cni_node.policy.evaluator import Evaluator
+from cni_node.policy.model import Cluster
+from cni_node.policy.recheck import recheck
+from cni_node.policy.state import PolicyState
+from cni_node.policy.table import PolicyTable
+from cni_node.policy.watch import ClusterWatch
+from cni_node.sources.kubernetes import KubernetesSettings
+from cni_protocol.address import IP
+
+GATHER = 0.02  # seconds after an event in which others are waited for
+RETRY = 1.0  # seconds until what the kernel refused is tried again
+_ANNOUNCED_BOUND = 600.0  # seconds that a pod may take from its ADD to its address in the API
+_RECHECK_AGAIN = 1.0  # seconds after a change; a connection may just have been on its way through the old rules
+
+
+class Enforcer:
+    """Keeps one node's table. `admit`, `state`, `wake` and `disturb` are for any thread, the rest for its own."""
+
+    def __init__(self, settings: KubernetesSettings, own: Callable[[], Iterable[IP]], *, log: bool, cut: bool) -> None:
+        """`own` lists the node's addresses; `log` denied packets; `cut` established connections. Raises KernelError."""
+        self._table, self._own, self._cut = PolicyTable(), own, cut
+        self._counters, self._counting = PolicyTable(), Lock()
+        with asking("nftables cannot be used", "nf_conntrack_netlink"):
+            self._flows = Flows()
+        self._node = settings.node_name
+        self._compiler = Compiler(settings.node_name, log=log)
+        self._woken = Condition()
+        self._dirty = self._disturbed = self._urgent = False
+        self._announced: dict[Announced, float] = {}  # and when they are forgotten
+        self._answers: dict[Announced, str] = {}
+        self._settings = settings
+        self._again = 0.0  # when everything is looked at once more, 0 for not by itself
+        self._look_again = self._ended = False
+        self._complete = False  # everything that is needed was known once
+        self._state = PolicyState()
+
+    @property
+    def port(self) -> int:
+        """The address that the kernel's notifications name for what this has changed."""
+        return self._table.port
+
+    @property
+    def state(self) -> PolicyState:
+        """How it is, for any thread. Raises KernelError."""
+        with self._counting:
+            return self._state._replace(denied=self._counters.denied())
+
+    def start(self) -> None:
+        """Begin, in threads that end with the process."""
+        self._watch = ClusterWatch(self._settings, self.wake)
+        Thread(target=self._run, name="policies", daemon=True).start()
+
+    def close(self) -> None:
+        """End, and leave everything as it stands in the kernel."""
+        self._ended = True
+        self._watch.close()
+        self.wake()
+
+    def wake(self) -> None:
+        """Something is known that was not."""
+        with self._woken:
+            self._dirty = True
+            self._woken.notify_all()
+
+    def disturb(self) -> None:
+        """Somebody else has changed the table."""
+        with self._woken:
+            self._dirty = self._disturbed = True
+            self._woken.notify_all()
+
+    def admit(self, announced: Announced, bound: float) -> str:
+        """Have a pod's policies in force before it starts: IN_FORCE; or PENDING, where nothing passes to or from it.
+
+        "" when neither is sure after `bound` seconds.
+        """
+        with self._woken:
+            self._announced[announced] = time.monotonic() + _ANNOUNCED_BOUND
+            self._answers.pop(announced, None)
+            self._dirty = self._urgent = True
+            self._woken.notify_all()
+            self._woken.wait_for(lambda: self._answers.get(announced) == IN_FORCE, bound)
+            return self._answers.get(announced, "")
+
+    def _run(self) -> None:
+        while not self._ended:
+            with self._woken:
+                left = max(self._again - time.monotonic(), 0.0) if self._again else None
+                self._woken.wait_for(lambda: self._dirty, left)
+                self._woken.wait_for(lambda: self._urgent, GATHER)
+                disturbed = self._disturbed
+                self._dirty = self._disturbed = self._urgent = False
+                now = time.monotonic()
+                self._announced = {each: until for each, until in self._announced.items() if until > now}
+                announced = list(self._announced)
+            self._again = 0.0
+            try:
+                self._turn(announced, disturbed=disturbed)
+            except KernelError as error:
+                self._say((str(error),))
+                self._again = time.monotonic() + RETRY
+            except Exception as error:  # a fault of ours must not end what pods wait for
+                self._say((f"internal error while policies are put in force: {error!r}",))
+                self._again = time.monotonic() + RETRY
+
+    def _turn(self, announced: list[Announced], *, disturbed: bool) -> None:
+        known = self._watch.look()
+        if not (self._complete or known.complete):
+            self._say(known.problems)
+            return
+        if disturbed:
+            self._table.forget()
+        admission = admit(known.pods, known.policies, announced)
+        cluster = Cluster(known.policies, admission.pods, known.namespaces, {self._node: tuple(self._own())})
+        desired = self._compiler.compile(cluster, admission.pending)
+        change = self._table.ensure(desired)
+        first, self._complete = not self._complete, True
+        with self._woken:
+            self._answers |= admission.answers
+            self._woken.notify_all()
+        if self._cut and (first or change != Change() or self._look_again):
+            self._recheck(cluster, again=first or change != Change())
+        with self._woken:
+            for each in admission.settled:
+                self._announced.pop(each, None)
+                self._answers.pop(each, None)
+        self._state = self._state._replace(
+            ready=True,
+            policies=len(known.policies),
+            isolated=sum(len(desired.sets[f"iso{version}"].elements) for version in (4, 6)),
+            changes=self._state.changes + (change != Change()),
+        )
+        self._say(known.problems)
+
+    def _recheck(self, cluster: Cluster, *, again: bool) -> None:
+        found = recheck(self._flows, Evaluator(cluster, self._node))
+        if found.cut or found.freed:
+            logs.info("connections", cut=len(found.cut), freed=len(found.freed))
+        self._state = self._state._replace(cut=self._state.cut + len(found.cut))
+        self._look_again = again
+        if again:
+            self._again = time.monotonic() + _RECHECK_AGAIN
+
+    def _say(self, problems: tuple[str, ...]) -> None:
+        if problems != self._state.problems:
+            self._state = self._state._replace(problems=problems)

@@ -1,0 +1,179 @@
+"""What decides who may talk to whom: policies, pods and namespaces as frozen values. Pure.
+
+Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/
+Must not: know JSON, or what is allowed.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from cni_protocol.address import CIDR, IP
+
+IN, NOT_IN, EXISTS, DOES_NOT_EXIST = "In", "NotIn", "Exists", "DoesNotExist"
+PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}  # IPPROTO_*
+LAST_PORT = 65535
+
+Labels = frozenset[tuple[str, str]]
+
+
+class Requirement(NamedTuple):
+    """What a label must be: IN or NOT_IN (true too where there is no such label) of values, EXISTS, DOES_NOT_EXIST."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+
+class Selector(NamedTuple):
+    """Labels that must be there, and further requirements; the empty one matches everything."""
+
+    labels: Labels = frozenset()
+    requirements: tuple[Requirement, ...] = ()
+
+    def matches(self, labels: Labels) -> bool:
+        """Whether something with these labels is meant."""
+        return self.labels <= labels and all(_is_met(requirement, labels) for requirement in self.requirements)
+
+
+class PodPeer(NamedTuple):
+    """Pods at the other end, of the namespaces that a selector means, or of one by its name."""
+
+    pods: Selector
+    namespaces: Selector | str
+
+
+class Block(NamedTuple):
+    """Addresses at the other end: those of a network but for some within."""
+
+    network: CIDR
+    excepted: tuple[CIDR, ...] = ()
+
+
+class PortRange(NamedTuple):
+    """Ports of a protocol, both ends included."""
+
+    protocol: str
+    first: int = 0
+    last: int = LAST_PORT
+
+
+class PortName(NamedTuple):
+    """A port that each pod gives a number to."""
+
+    protocol: str
+    name: str
+
+
+Peer = PodPeer | Block
+Port = PortRange | PortName
+
+
+class Rule(NamedTuple):
+    """What one rule lets through: to or from these peers, on these ports of the destination.
+
+    None is everybody, or everything (of any protocol); an empty tuple is nobody, or nothing. `name` is its place in
+    the policy: "ingress[0]".
+    """
+
+    name: str
+    peers: tuple[Peer, ...] | None
+    ports: tuple[Port, ...] | None
+
+
+class Policy(NamedTuple):
+    """A NetworkPolicy. A direction that it says nothing about is None; one without rules lets nothing through.
+
+    `problems` has a sentence for everything that cannot be expressed, and therefore lets nothing through.
+    """
+
+    namespace: str
+    name: str
+    pods: Selector
+    ingress: tuple[Rule, ...] | None
+    egress: tuple[Rule, ...] | None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        """The namespace and the name."""
+        return f"{self.namespace}/{self.name}"
+
+    def rules(self, direction: str) -> tuple[Rule, ...] | None:
+        """Those of INGRESS or EGRESS."""
+        return self.ingress if direction == INGRESS else self.egress
+
+
+INGRESS, EGRESS = "ingress", "egress"
+DIRECTIONS = (EGRESS, INGRESS)  # in the order in which a packet meets them
+
+
+class ContainerPort(NamedTuple):
+    """A named port of a pod."""
+
+    protocol: str
+    name: str
+    number: int
+
+
+class Pod(NamedTuple):
+    """A pod. `finished`: it has succeeded or failed, so its addresses may be another's by now."""
+
+    namespace: str
+    name: str
+    labels: Labels = frozenset()
+    addresses: tuple[IP, ...] = ()
+    ports: tuple[ContainerPort, ...] = ()
+    node: str = ""
+    host_network: bool = False
+    finished: bool = False
+    terminating: bool = False
+    created: str = ""
+    uid: str = ""
+
+    @property
+    def full_name(self) -> str:
+        """The namespace and the name."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def is_selectable(self) -> bool:
+        """Whether its addresses stand for it: those of the host's network stand for the node."""
+        return not self.host_network and not self.finished
+
+
+class Cluster(NamedTuple):
+    """All that decides: policies, pods, the labels of namespaces by name, the addresses of nodes by name."""
+
+    policies: tuple[Policy, ...]
+    pods: tuple[Pod, ...]
+    namespaces: Mapping[str, Labels]
+    nodes: Mapping[str, tuple[IP, ...]]
+
+
+def pods_by_address(pods: tuple[Pod, ...]) -> dict[IP, Pod]:
+    """Whose an address is. Of several pods the one that is not on its way out counts, and then the youngest."""
+    found: dict[IP, Pod] = {}
+    for pod in pods:
+        if pod.is_selectable:
+            for address in pod.addresses:
+                other = found.get(address)
+                if other is None or _seniority(pod) > _seniority(other):
+                    found[address] = pod
+    return found
+
+
+def _seniority(pod: Pod) -> tuple[bool, str, str]:
+    return not pod.terminating, pod.created, pod.full_name
+
+
+def _is_met(requirement: Requirement, labels: Labels) -> bool:
+    values = [value for key, value in labels if key == requirement.key]
+    match requirement.operator:
+        case "In":
+            return any(value in requirement.values for value in values)
+        case "NotIn":
+            return all(value not in requirement.values for value in values)
+        case "Exists":
+            return bool(values)
+        case _:
+            return not values

@@ -1,0 +1,44 @@
+"""Which pods a node has to know: its own, and those that policies of its own pods speak of. Pure.
+
+In a large cluster that is what memory and traffic depend on.
+Must not: ask for anything.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from cni_node.policy.model import DIRECTIONS, EGRESS, Labels, Pod, PodPeer, Policy, PortName, Rule
+
+EVERYWHERE = "*"
+MANY = 20  # namespaces; beyond, one watch of everything costs the server less than so many
+
+
+def needed_namespaces(
+    policies: Iterable[Policy], local: Iterable[Pod], namespaces: Mapping[str, Labels]
+) -> frozenset[str]:
+    """The namespaces whose pods have to be known, EVERYWHERE instead of very many."""
+    own: dict[str, set[Labels]] = {}
+    for pod in local:
+        own.setdefault(pod.namespace, set()).add(pod.labels)
+    found: set[str] = set()
+    for policy in policies:
+        if any(policy.pods.matches(labels) for labels in own.get(policy.namespace, ())):
+            for direction in DIRECTIONS:
+                for rule in policy.rules(direction) or ():
+                    found |= _named_by(rule, direction, namespaces)
+    return frozenset({EVERYWHERE}) if len(found) > MANY or EVERYWHERE in found else frozenset(found)
+
+
+def _named_by(rule: Rule, direction: str, namespaces: Mapping[str, Labels]) -> set[str]:
+    found: set[str] = set()
+    for peer in rule.peers or ():
+        if not isinstance(peer, PodPeer):
+            continue
+        if isinstance(peer.namespaces, str):
+            found.add(peer.namespaces)
+        else:
+            found |= {name for name, labels in namespaces.items() if peer.namespaces.matches(labels)}
+    names = any(isinstance(port, PortName) for port in rule.ports or ())
+    blocks = rule.peers is None or not all(isinstance(peer, PodPeer) for peer in rule.peers)
+    if direction == EGRESS and names and blocks:  # whoever is there says which port that is
+        found.add(EVERYWHERE)
+    return found

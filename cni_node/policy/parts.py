@@ -1,0 +1,103 @@
+"""What one policy comes to in the kernel: rules that let through, and what the sets that they name are made of. Pure.
+
+Must not: know pods; that is why a policy's parts stay as they are while pods come and go.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from cni_kernel.expressions import pad
+from cni_node.policy.desired import NETWORKS, PORTS, Allow, PolicyChain, Set
+from cni_node.policy.intervals import intervals_of, merge
+from cni_node.policy.model import PROTOCOLS, Block, PodPeer, PortName, PortRange, Rule
+from cni_node.policy.names import name_of
+from cni_protocol.address import IP
+
+VERSIONS = (4, 6)
+
+
+class Parts(NamedTuple):
+    """What a policy brings to a chain. `peers` and `named` say what sets are made of, `fixed` are sets as they are."""
+
+    allows: tuple[Allow, ...]
+    peers: dict[str, tuple[PodPeer, ...]]
+    named: dict[str, tuple[PortName, ...]]
+    fixed: dict[str, Set]
+
+
+def parts_of(rules: Iterable[Rule]) -> Parts:
+    """The parts of a policy's rules of one direction."""
+    parts = Parts((), {}, {}, {})
+    allows: list[Allow] = []
+    for rule in rules:
+        services = _services(rule, parts)
+        for end in _ends(rule, parts):
+            allows += [
+                Allow(end.version or service.version, end.peers, service.ports, service.named)
+                for service in services
+                if 0 in (end.version, service.version) or end.version == service.version
+            ]
+    return parts._replace(allows=tuple(dict.fromkeys(allows)))
+
+
+def chain_of(direction: str, parts: Iterable[Parts], names: Iterable[str]) -> tuple[str, PolicyChain]:
+    """The name and the chain of several policies together."""
+    allows = dict.fromkeys(allow for part in parts for allow in part.allows)
+    chain = PolicyChain(direction, tuple(allows), ", ".join(names))
+    return name_of(direction[0], chain), chain
+
+
+def _ends(rule: Rule, parts: Parts) -> list[Allow]:
+    """A rule for each set of the other end's addresses."""
+    if rule.peers is None:
+        return [Allow()]
+    found = []
+    pods = tuple(sorted({peer for peer in rule.peers if isinstance(peer, PodPeer)}, key=name_of_peer))
+    blocks = [peer for peer in rule.peers if isinstance(peer, Block)]
+    for version in VERSIONS:
+        if pods:
+            name = name_of(f"s{version}", pods)
+            parts.peers[name] = pods
+            found.append(Allow(version, peers=name))
+        if intervals := intervals_of(blocks, version):
+            name = name_of(f"b{version}", intervals)
+            elements = {IP(version, first).packed: IP(version, last).packed for first, last in intervals}
+            parts.fixed[name] = Set(NETWORKS, version, elements)
+            found.append(Allow(version, peers=name))
+    return found
+
+
+def _services(rule: Rule, parts: Parts) -> list[Allow]:
+    """A rule for each set of ports."""
+    if rule.ports is None:
+        return [Allow()]
+    found = []
+    names = tuple(sorted({port for port in rule.ports if isinstance(port, PortName)}))
+    ranges = _merged(port for port in rule.ports if isinstance(port, PortRange))
+    if ranges:
+        name = name_of("p", ranges)
+        elements = {pack_service(*port[:2]): pack_service(port.protocol, port.last) for port in ranges}
+        parts.fixed[name] = Set(PORTS, 0, elements)
+        found.append(Allow(ports=name))
+    for version in VERSIONS if names else ():
+        name = name_of(f"n{version}", names)
+        parts.named[name] = names
+        found.append(Allow(version, named=name))
+    return found
+
+
+def _merged(ranges: Iterable[PortRange]) -> tuple[PortRange, ...]:
+    by_protocol: dict[str, list[tuple[int, int]]] = {}
+    for port in ranges:
+        by_protocol.setdefault(port.protocol, []).append((port.first, port.last))
+    return tuple(PortRange(each, *span) for each in sorted(by_protocol) for span in merge(by_protocol[each]))
+
+
+def name_of_peer(peer: PodPeer) -> str:
+    """A text that is the same for the same peer in every process."""
+    return name_of("", peer)
+
+
+def pack_service(protocol: str, port: int) -> bytes:
+    """Protocol and port as a key."""
+    return pad(bytes([PROTOCOLS[protocol]]), port.to_bytes(2, "big"))

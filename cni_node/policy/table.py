@@ -1,0 +1,77 @@
+"""Makes the kernel's table of policies equal to the desired one, in one transaction that holds nothing but the change.
+
+What stands is adopted: chains and sets are named by what they are, so what is there need not be made again.
+Must not: touch another table, or decide.
+"""
+
+import errno
+
+from cni_kernel.errors import asking
+from cni_kernel.netlink import NetlinkError
+from cni_kernel.nft_tables import Contents, TableSocket
+from cni_node.policy.change import Change, Difference
+from cni_node.policy.desired import PENDING, Desired
+from cni_node.policy.model import DIRECTIONS
+from cni_node.policy.rules import TABLE, TYPES, Ruleset, denied_chain, ruleset_of
+
+_TRIES = 8  # others may change their own tables between our look and our change
+
+
+class PolicyTable:
+    """The table, in the network namespace that the process is in."""
+
+    def __init__(self) -> None:
+        """Raises KernelError."""
+        with asking("nftables cannot be used", "nf_tables"):
+            self._socket = TableSocket(TABLE)
+        self._known: Contents | None = None
+
+    @property
+    def port(self) -> int:
+        """The address that the kernel's notifications name for what this has changed."""
+        return self._socket.port
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def forget(self) -> None:
+        """Look at the table anew the next time: somebody else has changed it."""
+        self._known = None
+
+    def ensure(self, desired: Desired) -> Change:
+        """Have exactly this. Returns what that changed. Raises KernelError."""
+        wanted = ruleset_of(desired)
+        with asking("the table of policies cannot be written", "nf_tables"):
+            for _ in range(_TRIES):
+                try:
+                    return self._ensure(wanted, desired.judged)
+                except NetlinkError as error:
+                    self._known = None
+                    if error.errno not in (errno.ERESTART, errno.EEXIST, errno.ENOENT, errno.EBUSY):
+                        raise
+            return self._ensure(wanted, desired.judged)
+
+    def delete(self) -> None:
+        """Take the whole table away: nothing is isolated any more. Raises KernelError."""
+        self._known = None
+        with asking("the table of policies cannot be deleted", "nf_tables"):
+            if self._socket.read({}) is not None:
+                self._socket.commit([self._socket.delete_table()], self._socket.generation())
+
+    def denied(self) -> dict[str, int]:
+        """Packets that were dropped, by why: a direction, "cut", "stray", "pending". Raises KernelError."""
+        with asking("the counters of policies cannot be read", "nf_tables"):
+            found = {direction: self._socket.counted(denied_chain(direction)) for direction in DIRECTIONS}
+            return found | {name: self._socket.counted(name) for name in ("cut", "stray", PENDING)}
+
+    def _ensure(self, wanted: Ruleset, judged: frozenset[bytes]) -> Change:
+        generation = None
+        if self._known is None:
+            generation = self._socket.generation()
+            self._known = self._socket.read(TYPES) or Contents({}, {})
+        difference = Difference(wanted, self._known, judged)
+        if difference.change != Change():
+            self._socket.commit([self._socket.add_table(), *difference.messages(self._socket)], generation)
+            self._known = difference.after
+        return difference.change

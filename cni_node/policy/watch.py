@@ -1,0 +1,169 @@
+"""The cluster's policies, namespaces and pods, by list and watch; of pods those that this node needs.
+
+Each collection is followed in a thread of its own; what they know is published whole.
+Must not: decide what is allowed, or touch the kernel.
+"""
+
+from collections.abc import Callable, Hashable, Iterator
+from threading import Event, Lock, Thread
+from typing import Any, Generic, NamedTuple, TypeVar
+from urllib.parse import quote, urlencode
+
+from cni_node.client import Client
+from cni_node.listwatch import ListWatch
+from cni_node.policy.model import Labels, Pod, Policy
+from cni_node.policy.needs import EVERYWHERE, needed_namespaces
+from cni_node.policy.parsing import parse_policy
+from cni_node.policy.pods import parse_namespace, parse_pod
+from cni_node.sources.kubernetes import KubernetesSettings
+
+POLICIES = "/apis/networking.k8s.io/v1/networkpolicies"
+NAMESPACES = "/api/v1/namespaces"
+PODS = "/api/v1/pods"
+_LOCAL = ""  # the scope of this node's own pods, beside namespaces and EVERYWHERE
+
+_K = TypeVar("_K", bound=Hashable)
+_V = TypeVar("_V")
+
+
+class Known(NamedTuple):
+    """What is known of the cluster at one moment. `complete`: everything that is needed has been listed."""
+
+    policies: tuple[Policy, ...]
+    pods: tuple[Pod, ...]
+    namespaces: dict[str, Labels]
+    complete: bool
+    problems: tuple[str, ...]
+
+
+class Collection(Generic[_K, _V]):
+    """The objects at one path of the API, each parsed: the Keeper of its own ListWatch."""
+
+    def __init__(self, parse: Callable[[Any], tuple[_K, _V]], changed: Callable[[], None]) -> None:
+        """`changed` is called after each change."""
+        self._parse, self._changed = parse, changed
+        self._lock = Lock()
+        self._objects: dict[_K, _V] = {}
+        self._refused: dict[str, str] = {}  # objects that make no sense; one that did stays as it was
+        self._problem = ""
+        self.listed = False
+
+    @property
+    def objects(self) -> dict[_K, _V]:
+        """All of them at one moment."""
+        with self._lock:
+            return dict(self._objects)
+
+    @property
+    def problems(self) -> list[str]:
+        """Sentences for what cannot be had, or not be read."""
+        with self._lock:
+            return [text for text in (self._problem, *self._refused) if text]
+
+    def replace(self, items: Iterator[dict[str, Any]]) -> None:
+        """See Keeper."""
+        found: dict[_K, _V] = {}
+        refused: dict[str, str] = {}
+        for item in items:
+            try:
+                key, value = self._parse(item)
+            except ValueError as error:
+                refused[str(error)] = ""
+                continue
+            before = self._objects.get(key)
+            found[key] = (
+                before if before is not None and before == value else value
+            )  # the compiler knows it by identity
+        with self._lock:
+            self._objects, self._refused, self.listed = found, refused, True
+        self._changed()
+
+    def apply(self, kind: str, item: dict[str, Any]) -> None:
+        """See Keeper."""
+        with self._lock:
+            try:
+                key, value = self._parse(item)
+            except ValueError as error:
+                self._refused[str(error)] = ""
+            else:
+                if kind != "DELETED" and self._objects.get(key) == value:
+                    return
+                self._objects.pop(key, None)
+                if kind != "DELETED":
+                    self._objects[key] = value
+        self._changed()
+
+    def say(self, problem: str) -> None:
+        """See Keeper."""
+        before, self._problem = self._problem, problem
+        if problem != before:
+            self._changed()
+
+
+class _Followed(NamedTuple):
+    """A collection with what is needed to end it."""
+
+    collection: Collection[Any, Any]
+    client: Client
+    stopping: Event
+
+
+class ClusterWatch:
+    """What a node needs to know for its policies. Used by one thread, which `changed` wakes from any other."""
+
+    def __init__(self, settings: KubernetesSettings, changed: Callable[[], None]) -> None:
+        self._settings, self._changed = settings, changed
+        self._policies = self._follow(POLICIES, _keyed(parse_policy))
+        self._namespaces = self._follow(NAMESPACES, parse_namespace)
+        node = urlencode({"fieldSelector": f"spec.nodeName={settings.node_name}"})
+        self._pods = {_LOCAL: self._follow(f"{PODS}?{node}", _keyed(parse_pod))}
+
+    def close(self) -> None:
+        """End all threads."""
+        for followed in (self._policies, self._namespaces, *self._pods.values()):
+            _end(followed)
+
+    def look(self) -> Known:
+        """What is known now. Begins to follow pods that are needed from now on, and ends what is no longer."""
+        policies = self._policies.collection.objects
+        namespaces: dict[str, Labels] = self._namespaces.collection.objects
+        local = self._pods[_LOCAL].collection.objects
+        if self._policies.collection.listed and self._namespaces.collection.listed:
+            self._need(needed_namespaces(policies.values(), local.values(), namespaces))
+        pods: dict[tuple[str, str], Pod] = {}
+        for followed in self._pods.values():
+            pods.update(followed.collection.objects)
+        pods = {key: pod for key, pod in pods.items() if pod.node != self._settings.node_name or key in local} | local
+        followed_all = (self._policies, self._namespaces, *self._pods.values())
+        problems = [text for followed in followed_all for text in followed.collection.problems]
+        problems += [text for policy in policies.values() for text in policy.problems]
+        complete = all(followed.collection.listed for followed in followed_all)
+        return Known(
+            tuple(policies.values()), tuple(pods.values()), namespaces, complete, tuple(dict.fromkeys(problems))
+        )
+
+    def _need(self, namespaces: frozenset[str]) -> None:
+        for name in namespaces - set(self._pods):
+            path = PODS if name == EVERYWHERE else f"{NAMESPACES}/{quote(name)}/pods"
+            self._pods[name] = self._follow(path, _keyed(parse_pod))
+        for name in set(self._pods) - namespaces - {_LOCAL}:
+            _end(self._pods.pop(name))
+
+    def _follow(self, path: str, parse: Callable[[Any], tuple[Any, Any]]) -> _Followed:
+        followed = _Followed(Collection(parse, self._changed), Client(self._settings.load), Event())
+        watch = ListWatch(followed.client, path, followed.collection, self._settings.silence)
+        Thread(target=watch.run, args=(followed.stopping,), name="policy-watch", daemon=True).start()
+        return followed
+
+
+def _keyed(parse: Callable[[Any], Any]) -> Callable[[Any], tuple[tuple[str, str], Any]]:
+    def parsed(item: Any) -> tuple[tuple[str, str], Any]:
+        value = parse(item)
+        return (value.namespace, value.name), value
+
+    return parsed
+
+
+def _end(followed: _Followed) -> None:
+    followed.stopping.set()
+    followed.client.close()

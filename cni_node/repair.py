@@ -1,0 +1,101 @@
+"""`pycni repair`: puts back the packet filter rules of what runs, from what the runtime remembers of it.
+
+A flush of the rule set takes NAT and host ports from running containers, which no runtime notices.
+Must not: make rules for what does not run, or change anything without --apply.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from cni_bridge.attachment_rules import list_rules
+from cni_bridge.config import parse_config
+from cni_bridge.locks import attachment_lock
+from cni_bridge.refusals import kernel_refusals
+from cni_bridge.sync import ensure_rules, find_missing
+from cni_bridge.verify import make_expected
+from cni_kernel.expressions import Rules
+from cni_kernel.kernel import Kernel
+from cni_node.results import DIRECTORY, PLUGIN, Cached, list_attachments
+from cni_protocol.attachment import Attachment
+from cni_protocol.errors import CNIError
+from cni_protocol.request import parse_request
+
+
+class Finding(NamedTuple):
+    """Rules that a running attachment lacks: whose they are, and in sentences what is missing."""
+
+    attachment: Attachment
+    missing: tuple[str, ...]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `pycni repair`."""
+    parser.add_argument("--apply", action="store_true", help="put it back; else it is only said what is missing")
+    parser.add_argument(
+        "--results", metavar="DIR", type=Path, default=DIRECTORY, help=f"what the runtime remembers [{DIRECTORY}]"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Say what is missing, or put it back. Returns 0 when nothing is missing (any more), else 1."""
+    findings, problems = repair(options.results, apply=options.apply)
+    for problem in problems:
+        print(f"pycni: {problem}", file=sys.stderr)
+    for finding in findings:
+        whose = f"container {finding.attachment.container_id} interface {finding.attachment.ifname}"
+        state = "put back" if options.apply else "missing"
+        for what in finding.missing:
+            print(f"{state}: {whose} of network {finding.attachment.network}: {what}")
+    if findings and not options.apply:
+        print("pycni: nothing was changed; --apply puts it back", file=sys.stderr)
+    return 1 if problems or (findings and not options.apply) else 0
+
+
+def repair(directory: Path, *, apply: bool) -> tuple[list[Finding], list[str]]:
+    """What running attachments lack, put back where `apply` is set; and in sentences what went wrong."""
+    cached, problems = list_attachments(directory)
+    findings = []
+    for entry in cached:
+        try:
+            missing = tuple(_repair_one(entry, apply=apply))
+        except CNIError as error:
+            problems.append(f"container {entry.container_id} of network {entry.network}: {error.msg}")
+            continue
+        if missing:
+            findings.append(Finding(Attachment(entry.network, entry.container_id, entry.ifname), missing))
+    return findings, problems
+
+
+def _repair_one(entry: Cached, *, apply: bool) -> Iterator[str]:
+    """Under the attachment's lock: a DEL that comes meanwhile would leave what we put back. Raises CNIError."""
+    attachment = Attachment(entry.network, entry.container_id, entry.ifname)
+    with attachment_lock(attachment.host_name), kernel_refusals():
+        with Kernel() as host:
+            if host.find_link(attachment.host_name) is None:  # it does not run
+                return
+        for rules in _wanted(entry, attachment):
+            missing = find_missing(rules)
+            if missing and apply:
+                ensure_rules(rules)
+            yield from missing
+
+
+def _wanted(entry: Cached, attachment: Attachment) -> list[Rules]:
+    """The rules that ADD made. Raises CNIError."""
+    env = {
+        "CNI_COMMAND": "ADD",
+        "CNI_CONTAINERID": entry.container_id,
+        "CNI_NETNS": entry.netns or "/",
+        "CNI_IFNAME": entry.ifname,
+        "CNI_ARGS": entry.args,
+        "CNI_PATH": f"/opt/cni/bin/{PLUGIN}",
+    }
+    config = parse_config(parse_request(env, json.dumps(entry.config).encode()))
+    assert config.previous is not None
+    expected = make_expected(config.previous, entry.ifname, [entry.netns])
+    mac = expected.container.mac if expected.container is not None else ""
+    return list_rules(config, attachment, [ip.address for ip in expected.ips], mac)

@@ -1,0 +1,201 @@
+"""The loop of policies, between an API server and the kernel."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from cni_node.peer_routes import Wanted
+from cni_node.policy.announced import IN_FORCE, PENDING, Announced
+from cni_node.policy.enforcer import Enforcer
+from cni_node.report import Report
+from cni_node.server import Page, serve
+from cni_node.sources.kubernetes import KubernetesSettings
+from cni_node.watch import POLICIES, View, Watcher
+from cni_protocol.address import parse_ip
+from tests.cni_node.policy.kernel import A4, B4, NODES, PODS, passes
+from tests.kit.api_server import ApiServer
+from tests.kit.host import wait_until
+from tests.kit.pod_network import PodNetwork
+
+pytestmark = pytest.mark.kernel
+
+DENY = {"podSelector": {}, "policyTypes": ["Ingress"]}
+
+
+def pod_item(name: str, *addresses: str, **metadata: Any) -> dict[str, Any]:
+    namespace, short = name.split("-")
+    return {
+        "metadata": {"namespace": namespace, "name": short, "labels": {"pod": short}, **metadata},
+        "spec": {"nodeName": "node1"},
+        "status": {"podIPs": [{"ip": address} for address in addresses]},
+    }
+
+
+def put_policy(api: ApiServer, namespace: str, name: str, spec: Any) -> None:
+    api.put({"metadata": {"namespace": namespace, "name": name}, "spec": spec}, "networkpolicies")
+
+
+@pytest.fixture
+def api(soon: None) -> Iterator[ApiServer]:
+    with ApiServer() as server:
+        for namespace in "xyz":
+            server.put({"metadata": {"name": namespace, "labels": {"ns": namespace}}}, "namespaces")
+        for name, addresses in PODS.items():
+            server.put(pod_item(name, *addresses), "pods")
+        yield server
+
+
+@pytest.fixture
+def enforcer(api: ApiServer, network: PodNetwork, tmp_path: Path) -> Iterator[Enforcer]:
+    (tmp_path / "ca.crt").write_text("-----BEGIN CERTIFICATE-----\n")
+    (tmp_path / "token").write_text("first\n")
+    settings = KubernetesSettings("node1", server=api.url, service_account=str(tmp_path))
+    with network.host.entered():
+        opened = Enforcer(settings, lambda: NODES["node1"], log=False, cut=True)
+    opened.start()
+    yield opened
+    opened.close()
+    network.host.run("nft", "flush", "ruleset")
+
+
+def ready(enforcer: Enforcer) -> bool:
+    return wait_until(lambda: enforcer.state.ready)
+
+
+def test_policies_of_the_api_are_put_in_force_and_lifted(
+    api: ApiServer, enforcer: Enforcer, network: PodNetwork
+) -> None:
+    assert ready(enforcer)
+    assert passes(network, B4, A4)
+    put_policy(api, "x", "deny", DENY)
+    assert wait_until(lambda: enforcer.state.isolated == 6)
+    assert not passes(network, B4, A4)
+    put_policy(api, "x", "deny", {**DENY, "ingress": [{"from": [{"podSelector": {"matchLabels": {"pod": "b"}}}]}]})
+    assert wait_until(lambda: passes(network, B4, A4))
+    assert not passes(network, parse_ip("10.0.2.1"), A4)
+    api.put(pod_item("x-b", *PODS["x-b"], labels={"pod": "other"}), "pods")
+    assert wait_until(lambda: not passes(network, B4, A4))
+    api.delete("deny", "networkpolicies", "x")
+    assert wait_until(lambda: passes(network, B4, A4))
+
+
+def test_the_plugin_asks_on_the_agents_socket(api: ApiServer, enforcer: Enforcer, tmp_path: Path) -> None:
+    put_policy(api, "x", "deny", DENY)
+    assert ready(enforcer)
+    serve(Page(Report, lambda: True, enforcer), tmp_path / "agent.sock", 0)
+    pod = {"namespace": "x", "name": "a", "uid": "", "addresses": [str(A4)]}
+    assert post(tmp_path / "agent.sock", pod) == (200, {"state": IN_FORCE})
+    assert post(tmp_path / "agent.sock", {**pod, "name": "new", "addresses": ["10.0.1.99"]}) == (
+        200,
+        {"state": PENDING},
+    )
+    assert post(tmp_path / "agent.sock", {})[0] == 400
+    serve(Page(Report, lambda: True), tmp_path / "other.sock", 0)
+    assert post(tmp_path / "other.sock", pod) == (200, {"state": "off"})
+
+
+def test_what_root_may_ask_is_not_answered_to_everybody_of_the_host(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve(Page(Report, lambda: True), tmp_path / "agent.sock", port)
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("POST", "/pods", "{}")
+    assert connection.getresponse().status == 501
+    connection.close()
+    assert (tmp_path / "agent.sock").stat().st_mode & 0o777 == 0o600
+
+
+def post(path: Path, document: Any) -> tuple[int, Any]:
+    """What the server answers."""
+    connection = HTTPConnection("localhost", timeout=5)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(str(path))
+    connection.request("POST", "/pods", json.dumps(document))
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, json.loads(text) if answer.status == 200 else text
+
+
+def test_only_pods_that_are_needed_are_followed(api: ApiServer, enforcer: Enforcer) -> None:
+    assert ready(enforcer)
+    assert "/api/v1/pods" not in [asked.path for asked in api.asked if "fieldSelector" not in asked.query]
+    put_policy(api, "x", "p", {**DENY, "ingress": [{"from": [{"namespaceSelector": {"matchLabels": {"ns": "y"}}}]}]})
+    assert wait_until(lambda: "/api/v1/namespaces/y/pods" in [asked.path for asked in api.asked])
+    assert wait_until(lambda: any(watch.scope.namespace == "y" for watch in api.watches))
+    assert "/api/v1/namespaces/z/pods" not in [asked.path for asked in api.asked]
+
+
+def test_a_pod_that_starts_is_told_when_its_policies_are_in_force(
+    api: ApiServer, enforcer: Enforcer, network: PodNetwork
+) -> None:
+    api.put(pod_item("x-a"), "pods")  # the API has no address of it yet
+    put_policy(api, "x", "deny", DENY)
+    assert ready(enforcer) and wait_until(lambda: enforcer.state.isolated == 4)
+    assert passes(network, B4, A4)
+    begun = time.monotonic()
+    assert enforcer.admit(Announced("x", "a", "", (A4,)), 20.0) == IN_FORCE
+    assert time.monotonic() - begun < 20.0
+    assert not passes(network, B4, A4)
+    assert passes(network, A4, parse_ip("10.0.2.1"))
+
+
+def test_a_pod_of_which_nothing_is_known_waits_in_isolation(
+    api: ApiServer, enforcer: Enforcer, network: PodNetwork
+) -> None:
+    api.delete("a", "pods", "x")
+    put_policy(api, "x", "deny", DENY)
+    assert ready(enforcer) and wait_until(lambda: enforcer.state.isolated == 4)
+    assert enforcer.admit(Announced("x", "a", "", (A4,)), 0.3) == PENDING
+    assert not passes(network, A4, parse_ip("10.0.2.1"))
+    answers: list[str] = []
+    waiting = Thread(target=lambda: answers.append(enforcer.admit(Announced("x", "a", "", (A4,)), 5.0)))
+    waiting.start()
+    api.put(pod_item("x-a"), "pods")
+    waiting.join(5)
+    assert answers == [IN_FORCE]
+    assert passes(network, A4, parse_ip("10.0.2.1"))
+
+
+def test_what_others_do_to_the_table_is_mended(api: ApiServer, enforcer: Enforcer, network: PodNetwork) -> None:
+    put_policy(api, "x", "deny", DENY)
+    assert ready(enforcer) and wait_until(lambda: enforcer.state.isolated == 6)
+    view = View(frozenset({enforcer.port}), frozenset(), Wanted)
+    with network.host.entered():
+        watcher = Watcher(view, lambda found: enforcer.disturb() if found.stage == POLICIES else None)
+    Thread(target=watcher.run, daemon=True).start()
+    network.host.run("nft", "flush", "ruleset")
+    assert wait_until(lambda: not passes(network, B4, A4))
+
+
+def test_policies_that_make_no_sense_are_named(api: ApiServer, enforcer: Enforcer) -> None:
+    put_policy(api, "x", "odd", {"podSelector": {"matchExpressions": [{"key": "a", "operator": "Like"}]}})
+    assert wait_until(lambda: any("'Like'" in problem for problem in enforcer.state.problems))
+    assert wait_until(lambda: enforcer.state.isolated == 6)
+    api.delete("odd", "networkpolicies", "x")
+    assert wait_until(lambda: enforcer.state.problems == ())
+
+
+def test_without_an_api_what_stands_in_the_kernel_stays(
+    api: ApiServer, enforcer: Enforcer, network: PodNetwork, tmp_path: Path
+) -> None:
+    put_policy(api, "x", "deny", DENY)
+    assert ready(enforcer) and wait_until(lambda: enforcer.state.isolated == 6)
+    enforcer.close()
+    settings = KubernetesSettings("node1", server="http://127.0.0.1:1", service_account=str(tmp_path))
+    with network.host.entered():
+        later = Enforcer(settings, lambda: NODES["node1"], log=False, cut=True)
+    later.start()
+    assert wait_until(lambda: later.state.problems != ())
+    assert not later.state.ready
+    assert later.admit(Announced("x", "a", "", (A4,)), 0.2) == ""
+    assert not passes(network, B4, A4)
+    later.close()

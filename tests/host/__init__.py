@@ -1,3 +1,0 @@
-"""Moved to tests.kit.host."""
-
-from tests.kit.host import *  # noqa: F403

@@ -1,3 +1,0 @@
-"""Moved to tests.kit.image."""
-
-from tests.kit.image import *  # noqa: F403

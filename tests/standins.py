@@ -1,3 +1,0 @@
-"""Moved to tests.kit.standins."""
-
-from tests.kit.standins import *  # noqa: F403

@@ -1,3 +1,0 @@
-"""Moved to tests.kit.frames."""
-
-from tests.kit.frames import *  # noqa: F403

@@ -1,3 +1,0 @@
-"""Moved to tests.kit.runtime."""
-
-from tests.kit.runtime import *  # noqa: F403

@@ -250,6 +250,12 @@ def first_columns(text: str) -> list[str]:
     return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
 
 
+@pytest.mark.parametrize("script", ["bench", "conformance", "faults", "kubernetes"])
+def test_what_a_script_runs_can_be_imported_by_the_python_that_it_takes(script: str) -> None:
+    result = subprocess.run([ROOT / "scripts" / script, "--help"], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout[:6]) == (0, "usage:"), result.stderr
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_json_blocks_parse(document: str) -> None:
     for language, body in code_blocks((ROOT / document).read_text("utf-8")):

@@ -170,7 +170,7 @@ def _announce(config: BridgeConfig, request: Request, addresses: list[CIDR]) -> 
     if config.agent:
         from .policy import announce_pod
 
-        announce_pod(config.agent, request, addresses)
+        announce_pod(config.agent, request, addresses, required=config.require_policies)
 
 
 def _ask_ipam(config: BridgeConfig, request: Request, undo: Undo) -> Plan:

@@ -1,25 +1,27 @@
 """Asks the node's agent to have a pod's network policies in force before the pod can send a packet (docs/policy.md).
 
-Must not: fail an ADD because nobody answers, or wait for longer than a second.
+Must not: fail an ADD because nobody answers unless policies are required, or wait for longer than a second.
 """
 
 import sys
 import time
 
 from cni_protocol.address import CIDR
+from cni_protocol.errors import TRY_AGAIN_LATER, CNIError
 from cni_protocol.light.json_text import parse_json, write_json
 from cni_protocol.light.standard import Iterable, socket
 from cni_protocol.request import Request
 
 BOUND = 1.0  # seconds in all
 _LARGEST = 1 << 12  # bytes of an answer; it has a hundred
-_KNOWN_STATES = ("in force", "pending", "off")
+_SAFE_STATES = ("in force", "pending")  # "off" is what an agent says that does not care for policies
 
 
-def announce_pod(path: str, request: Request, addresses: Iterable[CIDR]) -> None:
+def announce_pod(path: str, request: Request, addresses: Iterable[CIDR], *, required: bool) -> None:
     """Tell the agent behind a socket of a pod with these addresses; what is not Kubernetes' is no business of it.
 
-    A warning on stderr says where the policies are not in force afterwards.
+    Where the policies are not in force afterwards, a warning on stderr says so; or, where they are `required`, CNIError
+    with code 11 is raised, and the runtime tries again.
     """
     name, namespace = request.args.get("K8S_POD_NAME", ""), request.args.get("K8S_POD_NAMESPACE", "")
     texts = [str(address.ip) for address in addresses]
@@ -30,8 +32,11 @@ def announce_pod(path: str, request: Request, addresses: Iterable[CIDR]) -> None
         state = _ask(path, write_json(pod).encode())
     except (OSError, ValueError) as error:
         state = f"the agent at {path} does not answer: {error}"
-    if state not in _KNOWN_STATES:
-        print(f"cni-bridge: warning: policies of pod {namespace}/{name} may come late: {state}", file=sys.stderr)
+    if state in _SAFE_STATES or (state == "off" and not required):
+        return
+    if required:
+        raise CNIError(TRY_AGAIN_LATER, f"policies of pod {namespace}/{name} are required and not in force: {state}")
+    print(f"cni-bridge: warning: policies of pod {namespace}/{name} may come late: {state}", file=sys.stderr)
 
 
 def _ask(path: str, body: bytes) -> str:

@@ -86,6 +86,7 @@ def tree_of(file: str) -> ast.Module:
     return ast.parse((ROOT / file).read_text(encoding="utf-8"), file)
 
 
+@cache
 def imported_by(tree: ast.Module, file: str) -> set[str]:
     """The full names of all modules that a file imports, wherever it does; `from x import y` may name x.y too."""
     package = Path(file).parent.parts
@@ -108,6 +109,7 @@ def taken_from(tree: ast.Module, module: str) -> set[str]:
     return {alias.name for node in nodes if (node.module or "").endswith(module) for alias in node.names}
 
 
+@cache
 def is_module(name: str) -> bool:
     path = ROOT.joinpath(*name.split("."))
     return path.is_dir() or path.with_suffix(".py").is_file()

@@ -109,7 +109,7 @@ class _Finder(ast.NodeVisitor):
         self._visit_body(node.body)
         self._scope.pop()
 
-    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         self._scope.append(node.name)
         above, self._function = self._function, ".".join(self._scope)
         for default in (*node.args.defaults, *filter(None, node.args.kw_defaults)):
@@ -117,12 +117,6 @@ class _Finder(ast.NodeVisitor):
         self._visit_body(node.body)
         self._function = above
         self._scope.pop()
-
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
-        self.visit_FunctionDef(node)
-
-    def visit_Module(self, node: ast.Module) -> None:
-        self._visit_body(node.body)
 
     def _visit_body(self, body: Iterable[ast.stmt]) -> None:
         for statement in body:

@@ -18,6 +18,8 @@ from suites.mutants.recorder import CURRENT, LINES, NOTES, watched
 _BOUND = 1800  # seconds for one file of tests
 # What needs minutes, or tests something else than the code: documents, another kernel, sources as texts.
 _NOT_TRIED = ("test_fuzz.py", "test_libcni.py", "test_first_network.py", "test_vlan_kernel.py")
+# These run what a bundle brings, in another root directory where nothing is noted: they count for all of a module.
+_IN_BUNDLES = {"tests/test_node.py": ("cni_node/setup.py", "cni_node/trial.py")}
 
 
 class Test(NamedTuple):
@@ -34,8 +36,9 @@ class Test(NamedTuple):
 
 
 def list_test_files(root: Path, rooms: Iterable[str], kernel: bool) -> list[str]:
-    """The files in these directories of tests/ with tests that need the kernel, or with others."""
-    found = [path for name in rooms for path in sorted((root / "tests" / name).rglob("test_*.py"))]
+    """The files in these directories of tests/, or these files, with tests that need the kernel or with others."""
+    places = [root / "tests" / name for name in rooms]
+    found = [path for place in places for path in (sorted(place.rglob("test_*.py")) if place.is_dir() else [place])]
     files = [str(path.relative_to(root)) for path in found if path.name not in _NOT_TRIED]
     return [file for file in files if _may_have(kernel, (root / file).read_text("utf-8"))]
 
@@ -113,10 +116,13 @@ class Reach:
         self._trees = {file: ast.parse(source) for file, source in sources.items()}
         self._tests: dict[str, dict[int, set[Test]]] = {file: {} for file in sources}
         self._uses = _uses(self._trees)
+        self._whole: dict[str, set[Test]] = {}
         moves: dict[tuple[str, str], dict[int, int]] = {}
         for recording in recordings:
             for name, kernel, seconds, lines in recording["tests"]:
                 test = Test(name, kernel, seconds)
+                for file in _IN_BUNDLES.get(test.file, ()):
+                    self._whole.setdefault(file, set()).add(test)
                 for file, numbers in lines.items():
                     if file in sources:
                         then = recording["sources"][file]
@@ -129,6 +135,9 @@ class Reach:
 
     def find_tests(self, place: Place) -> set[Test]:
         """The tests that run a place; for what runs on import, those that run a function that uses its name."""
+        return self._find_tests(place) | self._whole.get(place.file, set())
+
+    def _find_tests(self, place: Place) -> set[Test]:
         if place.function:
             tree = self._trees[place.file]
             first, last = _statement(tree, place.line)

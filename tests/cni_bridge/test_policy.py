@@ -13,6 +13,7 @@ import pytest
 from cni_bridge import policy
 from cni_bridge.policy import announce_pod
 from cni_protocol.address import parse_cidr
+from cni_protocol.errors import TRY_AGAIN_LATER, CNIError
 from cni_protocol.request import Request
 from tests.cni_bridge import make_request
 
@@ -59,7 +60,7 @@ def test_the_pod_is_announced_with_all_its_addresses(
     agent: Callable[..., Agent], state: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = agent(said(state))
-    announce_pod(asked.path, request_of(), ADDRESSES)
+    announce_pod(asked.path, request_of(), ADDRESSES, required=False)
     head, _, body = asked.heard.partition(b"\r\n\r\n")
     assert head.startswith(b"POST /pods HTTP/1.0\r\n")
     assert f"Content-Length: {len(body)}".encode() in head
@@ -86,14 +87,14 @@ def test_the_pod_is_announced_with_all_its_addresses(
 def test_any_other_answer_is_a_warning(
     agent: Callable[..., Agent], answer: bytes, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    announce_pod(agent(answer).path, request_of(), ADDRESSES)
+    announce_pod(agent(answer).path, request_of(), ADDRESSES, required=False)
     warning = capsys.readouterr().err
     assert warning.startswith("cni-bridge: warning: policies of pod shop/web-1 may come late: ")
     assert words in warning
 
 
 def test_an_agent_that_is_not_there_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    announce_pod(str(tmp_path / "none"), request_of(), ADDRESSES)
+    announce_pod(str(tmp_path / "none"), request_of(), ADDRESSES, required=False)
     assert f"the agent at {tmp_path}/none does not answer: " in capsys.readouterr().err
 
 
@@ -103,9 +104,27 @@ def test_an_agent_that_hangs_is_waited_for_with_a_bound(
     monkeypatch.setattr(policy, "BOUND", 0.2)
     asked = agent(said("in force"), 5.0)
     begun = time.monotonic()
-    announce_pod(asked.path, request_of(), ADDRESSES)
+    announce_pod(asked.path, request_of(), ADDRESSES, required=False)
     assert time.monotonic() - begun < 4
     assert "timed out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("state", ["in force", "pending"])
+def test_required_policies_that_are_in_force_let_a_pod_start(agent: Callable[..., Agent], state: str) -> None:
+    announce_pod(agent(said(state)).path, request_of(), ADDRESSES, required=True)
+
+
+@pytest.mark.parametrize("state", ["off", ""])
+def test_a_pod_does_not_start_without_required_policies(agent: Callable[..., Agent], state: str) -> None:
+    with pytest.raises(CNIError, match="policies of pod shop/web-1 are required and not in force: ") as caught:
+        announce_pod(agent(said(state)).path, request_of(), ADDRESSES, required=True)
+    assert caught.value.code == TRY_AGAIN_LATER
+
+
+def test_a_pod_does_not_start_without_the_agent_that_required_policies_need(tmp_path: Path) -> None:
+    with pytest.raises(CNIError, match=f"the agent at {tmp_path}/none does not answer") as caught:
+        announce_pod(str(tmp_path / "none"), request_of(), ADDRESSES, required=True)
+    assert caught.value.code == TRY_AGAIN_LATER
 
 
 @pytest.mark.parametrize(
@@ -121,5 +140,5 @@ def test_an_agent_that_hangs_is_waited_for_with_a_bound(
 def test_what_is_no_pod_is_not_announced(
     path: str, args: str, addresses: list[object], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    announce_pod(path, request_of(args), addresses)  # type: ignore[arg-type]  # both are lists of networks
+    announce_pod(path, request_of(args), addresses, required=False)  # type: ignore[arg-type]  # both are lists of networks
     assert capsys.readouterr().err == ""

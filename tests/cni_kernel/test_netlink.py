@@ -260,3 +260,35 @@ def test_a_message_that_is_cut_off_is_an_error_and_not_parsed(
     with pytest.raises(OSError, match="a message said to have") as caught:
         sock.dump(GETLINK, link_message(GETLINK, 0, []).body)
     assert caught.value.errno == errno.EBADMSG
+
+
+# What stands in NLMSG_ERROR (2) and NLMSG_DONE (3), with the flags NLM_F_CAPPED (0x100) and NLM_F_ACK_TLVS (0x200)
+REFUSED = HEADER.pack(17, 16, 0, 1, 0) + b"x\0\0\0"  # a message of 17 bytes, padded
+OFFSET = struct.pack("=HHI", 8, 2, 20)  # NLMSGERR_ATTR_OFFS
+ODD = struct.pack("=HH", 5, 9) + b"y\0\0\0"  # an attribute that is padded
+WORDS = struct.pack("=HH", 10, 1) + b"words\0\0\0"  # NLMSGERR_ATTR_MSG
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "body", "words"),
+    [
+        (2, 0x200, REFUSED + OFFSET + WORDS, " (words)"),
+        (2, 0x300, HEADER.pack(999, 16, 0, 1, 0) + ODD + WORDS, " (words)"),
+        (3, 0x200, OFFSET + WORDS, " (words)"),
+        (2, 0x200, REFUSED + WORDS + OFFSET, " (words)"),
+        (2, 0x200, REFUSED + OFFSET, ""),
+        (2, 0x200, REFUSED + b"\0\0\0\0" + WORDS, " (words)"),
+        (2, 0, REFUSED + WORDS, ""),
+        (3, 0x200, b"", ""),
+    ],
+    ids=["whole", "capped", "end of a list", "first", "none", "an attribute without a length", "not announced", "bare"],
+)
+def test_the_kernels_words_are_found_behind_what_was_refused(kind: int, flags: int, body: bytes, words: str) -> None:
+    refusal = netlink._refusal(kind, struct.pack("=i", -errno.EPERM) + body, flags, 7)
+    assert refusal is not None
+    assert (refusal.errno, refusal.index, refusal.strerror) == (errno.EPERM, 7, os.strerror(errno.EPERM) + words)
+
+
+@pytest.mark.parametrize("body", [b"", b"\0\0\0\0", b"\0\0\0\0" + REFUSED])
+def test_no_errno_is_no_refusal(body: bytes) -> None:
+    assert netlink._refusal(2, body, 0x200, 0) is None

@@ -331,6 +331,17 @@ def test_from_a_terminal_without_a_command_nobody_waits_for_stdin() -> None:
     assert "CNI_COMMAND is not set" in json.loads(result.stdout)["msg"]
 
 
+def test_from_a_terminal_with_a_command_a_configuration_may_be_typed() -> None:
+    master, terminal = pty.openpty()
+    try:
+        os.write(master, config() + b"\n\x04")
+        result = run(stdin=terminal)
+    finally:
+        os.close(master)
+        os.close(terminal)
+    assert (result.returncode, json.loads(result.stdout)["command"]) == (0, "ADD")
+
+
 def test_help_goes_to_stdout_and_an_unknown_option_to_stderr() -> None:
     known, unknown = run("--help", env={}), run("--halp", env={})
     assert (known.returncode, known.stderr) == (0, b"")
@@ -338,6 +349,7 @@ def test_help_goes_to_stdout_and_an_unknown_option_to_stderr() -> None:
     for text in (known.stdout, unknown.stderr):
         assert text.startswith(b"toy: plays\n")
         assert b"ADD, DEL, CHECK, GC, STATUS, VERSION" in text
+        assert text.endswith(b"this text\n")
 
 
 # Signals, and a stderr that is no use

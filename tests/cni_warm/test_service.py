@@ -39,6 +39,7 @@ def test_socket_is_roots_alone_and_goes_with_the_service(host: Host, service: Se
     status = os.lstat(socket_of(host))
     assert (status.st_mode, status.st_uid) == (0o140600, 0)
     assert os.stat(os.path.dirname(socket_of(host))).st_mode & 0o777 == 0o755
+    assert os.stat(os.path.join(os.path.dirname(socket_of(host)), "warm.lock")).st_mode == 0o100600
     service.stop()
     assert not os.path.exists(socket_of(host))
 

@@ -462,6 +462,7 @@ def test_locks_that_are_not_released_are_code_11_and_change_nothing(
 def test_person_at_a_terminal_is_told_what_the_executable_is_for(bin_dir: str, name: str) -> None:
     told = subprocess.run([f"{bin_dir}/{name}", "--help"], capture_output=True, text=True, timeout=30, check=True)
     assert "CNI_COMMAND" in told.stdout
+    assert told.stdout.startswith(f"{name}: ")
     refused = subprocess.run([f"{bin_dir}/{name}", "ADD"], capture_output=True, text=True, timeout=30, check=False)
     assert refused.returncode == 2
     assert refused.stdout == ""

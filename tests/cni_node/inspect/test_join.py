@@ -58,6 +58,19 @@ def test_a_reservation_of_an_old_version_is_whose_address_it_is() -> None:
     assert [entry.kind for entry in view.leftovers] == ["reservation"]
 
 
+def test_of_two_interfaces_the_one_with_the_address_has_the_old_reservation() -> None:
+    made = reading(1, reservations=[reservation("10.1.7.7", "c0", "")])
+    second = made.remembered[0]._replace(ifname="net1", addresses=("10.1.7.7/16",))
+    view = join(made._replace(remembered=[*made.remembered, second]))
+    assert {one.ifname: one.reserved for one in view.attached} == {"eth0": (), "net1": ("10.1.7.7",)}
+
+
+def test_an_interface_of_that_name_with_another_alias_is_somebody_elses() -> None:
+    made = reading(1)
+    links = [each._replace(alias="mine") if each.kind == "veth" else each for each in made.links]
+    assert [one.state for one in join(made._replace(links=links)).attached] == [("no host interface",)]
+
+
 def test_leftovers_are_named() -> None:
     made = reading(1, reservations=[reservation("10.1.0.9", "c9"), reservation("10.1.0.8", "")])
     links = [*made.links, link(90, "veth9", "veth", alias="mynet,c8,eth0", master=3)]

@@ -37,6 +37,7 @@ ALLOWED = {
 }
 
 POLICY = ("compiler", "desired", "evaluator", "intervals", "model", "names", "parsing", "parts", "pods", "rules")
+DOCTOR = ("checks", "facts", "filter_checks", "link_checks", "node_checks", "route_checks")
 
 # Modules that compute and touch nothing, and what they must not import: the host and the rooms that reach for it.
 PURE = (
@@ -57,6 +58,7 @@ PURE = (
     "cni_kernel/nft_attributes.py",
     "cni_kernel/filter_expressions.py",
     *(f"cni_node/policy/{name}.py" for name in POLICY),
+    *(f"cni_node/doctor/{name}.py" for name in DOCTOR),
     "cni_node/snapshot.py",
     "cni_node/yaml_subset.py",
     "cni_node/sources/members.py",
@@ -71,6 +73,7 @@ PURE_OF_OURS = {
     *(f"cni_kernel.{name}" for name in ("attributes", "connections", "expressions", "filter_expressions", "values")),
     *(f"cni_bridge.{name}" for name in ("config", "masquerade", "plan", "portmap", "spoofcheck")),
     *(f"cni_node.policy.{name}" for name in POLICY),
+    *(f"cni_node.doctor.{name}" for name in DOCTOR),
     *("cni_ipam.ranges", "cni_node.snapshot", "cni_node.sources.members"),
 }
 

@@ -78,6 +78,10 @@ class Patient:
         self.remember(name, outcome.document, mappings)
 
     def remember(self, name: str, result: Any, mappings: Any = ()) -> None:
+        """Have the runtime remember a pod."""
+        self.write(f"{CACHE}/mynet-{name}-eth0", self.document(name, result, mappings))
+
+    def document(self, name: str, result: Any, mappings: Any = ()) -> str:
         """What libcni keeps of a pod."""
         conflist = {"cniVersion": "1.0.0", "name": "mynet", "plugins": [self.network]}
         document = {
@@ -89,7 +93,7 @@ class Patient:
             "capabilityArgs": {"portMappings": list(mappings)},
             "result": result,
         }
-        self.write(f"{CACHE}/mynet-{name}-eth0", json.dumps(document))
+        return json.dumps(document)
 
     def result(self, name: str) -> Any:
         """The result that is kept of a pod."""

@@ -108,11 +108,11 @@ def send_a_wrong_checksum(patient: Patient) -> None:
 OVERLAY: list[Fault] = [
     ("strict", set_sysctl("ipv4/conf/vxlan.42/rp_filter", 1), {"reverse-path"}),
     ("MTU of the underlay", sh("ip link set uplink mtu 1400"), {"mtu-overlay", "mtu-pods"}),
-    ("MAC", sh("ip link set vxlan.42 address 02:00:00:00:00:99"), {"overlay-mac"}),
     ("silence", send_into_silence, {"overlay-silent"}),
     ("blackhole", sh("ip route add blackhole 10.2.0.0/25"), {"route-refuses"}),
-    ("neighbour", sh("ip neighbour delete 10.2.0.0 dev vxlan.42"), {"peer-entry-missing"}),
     ("checksum", send_a_wrong_checksum, {"udp-checksums"}),
+    ("neighbour", sh("ip neighbour delete 10.2.0.0 dev vxlan.42"), {"peer-entry-missing"}),
+    ("MAC", sh("ip link set vxlan.42 address 02:00:00:00:00:99"), {"overlay-mac"}),
 ]
 
 
@@ -154,26 +154,26 @@ def test_full_tables_of_the_kernel_are_found(patient: Patient) -> None:
 
 DOCKER = """
 table ip filter {{
-  chain DOCKER-USER {{ {user} }}
+  chain DOCKER-USER {{ {user}; }}
   chain FORWARD {{ type filter hook forward priority filter; policy drop;
     jump DOCKER-USER
     ct state established,related accept
     oifname "docker0" jump DOCKER
     iifname "docker0" accept
   }}
-  chain DOCKER {{ ip daddr 172.17.0.2 tcp dport 80 accept }}
+  chain DOCKER {{ ip daddr 172.17.0.2 tcp dport 80 accept; }}
 }}
 """
 HARMLESS = """
 table ip nat { chain PREROUTING { type nat hook prerouting priority dstnat; jump KUBE-SERVICES; }
-               chain KUBE-SERVICES { ip daddr 10.96.0.10 udp dport 53 dnat to 10.1.0.2 } }
+               chain KUBE-SERVICES { ip daddr 10.96.0.10 udp dport 53 dnat to 10.1.0.2; } }
 table ip kube-proxy { chain filter-forward { type filter hook forward priority -110; policy accept;
-                        ct state new ip daddr 10.96.0.99 tcp dport 1 reject } }
+                        ct state new ip daddr 10.96.0.99 tcp dport 1 reject; } }
 table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10; policy accept;
                          ct state established,related accept
                          iifname "cni0" accept
                          oifname "cni0" accept
-                         reject with icmpx admin-prohibited } }
+                         reject with icmpx admin-prohibited; } }
 """
 TRUSTING = DOCKER.format(user='iifname "cni0" accept; oifname "cni0" accept')
 

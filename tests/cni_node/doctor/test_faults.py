@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.cni_node.doctor.patients import PEER, STORE, Fault, Patient, worsen
-from tests.kit.host import Host, wait_until
-from tests.kit.runtime import HOST_ADDRESSES, OUTSIDE, OUTSIDE_ADDRESSES
+from tests.kit.host import Host
+from tests.kit.runtime import HOST_ADDRESSES, OUTSIDE
 
 pytestmark = pytest.mark.kernel
 
@@ -77,22 +77,6 @@ def test_faults_of_the_network_are_found(patient: Patient, faults: list[Fault]) 
     worsen(patient, faults)
 
 
-@pytest.mark.parametrize("name", ["ipv4/ip_forward", "ipv6/conf/all/forwarding"])
-def test_forwarding_that_is_off_is_found(patient: Patient, name: str) -> None:
-    worsen(patient, [("forwarding", set_sysctl(name, 0), {"forwarding-off"})])
-
-
-def test_a_route_of_the_host_into_the_pods_is_found(patient: Patient) -> None:
-    worsen(patient, [("route", sh("ip route add 10.1.77.0/24 dev uplink"), {"subnet-overlap"})])
-
-
-def test_a_bridge_that_is_gone_and_one_that_is_none_are_found(patient: Patient) -> None:
-    patient.sh(f"ip link set {patient.port('c1')} nomaster; ip link delete cni0")
-    assert patient.kinds() == {"bridge-missing"}
-    patient.sh("ip link add cni0 type veth peer name other")
-    assert "bridge-name-taken" in patient.kinds()
-
-
 def send_into_silence(patient: Patient) -> None:
     with patient.host.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for _ in range(60):
@@ -114,40 +98,6 @@ OVERLAY: list[Fault] = [
     ("neighbour", sh("ip neighbour delete 10.2.0.0 dev vxlan.42"), {"peer-entry-missing"}),
     ("MAC", sh("ip link set vxlan.42 address 02:00:00:00:00:99"), {"overlay-mac"}),
 ]
-
-
-def test_faults_of_the_overlay_are_found(patient: Patient) -> None:
-    patient.make_overlay()
-    worsen(patient, OVERLAY)
-
-
-def test_an_overlay_that_is_down_or_has_no_forwarding_entry_is_found(patient: Patient) -> None:
-    patient.make_overlay()
-    mac = patient.host.ip("neighbour", "show", "dev", "vxlan.42", "nud", "permanent")[0]["lladdr"]
-    forget = sh(f"bridge fdb delete {mac} dst {PEER} dev vxlan.42")
-    worsen(patient, [("entry", forget, {"peer-entry-missing"})])
-    patient.sh("ip link set vxlan.42 down")
-    assert patient.kinds() == {"overlay-down"}
-
-
-def test_an_ipv6_address_that_another_host_has_is_found(patient: Patient) -> None:
-    assert patient.kinds() == set()
-    patient.sh(f"ip address add {OUTSIDE_ADDRESSES[6]}/64 dev uplink")
-    assert wait_until(lambda: patient.kinds() == {"address-conflict"})
-
-
-def test_full_tables_of_the_kernel_are_found(patient: Patient) -> None:
-    assert patient.kinds() == set()
-    patient.host.ping(PEER)
-    patient.write("/run/one", "1\n")
-    patient.sh("mount --bind /run/one /proc/sys/net/netfilter/nf_conntrack_max")
-    assert patient.kinds() == {"connections-full"}
-    patient.write("/run/neigh/gc_thresh3", "4\n")
-    patient.sh("mount --bind /run/neigh /proc/sys/net/ipv4/neigh/default")
-    patient.sh(
-        "for i in 31 32 33 34 35; do ip neigh add 192.0.2.$i lladdr 02:00:00:00:00:$i nud reachable dev uplink; done"
-    )
-    assert patient.kinds() == {"connections-full", "neighbours-full"}
 
 
 # --- the packet filter
@@ -182,56 +132,6 @@ def load(text: str) -> Callable[[Patient], None]:
     return lambda patient: patient.sh(f"nft -f - <<'END'\n{text}\nEND")
 
 
-def test_rules_of_others_that_do_no_harm_are_no_fault(patient: Patient) -> None:
-    load(HARMLESS + TRUSTING)(patient)
-    assert patient.kinds() == set()
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        DOCKER.format(user="return"),
-        "table inet firewalld { chain f { type filter hook forward priority 10; ct state established accept; drop; } }",
-    ],
-    ids=["docker", "firewalld"],
-)
-def test_a_chain_that_drops_what_pods_send_is_found(patient: Patient, text: str) -> None:
-    worsen(patient, [("forward", load(text), {"forward-drop"}), ("flush", sh("nft flush ruleset"), set())][:1])
-
-
-def test_rules_that_were_flushed_are_found(patient: Patient) -> None:
-    worsen(patient, [("flush", sh("nft flush ruleset"), {"rules-missing"})])
-
-
-def test_both_kinds_of_iptables_are_found(patient: Patient) -> None:
-    load(TRUSTING)(patient)
-    patient.write("/run/names", "filter\nnat\n")
-    before = (
-        "mount --bind /run/names /proc/$$/net/ip_tables_names || mount --bind /run/names /proc/$$/net/ip6_tables_names"
-    )
-    assert patient.kinds() == set()
-    assert patient.kinds(before=before) == {"iptables-mixed"}
-
-
-def test_a_host_port_that_a_process_has_is_found(patient: Patient) -> None:
-    assert patient.kinds() == set()
-    with patient.host.entered():
-        listener = socket.create_server(("127.0.0.1", 8080))
-    with listener:
-        assert patient.kinds() == set()  # the loopback alone is no matter
-    with patient.host.entered():
-        listener = socket.create_server(("0.0.0.0", 8081))
-    with listener:
-        assert patient.kinds() == {"host-port-taken"}
-
-
-def test_what_two_pods_have_is_found(patient: Patient) -> None:
-    assert patient.kinds() == set()
-    mappings = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
-    patient.remember("c2", patient.result("c1"), mappings)
-    assert patient.kinds() >= {"host-port-twice", "duplicate-address", "duplicate-mac"}
-
-
 # --- files
 
 DAMAGED: list[Fault] = [
@@ -244,37 +144,6 @@ DAMAGED: list[Fault] = [
 
 def test_faults_of_the_store_are_found(patient: Patient) -> None:
     worsen(patient, DAMAGED)
-
-
-@pytest.mark.parametrize("limit", ["size=300k", "nr_inodes=60"])
-def test_a_full_disk_is_found(patient: Patient, limit: str) -> None:
-    assert patient.kinds() == set()
-    patient.sh(f"mount -o remount,{limit} /var/lib/cni")
-    patient.host.run(
-        "sh", "-c", "i=0; while echo x >/var/lib/cni/x$i && [ $i -lt 99 ]; do i=$((i+1)); done", check=False
-    )
-    patient.host.run("dd", "if=/dev/zero", "of=/var/lib/cni/x1", "bs=1k", "count=400", check=False)
-    assert patient.kinds() == {"disk-full"}
-
-
-def test_a_range_without_a_free_address_is_found(host: Host, tmp_path: Path, bin_dir: str) -> None:
-    patient = Patient(host, tmp_path, bin_dir)
-    patient.configure("10-mynet.conflist", ipam={"type": "cni-ipam", "subnet": "10.1.0.0/29", "rangeEnd": "10.1.0.3"})
-    patient.add("c1")
-    assert patient.kinds() == set()
-    patient.add("c2")
-    assert patient.kinds() == {"pool-full"}
-
-
-def test_a_namespace_whose_name_is_gone_is_found(patient: Patient) -> None:
-    assert patient.kinds() == set()
-    holder = patient.host.start("sleep", "60", container="c1")
-    assert wait_until(lambda: "sleep" in Path(f"/proc/{holder.pid}/cmdline").read_text())
-    assert wait_until(lambda: Path(f"/proc/{holder.pid}/comm").read_text() == "sleep\n")
-    patient.sh("ip netns delete c1")
-    assert patient.kinds() == {"namespace-gone"}
-    holder.kill()
-    holder.wait()
 
 
 def shadow(patient: Patient) -> None:
@@ -309,24 +178,6 @@ def test_faults_of_files_are_found(patient: Patient) -> None:
     worsen(patient, FILES)
 
 
-@pytest.mark.parametrize(
-    "content", [None, b"", b"\x7fELF\x02\x01" + bytes(12) + b"\x02\x00"], ids=["gone", "empty", "sparc"]
-)
-def test_a_plugin_that_cannot_run_is_found(patient: Patient, content: bytes | None) -> None:
-    assert patient.kinds() == set()
-    path = patient.bin_dir / "cni-bridge"
-    path.unlink()
-    if content is not None:
-        path.write_bytes(content)
-        path.chmod(0o755)
-    assert patient.kinds() == {"plugin-unusable"}
-
-
-def test_a_mount_without_execution_is_found(patient: Patient) -> None:
-    patient.sh(f"mount --bind {patient.bin_dir} {patient.bin_dir}; mount -o remount,bind,noexec {patient.bin_dir}")
-    assert patient.kinds() == {"noexec"}
-
-
 # --- the agent
 
 
@@ -357,29 +208,3 @@ def answering(path: Path, **report: Any) -> Iterator[None]:
         listener.close()
         thread.join()
         path.unlink()
-
-
-@pytest.mark.parametrize(
-    ("report", "kinds"),
-    [
-        ({}, set()),
-        ({"addresses": [HOST_ADDRESSES[4]]}, set()),
-        ({"problems": ["no pod range"]}, {"agent-problem"}),
-        ({"ready": False}, {"agent-not-ready"}),
-        ({"routes": 2}, {"routes-missing"}),
-        ({"addresses": ["10.0.2.15"]}, {"node-address"}),
-        ({"source": "kubernetes https://10.96.0.1"}, {"no-service-proxy"}),
-        ({"policies": {"ready": True, "isolated": 2}}, {"policies-missing"}),
-    ],
-)
-def test_what_an_agent_says_is_compared(patient: Patient, report: dict[str, Any], kinds: set[str]) -> None:
-    with answering(patient.socket, **report):
-        assert patient.kinds() == kinds
-
-
-def test_an_agent_that_is_needed_and_away_is_found(patient: Patient) -> None:
-    assert patient.kinds() == set()
-    patient.configure("10-mynet.conflist", agent=str(patient.socket))
-    assert patient.kinds() == {"agent-away"}
-    with answering(patient.socket):
-        assert patient.kinds() == set()

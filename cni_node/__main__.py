@@ -41,6 +41,12 @@ def _repair() -> tuple[AddOptions, Run]:
     return repair.add_options, repair.run
 
 
+def _doctor() -> tuple[AddOptions, Run]:
+    from cni_node.doctor import command
+
+    return command.add_options, command.run
+
+
 def _install_plugins() -> tuple[AddOptions, Run]:
     from cni_node import plugins
 
@@ -59,6 +65,7 @@ COMMANDS: dict[str, tuple[str, Callable[[], tuple[AddOptions, Run]]]] = {
     "cluster": ("which node has which pod range, as etcd has it", _cluster),
     "inspect": ("this node's network as it is: pods, bridges, peers, what is left over", _inspect),
     "repair": ("put back the rules of what runs, after a flush", _repair),
+    "doctor": ("what is wrong with this node, and what to do about it", _doctor),
     "install-plugins": ("put the plugins of this image on the node", _install_plugins),
     "load-module": ("load a module of the kernel, with the node's own modprobe", _load_module),
 }

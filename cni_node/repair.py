@@ -77,14 +77,14 @@ def _repair_one(entry: Cached, *, apply: bool) -> Iterator[str]:
         with Kernel() as host:
             if host.find_link(attachment.host_name) is None:  # it does not run
                 return
-        for rules in _wanted(entry, attachment):
+        for rules in wanted_rules(entry, attachment):
             missing = find_missing(rules)
             if missing and apply:
                 ensure_rules(rules)
             yield from missing
 
 
-def _wanted(entry: Cached, attachment: Attachment) -> list[Rules]:
+def wanted_rules(entry: Cached, attachment: Attachment) -> list[Rules]:
     """The rules that ADD made. Raises CNIError."""
     env = {
         "CNI_COMMAND": "ADD",

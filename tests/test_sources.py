@@ -37,6 +37,7 @@ ALLOWED = {
 }
 
 POLICY = ("compiler", "desired", "evaluator", "intervals", "model", "names", "parsing", "parts", "pods", "rules")
+DOCTOR = ("checks", "facts", "filter_checks", "link_checks", "node_checks", "route_checks")
 INSPECT = ("document", "join", "svg", "text", "values")
 
 # Modules that compute and touch nothing, and what they must not import: the host and the rooms that reach for it.
@@ -58,6 +59,7 @@ PURE = (
     "cni_kernel/nft_attributes.py",
     "cni_kernel/filter_expressions.py",
     *(f"cni_node/policy/{name}.py" for name in POLICY),
+    *(f"cni_node/doctor/{name}.py" for name in DOCTOR),
     *(f"cni_node/inspect/{name}.py" for name in INSPECT),
     "cni_node/peer_routes.py",
     "cni_node/snapshot.py",
@@ -74,6 +76,7 @@ PURE_OF_OURS = {
     *(f"cni_kernel.{name}" for name in ("attributes", "connections", "expressions", "filter_expressions", "values")),
     *(f"cni_bridge.{name}" for name in ("config", "masquerade", "plan", "portmap", "spoofcheck")),
     *(f"cni_node.policy.{name}" for name in POLICY),
+    *(f"cni_node.doctor.{name}" for name in DOCTOR),
     *(f"cni_node.inspect.{name}" for name in INSPECT),
     *("cni_ipam.ranges", "cni_node.peer_routes", "cni_node.snapshot", "cni_node.sources.members"),
 }

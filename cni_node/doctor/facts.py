@@ -1,0 +1,197 @@
+"""What the doctor knows of a node at one moment, and what it says of it, as values. Pure.
+
+Must not: know where a fact was read.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from cni_protocol.address import CIDR, IP
+from cni_protocol.attachment import Attachment
+
+BREAKS, HINDERS, RISK = 0, 1, 2
+HARMS = {BREAKS: "breaks traffic", HINDERS: "breaks some", RISK: "risk"}
+
+
+class Finding(NamedTuple):
+    """A fault: its kind (a name that stays), how bad it is, whose it is, what is wrong, and what to do."""
+
+    harm: int
+    kind: str
+    subject: str
+    problem: str
+    remedy: str
+
+
+class Link(NamedTuple):
+    """An interface. `state` is that of a bridge port (3: forwarding), -1 for none; mtu in bytes; `peer_known` tells
+    whether the other end of a veth pair is in a namespace that the kernel can name; `derived` is the MAC that the nodes
+    expect of an overlay's device.
+    """
+
+    ifindex: int
+    name: str
+    kind: str = ""
+    mac: str = ""
+    mtu: int = 1500
+    up: bool = True
+    master: int = 0
+    lower: int = 0
+    alias: str = ""
+    hairpin: bool = False
+    isolated: bool = False
+    state: int = -1
+    peer_known: bool = True
+    received: int = 0
+    sent: int = 0
+    derived: str = ""
+
+
+class Address(NamedTuple):
+    """An address of an interface."""
+
+    ifindex: int
+    cidr: CIDR
+    duplicate: bool = False
+
+
+class Route(NamedTuple):
+    """A route; `refuses` for one that drops (blackhole, unreachable, prohibit)."""
+
+    dst: CIDR
+    ifindex: int
+    gw: IP | None
+    protocol: int
+    metric: int
+    table: int
+    refuses: bool = False
+
+
+class Neighbour(NamedTuple):
+    """An entry of the neighbour table, or (`forwarding`) of where a vxlan device sends frames."""
+
+    ifindex: int
+    ip: IP | None
+    mac: str
+    failed: bool = False
+    permanent: bool = False
+    forwarding: bool = False
+
+
+class Rule(NamedTuple):
+    """A rule of the packet filter: `verdict` is accept, drop, reject, jump or empty; `data` are its bytes."""
+
+    chain: str
+    verdict: str
+    target: str
+    matches: bool
+    opaque: bool
+    data: bytes
+
+
+class Chain(NamedTuple):
+    """A chain at the hook for forwarded packets, with the rules of its table."""
+
+    table: str
+    name: str
+    drops: bool
+    rules: tuple[Rule, ...] = ()
+
+
+class Network(NamedTuple):
+    """A network of ours, as its configuration has it; `pools` are the range sets, first and last address of each range,
+    those left out from which addresses are excluded.
+    """
+
+    name: str
+    bridge: str
+    gateways: tuple[CIDR, ...] = ()
+    subnets: tuple[CIDR, ...] = ()
+    pools: tuple[tuple[tuple[IP, IP], ...], ...] = ()
+    is_gateway: bool = False
+    hairpin: bool = False
+    isolated: bool = False
+    agent: str = ""
+    store: str = ""
+
+
+class Configuration(NamedTuple):
+    """A file of the runtime's directory: its plugins' types, or why it cannot be read; `ours` has cni-bridge."""
+
+    path: str
+    types: tuple[str, ...] = ()
+    error: str = ""
+    ours: bool = False
+
+
+class Reservation(NamedTuple):
+    """An address of the store with its holder; `error` for a file that says none."""
+
+    network: str
+    ip: IP
+    container_id: str
+    ifname: str
+    path: str
+    error: str = ""
+
+
+class Pod(NamedTuple):
+    """An attachment that the runtime remembers."""
+
+    attachment: Attachment
+    addresses: tuple[IP, ...] = ()
+    mac: str = ""
+    netns: str = ""
+    netns_gone: bool = False
+    missing: tuple[str, ...] = ()
+    ports: tuple[tuple[str, int], ...] = ()
+
+
+class Room(NamedTuple):
+    """A file system by a path on it: shares that are free (0 to 1)."""
+
+    path: str
+    bytes_free: float = 1.0
+    inodes_free: float = 1.0
+    read_only: bool = False
+    no_exec: bool = False
+
+
+class Facts(NamedTuple):
+    """All of it. `sysctls` and `counters` have what could be read; `report` is None without an answer of an agent.
+
+    `plugins` tells of each plugin that is needed why it cannot run, empty for one that can. `later_sysctls` is what the
+    files in sysctl.d leave. `unreadable` says in sentences what could not be read.
+    """
+
+    links: tuple[Link, ...] = ()
+    addresses: tuple[Address, ...] = ()
+    routes: tuple[Route, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+    chains: tuple[Chain, ...] = ()
+    tables: frozenset[tuple[str, str]] = frozenset()
+    sysctls: Mapping[str, str] = {}
+    later_sysctls: Mapping[str, tuple[str, str]] = {}
+    counters: Mapping[str, int] = {}
+    legacy_tables: tuple[str, ...] = ()
+    listening: frozenset[tuple[str, int]] = frozenset()
+    networks: tuple[Network, ...] = ()
+    configurations: tuple[Configuration, ...] = ()
+    plugins: Mapping[str, str] = {}
+    reservations: tuple[Reservation, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    rooms: tuple[Room, ...] = ()
+    report: Mapping[str, Any] | None = None
+    managed: frozenset[int] = frozenset()
+    foreign_routes_removed: bool = False
+    stub_resolver: str = ""
+    unreadable: tuple[str, ...] = ()
+
+    def named(self, name: str) -> Link | None:
+        """The interface of that name."""
+        return next((link for link in self.links if link.name == name), None)
+
+    def number(self, sysctl: str) -> int | None:
+        """A sysctl as a number, None where it is not there."""
+        text = self.sysctls.get(sysctl, "")
+        return int(text) if text.lstrip("-").isdigit() else None

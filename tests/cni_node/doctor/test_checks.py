@@ -1,0 +1,196 @@
+"""The checks on facts that are made up: a healthy node shows nothing, and each fault shows as itself alone."""
+
+from typing import Any
+
+import pytest
+
+from cni_node.doctor.checks import diagnose
+from cni_node.doctor.facts import Address, Chain, Facts, Link, Neighbour, Network, Pod, Reservation, Room, Route, Rule
+from cni_protocol.address import parse_cidr, parse_ip
+from cni_protocol.attachment import Attachment
+
+ETH, BRIDGE, VXLAN, PORT = 1, 2, 3, 4
+OWN, OTHER = Attachment("mynet", "c1", "eth0"), Attachment("mynet", "c2", "eth0")
+SUBNET, PEER, GATEWAY = parse_cidr("10.1.0.0/24"), parse_cidr("10.1.1.0/24"), parse_cidr("10.1.0.1/24")
+ANY, HOP = parse_cidr("0.0.0.0/0"), parse_ip("10.1.1.0")
+PEER_MAC = "02:00:00:00:00:09"
+LINKS = {
+    "eth": Link(ETH, "eth0"),
+    "bridge": Link(BRIDGE, "cni0", "bridge", mtu=1450),
+    "vxlan": Link(VXLAN, "vxlan.1", "vxlan", "02:00:00:00:00:01", 1450, lower=ETH, alias="pycni,"),
+    "port": Link(PORT, OWN.host_name, "veth", mtu=1450, master=BRIDGE, alias=OWN.owner, state=3),
+}
+NETWORK = Network(
+    "mynet",
+    "cni0",
+    (GATEWAY,),
+    (SUBNET,),
+    (((parse_ip("10.1.0.1"), parse_ip("10.1.0.254")),),),
+    is_gateway=True,
+    agent="/run/pycni/agent.sock",
+    store="/var/lib/cni/networks",
+)
+POD = Pod(OWN, (parse_ip("10.1.0.2"),), "02:00:00:00:00:02", "/run/netns/c1")
+RESERVATION = Reservation("mynet", parse_ip("10.1.0.2"), "c1", "eth0", "/var/lib/cni/networks/mynet/10.1.0.2")
+SYSCTLS = {
+    "ipv4/ip_forward": "1",
+    "ipv6/conf/all/forwarding": "1",
+    "ipv4/conf/all/rp_filter": "0",
+    "bridge/bridge-nf-call-iptables": "1",
+    "bridge/bridge-nf-call-ip6tables": "1",
+    "netfilter/nf_conntrack_count": "10",
+    "netfilter/nf_conntrack_max": "100",
+    "ipv4/neigh/default/gc_thresh3": "10",
+}
+REPORT: dict[str, Any] = {
+    "ready": True,
+    "source": "kubernetes https://api",
+    "routes": 1,
+    "addresses": ["192.168.1.11"],
+    "policies": {"ready": True, "isolated": 1},
+}
+NODE = Address(ETH, parse_cidr("192.168.1.11/24"))
+ROUTES = (
+    Route(ANY, ETH, parse_ip("192.168.1.1"), 3, 0, 254),
+    Route(SUBNET, BRIDGE, None, 2, 0, 254),
+    Route(PEER, VXLAN, HOP, 80, 0, 254),
+)
+NEIGHBOURS = (
+    Neighbour(VXLAN, HOP, PEER_MAC, permanent=True),
+    Neighbour(VXLAN, parse_ip("192.168.1.12"), PEER_MAC, permanent=True, forwarding=True),
+)
+HEALTHY = Facts(
+    links=tuple(LINKS.values()),
+    addresses=(NODE, Address(BRIDGE, GATEWAY), Address(VXLAN, parse_cidr("10.1.0.0/32"))),
+    routes=ROUTES,
+    neighbours=NEIGHBOURS,
+    tables=frozenset({("ip", "kube-proxy"), ("inet", "pycni_policy")}),
+    sysctls=SYSCTLS,
+    networks=(NETWORK,),
+    reservations=(RESERVATION,),
+    pods=(POD,),
+    rooms=(Room("/var/lib/cni"), Room("/opt/cni/bin")),
+    report=REPORT,
+)
+
+
+def with_link(name: str, **changes: Any) -> dict[str, Any]:
+    return {"links": tuple({**LINKS, name: LINKS[name]._replace(**changes)}.values())}
+
+
+def with_sysctl(name: str, value: object) -> dict[str, Any]:
+    return {"sysctls": {**SYSCTLS, name: str(value)}}
+
+
+def with_report(**changes: Any) -> dict[str, Any]:
+    return {"report": {**REPORT, **changes}}
+
+
+def rule(verdict: str, target: str = "", *, chain: str = "FORWARD", data: bytes = b"", opaque: bool = False) -> Rule:
+    return Rule(chain, verdict, target, matches=bool(data), opaque=opaque, data=data)
+
+
+def chain(*rules: Rule, drops: bool = True, table: str = "ip filter") -> dict[str, Any]:
+    return {"chains": (Chain(table, "FORWARD", drops, rules),)}
+
+
+OURS, DOCKERS = b"\1cni0\0", b"\1docker0\0"
+MANY = tuple(Neighbour(ETH, parse_ip(f"192.168.1.{number}"), PEER_MAC) for number in range(20, 30))
+SECOND = POD._replace(attachment=OTHER)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="as it is"),
+        pytest.param(chain(drops=False), id="a chain that accepts"),
+        pytest.param(
+            chain(rule("accept", data=DOCKERS), rule("accept", data=OURS)), id="docker that lets pods through"
+        ),
+        pytest.param(chain(rule("jump", "KUBE"), rule("accept", chain="KUBE", data=OURS)), id="accepted in a chain"),
+        pytest.param(chain(rule("jump", "USER"), rule("accept", chain="USER")), id="accepts everything elsewhere"),
+        pytest.param(chain(rule("accept", data=b"set\0", opaque=True)), id="a rule that cannot be followed"),
+        pytest.param(chain(table="ip6 filter"), id="of a family without pods"),
+        pytest.param(chain(rule("drop", data=DOCKERS), drops=False), id="drops what is docker's"),
+        pytest.param({"tables": HEALTHY.tables | {("ip", "nat"), ("ip", "filter")}}, id="iptables-nft alone"),
+        pytest.param({"legacy_tables": ("nat",)}, id="iptables-legacy alone"),
+        pytest.param({"listening": frozenset({("tcp", 80)})}, id="a process at a port of nobody"),
+        pytest.param({"counters": {"Udp:InCsumErrors": 0}}, id="right checksums"),
+        pytest.param(
+            with_link("vxlan", derived="02:00:00:00:00:01", sent=9999, received=1), id="an overlay that works"
+        ),
+        pytest.param(with_sysctl("netfilter/nf_conntrack_count", 89), id="room for connections"),
+        pytest.param({"neighbours": (*NEIGHBOURS, *MANY[:8])}, id="room for neighbours"),
+    ],
+)
+def test_a_healthy_node_shows_nothing(changes: dict[str, Any]) -> None:
+    assert diagnose(HEALTHY._replace(**changes)) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("forward-drop", chain(rule("accept", data=DOCKERS))),
+        ("forward-drop", chain(rule("accept", data=b"ct\0", opaque=True), rule("reject"), drops=False)),
+        ("forward-drop", chain(table="inet firewalld")),
+        ("rules-missing", {"pods": (POD._replace(missing=("masquerade",)),)}),
+        ("iptables-mixed", {"legacy_tables": ("nat",), "tables": HEALTHY.tables | {("ip", "filter")}}),
+        ("no-service-proxy", {"tables": frozenset({("inet", "pycni_policy")})}),
+        ("host-port-taken", {"pods": (POD._replace(ports=(("tcp", 80),)),), "listening": frozenset({("tcp", 80)})}),
+        ("connections-full", with_sysctl("netfilter/nf_conntrack_count", 90)),
+        ("udp-checksums", {"counters": {"Udp:InCsumErrors": 5}}),
+        ("bridge-missing", {"links": (LINKS["eth"], LINKS["vxlan"], LINKS["port"]), "routes": (ROUTES[0], ROUTES[2])}),
+        ("bridge-name-taken", with_link("bridge", kind="dummy")),
+        ("overlay-mac", with_link("vxlan", derived="02:00:00:00:00:77")),
+        ("overlay-silent", with_link("vxlan", sent=10_000)),
+        ("mtu-overlay", with_link("eth", mtu=1499)),
+        ("address-conflict", {"addresses": (*HEALTHY.addresses, NODE._replace(duplicate=True))}),
+        ("reverse-path", with_sysctl("ipv4/conf/vxlan.1/rp_filter", 1)),
+        ("peer-entry-missing", {"neighbours": NEIGHBOURS[:1]}),
+        ("peer-entry-missing", {"neighbours": NEIGHBOURS[1:]}),
+        ("neighbours-full", {"neighbours": (*NEIGHBOURS, *MANY[:9])}),
+        ("pool-full", {"networks": (NETWORK._replace(pools=(((parse_ip("10.1.0.2"), parse_ip("10.1.0.2")),),)),)}),
+        ("namespace-gone", {"pods": (POD._replace(netns_gone=True),)}),
+        ("disk-full", {"rooms": (Room("/var/lib/cni", bytes_free=0.001),)}),
+        ("disk-full", {"rooms": (Room("/var/lib/cni", inodes_free=0.001),)}),
+        ("noexec", {"rooms": (Room("/opt/cni/bin", no_exec=True),)}),
+        ("agent-away", {"report": None, "tables": frozenset({("inet", "pycni_policy")})}),
+        ("agent-problem", with_report(problems=["node2 has our range"])),
+        ("agent-not-ready", with_report(ready=False)),
+        ("routes-missing", with_report(routes=2)),
+        ("node-address", with_report(addresses=["192.168.1.99"])),
+        ("policies-missing", {"tables": frozenset({("ip", "kube-proxy")})}),
+    ],
+)
+def test_a_fault_shows_as_itself(kind: str, changes: dict[str, Any]) -> None:
+    assert [finding.kind for finding in diagnose(HEALTHY._replace(**changes))] == [kind]
+
+
+def test_two_pods_with_one_address_mac_and_host_port_are_named() -> None:
+    pods = tuple(pod._replace(ports=(("tcp", 80),)) for pod in (POD, SECOND))
+    kinds = {finding.kind for finding in diagnose(HEALTHY._replace(pods=pods))}
+    assert kinds == {"duplicate-address", "duplicate-mac", "host-port-twice"}
+
+
+def test_an_overlay_that_is_down_takes_its_peers_along() -> None:
+    kinds = [finding.kind for finding in diagnose(HEALTHY._replace(**with_link("vxlan", up=False)))]
+    assert kinds == ["overlay-down", "peer-unreachable"]
+
+
+def test_pods_that_send_larger_packets_than_the_way_out_takes_are_told() -> None:
+    links = with_link("port", mtu=9000)["links"]
+    kinds = {finding.kind for finding in diagnose(HEALTHY._replace(links=links))}
+    assert kinds == {"mtu-pods", "mtu-port"}
+
+
+def test_what_is_full_is_worse_than_what_nearly_is() -> None:
+    [nearly] = diagnose(HEALTHY._replace(**with_sysctl("netfilter/nf_conntrack_count", 99)))
+    [full] = diagnose(HEALTHY._replace(**with_sysctl("netfilter/nf_conntrack_count", 100)))
+    assert full.harm < nearly.harm
+
+
+def test_forwarding_of_ipv6_is_asked_for_pods_of_ipv6_alone() -> None:
+    off = with_sysctl("ipv6/conf/all/forwarding", 0)
+    assert diagnose(HEALTHY._replace(**off)) == []
+    network = NETWORK._replace(subnets=(SUBNET, parse_cidr("fd00:1::/64")))
+    assert "forwarding-off" in {finding.kind for finding in diagnose(HEALTHY._replace(**off, networks=(network,)))}

@@ -5,6 +5,7 @@ What talks to the kernel is imported where a command first needs it: a configura
 
 import sys
 
+from cni_protocol.address import CIDR
 from cni_protocol.attachment import Attachment
 from cni_protocol.delegate import is_own, run_plugin
 from cni_protocol.errors import (
@@ -57,9 +58,10 @@ def add(request: Request) -> dict[str, Any]:
             plan = _ask_ipam(config, request, undo) if is_own(config.ipam_type, request) else None
             wiring.connect(site, undo)
             plan = plan or _ask_ipam(config, request, undo)
+            addresses = [entry.address for entry in plan.ips]
+            _announce(config, request, addresses)
             link = wiring.configure_container(site, plan, undo)
             interfaces = wiring.list_interfaces(site, link, request.netns)
-            addresses = [entry.address for entry in plan.ips]
             undo.on_failure(sync.delete_own_rules, attachment)
             for rules in list_rules(config, attachment, addresses, interfaces[2].mac):
                 sync.ensure_rules(rules)
@@ -161,6 +163,14 @@ def collect(request: Request) -> None:
                 lambda: remove_frame_rules(config, network, is_stale),
             ]
         do_all(*steps, lambda: run_plugin(config.ipam_type, "GC", request) if config.ipam_type else None)
+
+
+def _announce(config: BridgeConfig, request: Request, addresses: list[CIDR]) -> None:
+    """While the container's end is down: nothing passes before its policies are in force."""
+    if config.agent:
+        from .policy import announce_pod
+
+        announce_pod(config.agent, request, addresses, required=config.require_policies)
 
 
 def _ask_ipam(config: BridgeConfig, request: Request, undo: Undo) -> Plan:

@@ -38,7 +38,7 @@ class BridgeConfig(NamedTuple):
 
     `ipam_type` is empty for a network of layer 2 only, `dns` None where the configuration has none. `vlan` is the
     port's untagged VLAN (0: none), `trunk` its tagged ones. `agent` is the socket of the node's agent, empty where the
-    network needs none.
+    network needs none; `require_policies` is whether a pod may only start with its policies in force.
     """
 
     network: str
@@ -64,6 +64,7 @@ class BridgeConfig(NamedTuple):
     previous: Result | None
     require_filter: bool = False
     agent: str = ""
+    require_policies: bool = False
 
     @property
     def wants_hairpin(self) -> bool:
@@ -137,6 +138,7 @@ def _parse(request: Request, fields: Fields) -> BridgeConfig:
         previous=_parse_previous(request, fields),
         require_filter=fields.flag("requireBridgeNetfilter"),
         agent=_parse_agent(fields),
+        require_policies=fields.flag("requirePolicies"),
     )
 
 
@@ -145,6 +147,8 @@ def _check_combinations(config: BridgeConfig, fields: Fields) -> None:
         fields.problem("hairpinMode", "cannot be on together with promiscMode, with which traffic comes back too")
     if config.leave_down and config.ipam_type:
         fields.problem("disableContainerInterface", "leaves the interface down, and ipam wants addresses on it")
+    if config.require_policies and not config.agent:
+        fields.problem("requirePolicies", "needs agent, the socket of the one that puts them in force")
     if config.port_mappings and not config.ipam_type:
         fields.problem("runtimeConfig.portMappings", "need an address to lead to; this network has no ipam")
     if config.vlan and config.is_gateway and not is_interface_name(f"{config.bridge}.{config.vlan}"):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from cni_node.bridge import gateways_of
 from cni_node.probe import find_silent, targets_of
 from cni_node.runtime import CONFIGURATION, has_file, put_file, render
-from cni_node.settings import Settings
+from cni_node.settings import OFF, Settings
 from cni_node.snapshot import Node
 from cni_node.trial import TrialError, try_pod
 from cni_protocol.address import CIDR
@@ -77,7 +77,9 @@ class Admission:
     def _render(self, pods: tuple[CIDR, ...], mtu: int) -> str:
         """The configuration; it is compared twice a second, and made only for others than before."""
         if (pods, mtu) != self._rendered_for:
-            self._rendered_for, self._rendered = (pods, mtu), render(pods, mtu, str(self._settings.socket))
+            policies = self._settings.policies != OFF
+            self._rendered = render(pods, mtu, str(self._settings.socket), policies=policies)
+            self._rendered_for = (pods, mtu)
         return self._rendered
 
     def _write(self, text: str) -> bool:

@@ -18,10 +18,11 @@ CONFIGURATION = f"10-{NETWORK}.conflist"
 RESERVATIONS = Path("var/lib/cni/networks") / NETWORK  # below the root; the address plugin's, a file for each address
 
 
-def render(pods: Sequence[CIDR], mtu: int, agent: str = "") -> str:
+def render(pods: Sequence[CIDR], mtu: int, agent: str = "", *, policies: bool = False) -> str:
     """The conflist for these pod ranges; `mtu` in bytes, 0 is the plugin's choice (pure).
 
-    `agent` is the agent's socket, by which STATUS tells whether it is there; empty where none is to be.
+    `agent` is the agent's socket, by which STATUS tells whether it is there; empty where none is to be. With `policies`
+    no pod starts before its policies are in force.
     """
     bridge: dict[str, Any] = {
         "type": "cni-bridge",
@@ -35,6 +36,8 @@ def render(pods: Sequence[CIDR], mtu: int, agent: str = "") -> str:
         bridge["mtu"] = mtu
     if agent:
         bridge["agent"] = agent
+    if policies:  # packets between pods of this node pass nftables by bridge netfilter alone
+        bridge |= {"requirePolicies": True, "requireBridgeNetfilter": True}
     bridge["ipam"] = {
         "type": "cni-ipam",
         "ranges": [[{"subnet": str(cidr)}] for cidr in pods],

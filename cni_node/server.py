@@ -55,19 +55,6 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(404, "there are /status, /healthz, /readyz and /metrics\n")
 
-    def do_POST(self) -> None:
-        """The plugin connects a pod, and asks whether its policies are in force."""
-        if self.path != "/pods":
-            self._answer(404, "there is /pods\n")
-            return
-        try:
-            announced = parse_announced(json.loads(self.rfile.read(min(int(self.headers["Content-Length"]), _LARGEST))))
-        except (ValueError, TypeError) as error:
-            self._answer(400, f"this is no pod: {error}\n")
-            return
-        state = self.page.policies.admit(announced, _ADMISSION_BOUND) if self.page.policies else OFF
-        self._answer(200 if state else 503, json.dumps({"state": state}) + "\n", "application/json")
-
     def _answer(self, status: int, text: str, kind: str = "text/plain") -> None:
         body = text.encode()
         self.send_response(status)
@@ -81,6 +68,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Requests are no events."""
+
+
+class _RootsHandler(_Handler):
+    """What root alone may ask, by the socket: on 127.0.0.1 anybody of this host could announce pods."""
+
+    def do_POST(self) -> None:
+        """The plugin connects a pod, and asks whether its policies are in force."""
+        if self.path != "/pods":
+            self._answer(404, "there is /pods\n")
+            return
+        try:
+            announced = parse_announced(json.loads(self.rfile.read(min(int(self.headers["Content-Length"]), _LARGEST))))
+        except (ValueError, TypeError) as error:
+            self._answer(400, f"this is no pod: {error}\n")
+            return
+        state = self.page.policies.admit(announced, _ADMISSION_BOUND) if self.page.policies else OFF
+        self._answer(200 if state else 503, json.dumps({"state": state}) + "\n", "application/json")
 
 
 class _UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -98,17 +102,20 @@ def serve(page: Page, path: Path, metrics_port: int) -> None:
 
     A socket that an earlier process left is replaced: the caller makes sure that only one runs.
     """
-    handler = type("Handler", (_Handler,), {"page": page})
     path.unlink(missing_ok=True)
     before = os.umask(0o177)
     try:
-        servers: list[socketserver.BaseServer] = [_UnixServer(str(path), handler)]
+        servers: list[socketserver.BaseServer] = [_UnixServer(str(path), _of(page, _RootsHandler))]
     finally:
         os.umask(before)
     if metrics_port:
-        servers.append(_TcpServer((_LOOPBACK, metrics_port), handler))
+        servers.append(_TcpServer((_LOOPBACK, metrics_port), _of(page, _Handler)))
     for server in servers:
         threading.Thread(target=server.serve_forever, args=(_QUIET,), name="server", daemon=True).start()
+
+
+def _of(page: Page, handler: type[_Handler]) -> type[_Handler]:
+    return type("Handler", (handler,), {"page": page})
 
 
 def _resident_bytes() -> int:

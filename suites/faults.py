@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from suites.mutants.report import keep_section
+from suites.mutants.section import keep_section
 from tests.faults.campaign import Finding, Row, list_trials, run_all, sample, tabulate, to_text, total
 from tests.faults.document import write_document
 from tests.faults.subjects import Subject, ours, reference

@@ -36,8 +36,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Where tests run on several CPUs: each goes to whoever is free, but for those that belong together.
 
+    Another way than the usual one may be asked for with --dist, as the pure tests do, of which there are thousands.
     The marker xdist_group would say the same, but xdist 3.8 does not see it with pytest 9.2.
     """
+    if config.getoption("dist") != "load":
+        return None
     from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
     class Scheduling(LoadScopeScheduling):  # type: ignore[misc]

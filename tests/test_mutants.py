@@ -10,8 +10,6 @@ from suites.mutants.checkout import Checkout, read_sources
 from suites.mutants.places import find_places, mutate
 from suites.mutants.reach import Reach, Record, watch
 from suites.mutants.report import (
-    check_section,
-    keep_section,
     parse_equivalents,
     score,
     to_survivors,
@@ -19,6 +17,7 @@ from suites.mutants.report import (
     write_section,
 )
 from suites.mutants.sample import draw
+from suites.mutants.section import check_section, keep_section
 from suites.mutants.trial import HUNG, KILLED, SURVIVED, Verdict, merge, try_mutant
 from tests.conftest import ROOT
 

@@ -250,6 +250,12 @@ def first_columns(text: str) -> list[str]:
     return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
 
 
+@pytest.mark.parametrize("script", ["bench", "conformance", "faults", "kubernetes"])
+def test_what_a_script_runs_can_be_imported_by_the_python_that_it_takes(script: str) -> None:
+    result = subprocess.run([ROOT / "scripts" / script, "--help"], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout[:6]) == (0, "usage:"), result.stderr
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_json_blocks_parse(document: str) -> None:
     for language, body in code_blocks((ROOT / document).read_text("utf-8")):
@@ -259,15 +265,19 @@ def test_json_blocks_parse(document: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_within_the_repository_lead_somewhere(document: str) -> None:
-    text = (ROOT / document).read_text("utf-8")
-    headings = {
-        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in re.findall(r"^#+ (.*)$", text, re.M)
-    }
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in headings, target
-        elif "://" not in target:
-            assert (ROOT / document).parent.joinpath(target).exists(), target
+    for target in re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text("utf-8")):
+        if "://" in target:
+            continue
+        name, _, heading = target.partition("#")
+        path = (ROOT / document).parent / name if name else ROOT / document
+        assert path.exists(), target
+        assert not heading or heading in headings_of(path), target
+
+
+def headings_of(page: Path) -> set[str]:
+    """What a link names a page's headings by."""
+    found = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in found}
 
 
 def keys_read(parse: Any, monkeypatch: pytest.MonkeyPatch) -> set[str]:

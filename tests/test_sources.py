@@ -16,6 +16,7 @@ from tests.kit.calls import call_environment
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam", "cni_warm", "cni_node")
 FILES = sorted(str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+OF_THE_NODE = [file for file in FILES if file.startswith("cni_node/")]
 
 FILE_LINES = 300
 FUNCTION_LINES = 40
@@ -81,6 +82,7 @@ def tree_of(file: str) -> ast.Module:
     return ast.parse((ROOT / file).read_text(encoding="utf-8"), file)
 
 
+@cache
 def imported_by(tree: ast.Module, file: str) -> set[str]:
     """The full names of all modules that a file imports, wherever it does; `from x import y` may name x.y too."""
     package = Path(file).parent.parts
@@ -103,6 +105,7 @@ def taken_from(tree: ast.Module, module: str) -> set[str]:
     return {alias.name for node in nodes if (node.module or "").endswith(module) for alias in node.names}
 
 
+@cache
 def is_module(name: str) -> bool:
     path = ROOT.joinpath(*name.split("."))
     return path.is_dir() or path.with_suffix(".py").is_file()
@@ -148,31 +151,31 @@ def test_imports_are_found_wherever_they_stand(source: str, imports: set[str]) -
     assert imported_by(ast.parse(source), "cni_ipam/commands.py") == imports
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_imports_are_the_standard_library_pyroute2_and_our_own(file: str) -> None:
-    of_one_python_or_another = {"_sha256", "_sha2"}
-    allowed = (sys.stdlib_module_names - {"ipaddress"}) | set(PACKAGES) | of_one_python_or_another
-    if file.startswith("cni_node/"):  # the plugins do without
-        allowed |= {"pyroute2"}
-    assert top_level(imported_by(tree_of(file), file)) <= allowed
+def test_imports_are_the_standard_library_pyroute2_and_our_own() -> None:
+    for file in FILES:
+        of_one_python_or_another = {"_sha256", "_sha2"}
+        allowed = (sys.stdlib_module_names - {"ipaddress"}) | set(PACKAGES) | of_one_python_or_another
+        if file.startswith("cni_node/"):  # the plugins do without
+            allowed |= {"pyroute2"}
+        assert top_level(imported_by(tree_of(file), file)) <= allowed, file
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_no_module_is_imported_by_a_computed_name(file: str) -> None:
+def test_no_module_is_imported_by_a_computed_name() -> None:
     """So that the other tests here see every import; but for the plugin that stands beside ours in an installation."""
-    if file == "cni_protocol/sibling.py":
-        return
-    names = {node.id for node in ast.walk(tree_of(file)) if isinstance(node, ast.Name)}
-    names |= {node.attr for node in ast.walk(tree_of(file)) if isinstance(node, ast.Attribute)}
-    assert not names & {"__import__", "import_module", "exec_module", "exec", "eval"}
+    for file in FILES:
+        if file == "cni_protocol/sibling.py":
+            continue
+        names = {node.id for node in ast.walk(tree_of(file)) if isinstance(node, ast.Name)}
+        names |= {node.attr for node in ast.walk(tree_of(file)) if isinstance(node, ast.Attribute)}
+        assert not names & {"__import__", "import_module", "exec_module", "exec", "eval"}, file
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_imports_point_one_way(file: str) -> None:
-    package = file.partition("/")[0]
-    ours = {name for name in imported_by(tree_of(file), file) if top_level({name}) <= set(PACKAGES)}
-    allowed = ALLOWED[package] | {package}
-    assert [name for name in ours if not any(f"{name}.".startswith(f"{entry}.") for entry in allowed)] == []
+def test_imports_point_one_way() -> None:
+    for file in FILES:
+        package = file.partition("/")[0]
+        ours = {name for name in imported_by(tree_of(file), file) if top_level({name}) <= set(PACKAGES)}
+        allowed = ALLOWED[package] | {package}
+        assert [name for name in ours if not any(f"{name}.".startswith(f"{entry}.") for entry in allowed)] == [], file
 
 
 def test_foreign_functions_are_called_where_the_standard_library_has_none() -> None:
@@ -181,65 +184,65 @@ def test_foreign_functions_are_called_where_the_standard_library_has_none() -> N
     assert users == {"cni_protocol/light/libc.py", "cni_node/inotify.py", "cni_node/trial.py"}
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("cni_node/")])
-def test_what_runs_for_days_uses_the_real_standard_library(file: str) -> None:
-    ours = imported_by(tree_of(file), file)
-    assert not {name for name in ours if name.startswith("cni_protocol.light")}
+def test_what_runs_for_days_uses_the_real_standard_library() -> None:
+    for file in OF_THE_NODE:
+        ours = imported_by(tree_of(file), file)
+        assert not {name for name in ours if name.startswith("cni_protocol.light")}, file
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("cni_node/")])
-def test_no_decision_depends_on_the_time_of_day(file: str) -> None:
+def test_no_decision_depends_on_the_time_of_day() -> None:
     """Which jumps; time.monotonic() does not."""
-    used = {ast.unparse(node) for node in ast.walk(tree_of(file)) if isinstance(node, ast.Attribute)}
-    assert not used & {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow"}
+    for file in OF_THE_NODE:
+        used = {ast.unparse(node) for node in ast.walk(tree_of(file)) if isinstance(node, ast.Attribute)}
+        assert not used & {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow"}, file
 
 
-@pytest.mark.parametrize("file", PURE)
-def test_pure_modules_import_nothing_that_touches_the_host(file: str) -> None:
-    imported = imported_by(tree_of(file), file)
-    assert not top_level(imported) & IMPURE_STDLIB
-    assert {name for name in imported if top_level({name}) <= set(PACKAGES)} <= PURE_OF_OURS
-    assert not taken_from(tree_of(file), "standard") & IMPURE_STDLIB
+def test_pure_modules_import_nothing_that_touches_the_host() -> None:
+    for file in PURE:
+        imported = imported_by(tree_of(file), file)
+        assert not top_level(imported) & IMPURE_STDLIB, file
+        assert {name for name in imported if top_level({name}) <= set(PACKAGES)} <= PURE_OF_OURS, file
+        assert not taken_from(tree_of(file), "standard") & IMPURE_STDLIB, file
 
 
-@pytest.mark.parametrize("file", PURE)
-def test_pure_modules_call_nothing_that_touches_the_host(file: str) -> None:
-    called = {
-        node.func.id
-        for node in ast.walk(tree_of(file))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    }
-    assert not called & {"open", "print", "input"}
+def test_pure_modules_call_nothing_that_touches_the_host() -> None:
+    for file in PURE:
+        called = {
+            node.func.id
+            for node in ast.walk(tree_of(file))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        assert not called & {"open", "print", "input"}, file
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_stdout_belongs_to_the_protocol(file: str) -> None:
+def test_stdout_belongs_to_the_protocol() -> None:
     """Whatever is printed goes to stderr; stdout is the protocol's, in the process itself or by way of the service."""
-    if file in ("cni_protocol/plugin.py", "cni_protocol/warm_client.py", "cni_warm/worker.py"):
-        return
-    if file.startswith("cni_node/"):  # a program for people
-        return
-    for node in ast.walk(tree_of(file)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
-            assert [ast.unparse(word.value) for word in node.keywords if word.arg == "file"] == ["sys.stderr"]
-        assert not (isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.stdout", "sys.__stdout__"))
+    for file in FILES:
+        if file in ("cni_protocol/plugin.py", "cni_protocol/warm_client.py", "cni_warm/worker.py"):
+            continue
+        if file.startswith("cni_node/"):  # a program for people
+            continue
+        for node in ast.walk(tree_of(file)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+                assert [ast.unparse(word.value) for word in node.keywords if word.arg == "file"] == ["sys.stderr"], file
+            assert not (isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.stdout", "sys.__stdout__")), file
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_everything_public_has_a_docstring(file: str) -> None:
-    tree = tree_of(file)
-    assert ast.get_docstring(tree), "the module"
-    assert not [name for name, node in public_definitions(tree.body) if not ast.get_docstring(node)]
+def test_everything_public_has_a_docstring() -> None:
+    for file in FILES:
+        tree = tree_of(file)
+        assert ast.get_docstring(tree), f"{file}: the module"
+        assert not [name for name, node in public_definitions(tree.body) if not ast.get_docstring(node)], file
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_files_and_functions_stay_readable(file: str) -> None:
-    assert len((ROOT / file).read_text(encoding="utf-8").splitlines()) <= FILE_LINES
-    functions = [node for node in definitions_in(tree_of(file)) if not isinstance(node, ast.ClassDef)]
-    long = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
-    assert {name: lines for name, lines in long.items() if lines > FUNCTION_LINES} == {}
-    wide = {node.name: len(positional(node)) for node in functions}
-    assert {name: count for name, count in wide.items() if count > ARGUMENTS} == {}
+def test_files_and_functions_stay_readable() -> None:
+    for file in FILES:
+        assert len((ROOT / file).read_text(encoding="utf-8").splitlines()) <= FILE_LINES, file
+        functions = [node for node in definitions_in(tree_of(file)) if not isinstance(node, ast.ClassDef)]
+        long = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
+        assert {name: lines for name, lines in long.items() if lines > FUNCTION_LINES} == {}, file
+        wide = {node.name: len(positional(node)) for node in functions}
+        assert {name: count for name, count in wide.items() if count > ARGUMENTS} == {}, file
 
 
 def positional(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:

@@ -15,8 +15,9 @@ from typing import TypeVar
 from suites.mutants.checkout import PACKAGES, Checkout, read_sources
 from suites.mutants.places import Place
 from suites.mutants.reach import Reach, Record, list_test_files, watch
-from suites.mutants.report import check_section, parse_equivalents, score, to_survivors, to_table, write_section
+from suites.mutants.report import parse_equivalents, score, to_survivors, to_table, write_section
 from suites.mutants.sample import draw
+from suites.mutants.section import check_section
 from suites.mutants.trial import SURVIVED, Verdict, merge, try_mutant
 
 ROOT = Path(__file__).resolve().parents[2]

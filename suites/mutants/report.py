@@ -3,15 +3,12 @@
 Must not: try anything.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from suites.mutants.checkout import PACKAGES
+from suites.mutants.section import put_section
 from suites.mutants.trial import HUNG, SURVIVED, Verdict
-
-_BEGIN, _END = "<!-- mutants: written by scripts/mutants -->\n", "<!-- end of mutants -->"
-_SECTION = re.compile(f"{re.escape(_BEGIN)}.*?{re.escape(_END)}", re.DOTALL)
 
 
 def parse_equivalents(text: str) -> dict[str, str]:
@@ -54,21 +51,9 @@ def to_survivors(verdicts: Iterable[Verdict], equivalents: Mapping[str, str]) ->
     return lines
 
 
-def check_section(path: Path) -> None:
-    """Raise SystemExit unless a document has a place for this; to be asked before all the work."""
-    if not _SECTION.search(path.read_text("utf-8")):
-        raise SystemExit(f"{path} has no markers for: mutants")
-
-
-def keep_section(old: str, new: str) -> str:
-    """A new text of a document, with the section that the old one had."""
-    section = _SECTION.search(old)
-    return f"{new}\n{section[0]}\n" if section else new
-
-
 def write_section(path: Path, seed: int, verdicts: Sequence[Verdict], equivalents: Mapping[str, str]) -> None:
     """Put the figures between the markers of a document."""
-    text = f"""{_BEGIN}
+    text = f"""
 ## Mutants
 
 Whether the tests would notice a mistake. `sudo scripts/mutants --document docs/reliability.md` makes {len(verdicts)}
@@ -81,5 +66,5 @@ annotations, messages. The tests that run the changed line are tried, the module
 
 *by no end*: the tests did not end in time. *equivalent*: no test could tell; `suites/mutants/equivalents.txt` says why.
 
-{_END}"""
-    path.write_text(_SECTION.sub(lambda _: text, path.read_text("utf-8")), "utf-8")
+"""
+    put_section(path, text)

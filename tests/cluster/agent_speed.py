@@ -1,8 +1,8 @@
 """What 5,000 peers cost a node and its agent, for scripts/cluster, which names this file.
 
 CPU time is the scheduler's count for all threads of the agent. What is compared takes turns, round by round, so that
-what else the machine does meets both sides. PASS and FAIL are about medians; a FAIL of a comparison counts for the exit
-status when so few rounds reach the target that it cannot be chance.
+what else the machine does meets both sides. PASS and FAIL are about medians, or what is said there; a FAIL of a
+comparison counts for the exit status when so few rounds reach the target that it cannot be chance.
 """
 
 import json
@@ -36,8 +36,8 @@ FIRST_SYNC, ONE_CHANGE = 10.0, 0.020  # seconds of CPU
 ADD_RATIO, NAT_RATIO = 1.05, 0.97
 IDLE_MIB, BUSY_MIB, IDLE_CPU = 45, 64, 0.001
 CHANGES = 40
-CALLS, FEWEST_CALLS = 60, 21  # rounds; with less than that of 60, chance is ruled out at 1 % (binomial)
-WINDOWS, CONNECTIONS = 60, 200
+CALLS, FEWEST_CALLS = 150, 60  # rounds; with less than that, chance is ruled out at 1 % (binomial)
+WINDOWS, FEWEST_WINDOWS, CONNECTIONS = 400, 176, 200
 IDLE_WINDOW = 20.0  # seconds
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close(2) resets the connection, and nothing is left of it
 # Makes an ADD for each line that it reads, prints the seconds that it took, and takes it away again.
@@ -199,9 +199,10 @@ def test_add(sides: Sides, record_property: Note) -> None:
             assert caller.stdin is not None
             caller.stdin.close()
     none, many = (seconds[name][1:] for name in ("none", "many"))
-    ratio = statistics.median(many) / statistics.median(none)
-    ms = [1000 * statistics.median(each) for each in (many, none)]
-    text = f"{ratio:.2f} ({ms[0]:.1f} / {ms[1]:.1f} ms, medians of {CALLS})"
+    # the lower quartile: what else the machine does only adds, and an ADD is long enough to meet it
+    ms = [1000 * statistics.quantiles(each, n=4)[0] for each in (many, none)]
+    ratio = ms[0] / ms[1]
+    text = f"{ratio:.2f} ({ms[0]:.1f} / {ms[1]:.1f} ms, lower quartiles of {CALLS})"
     record_property("measured", [f"ADD, {PEERS} peers over none", f"{text}; target <= {ADD_RATIO}", ratio <= ADD_RATIO])
     assert sum(m <= n * ADD_RATIO for m, n in zip(many, none, strict=True)) >= FEWEST_CALLS
 
@@ -224,7 +225,7 @@ def test_connections_through_nat(sides: Sides, record_property: Note) -> None:
         "measured",
         [f"TCP connections through NAT, {PEERS} peers over none", f"{text}; target >= {NAT_RATIO}", ratio >= NAT_RATIO],
     )
-    assert sum(m >= n * NAT_RATIO for m, n in zip(many, none, strict=True)) >= FEWEST_CALLS
+    assert sum(m >= n * NAT_RATIO for m, n in zip(many, none, strict=True)) >= FEWEST_WINDOWS
 
 
 def connect_often(client: Machine, address: str) -> float:

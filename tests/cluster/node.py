@@ -29,7 +29,7 @@ cd $disk/root
 mount -t proc proc proc
 mount -t sysfs sys sys
 mount --rbind /sys/fs/cgroup sys/fs/cgroup
-[ -z "$reboots" ] || { cat proc/sys/kernel/random/uuid >$disk/boot-id; mount --bind $disk/boot-id $boot_id; }
+if [ "$reboots" ]; then cat proc/sys/kernel/random/uuid >$disk/boot-id && mount --bind $disk/boot-id $boot_id; fi
 for own in run tmp dev/shm; do mount -t tmpfs $own $own; done
 mkdir -p run/lock var/lib/containerd
 mount --bind $disk/containerd var/lib/containerd # containerd makes overlays in there, and none can stand on another

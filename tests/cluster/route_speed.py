@@ -13,7 +13,7 @@ import pytest
 
 from tests.cluster.fabric import Fabric
 from tests.cluster.monitor import RouteMonitor
-from tests.cluster.sources import PREFIX, ApiSource, EtcdSource
+from tests.cluster.sources import ApiSource, EtcdSource
 from tests.cluster.worlds import NODES, Parts, World, open_world, place_on_lan
 from tests.kit.api_server import node as describe
 
@@ -50,7 +50,7 @@ def come_and_go(world: World, number: int) -> tuple[float, float]:
     with RouteMonitor([world.machine(node) for node in NODES], pods) as monitor:
         begin = time.monotonic()
         if isinstance(source, EtcdSource):
-            source.etcd.ctl("put", f"{PREFIX}/nodes/far", json.dumps({"pods": [pods], "addresses": [address]}))
+            source.put("far", json.dumps({"pods": [pods], "addresses": [address]}))
         else:
             assert isinstance(source, ApiSource)
             source.server.put(describe("far", pods, address))

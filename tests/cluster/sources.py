@@ -4,6 +4,8 @@ etcd and the API server are on a machine of their own, on the link of the nodes.
 """
 
 import base64
+import http.client
+import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -22,6 +24,7 @@ STORE = Port("lan", ("192.168.1.2/24",))
 PREFIX = "/pycni"
 ETCD_PORT = 2379
 TOKEN = "secret"
+BOUND = 10.0  # seconds for an answer
 _KUBECONFIG = """\
 apiVersion: v1
 kind: Config
@@ -125,9 +128,9 @@ class EtcdSource:
     gives_ranges = True
 
     def __init__(self, fabric: Fabric, lease: int = 0) -> None:
-        machine = fabric.add_machine("store", STORE)
+        self._machine = fabric.add_machine("store", STORE)
         self._lease = lease  # seconds, 0 for what is usual
-        self.etcd = EtcdCluster(fabric.host, place=("store", machine.address(4), ETCD_PORT))
+        self.etcd = EtcdCluster(fabric.host, place=("store", self._machine.address(4), ETCD_PORT))
 
     def options(self, place: Place) -> list[str]:
         """See Source."""
@@ -140,6 +143,15 @@ class EtcdSource:
     def forget(self, name: str) -> None:
         """See Source."""
         self.etcd.ctl("del", f"{PREFIX}/nodes/{name}")
+
+    def put(self, name: str, value: str) -> None:
+        """Have an entry of a node that is none, at once: without another process."""
+        key, text = (base64.b64encode(each.encode()).decode() for each in (f"{PREFIX}/nodes/{name}", value))
+        with entered(self._machine.netns):
+            connection = http.client.HTTPConnection(self._machine.address(4), ETCD_PORT, timeout=BOUND)
+            connection.request("POST", "/v3/kv/put", json.dumps({"key": key, "value": text}))
+            assert connection.getresponse().status == 200
+            connection.close()
 
     def stop(self) -> None:
         """End etcd; its data stays."""

@@ -84,6 +84,7 @@ def test_an_empty_configuration_has_the_documented_defaults() -> None:
         ({"disableContainerInterface": True}, {"leave_down": True}),
         ({"requireBridgeNetfilter": True}, {"require_filter": True}),
         ({"agent": "/run/pycni/agent.sock"}, {"agent": "/run/pycni/agent.sock"}),
+        ({"agent": "/a.sock", "requirePolicies": True}, {"agent": "/a.sock", "require_policies": True}),
         ({"ipMasqBackend": "nftables"}, {}),
         ({"ipMasqBackend": ""}, {}),
         ({"strict": True}, {}),

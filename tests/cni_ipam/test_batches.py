@@ -76,6 +76,7 @@ def test_ten_thousand_valid_attachments(network: Network) -> None:
         assert len(network.reserved()) == COUNT // 2
 
 
+@pytest.mark.slow
 def test_ten_thousand_exclusions(network: Network) -> None:
     ipam = {"subnet": "10.1.0.0/16", "exclude": [f"10.1.{i >> 8}.{i & 255}" for i in range(2, COUNT)]}
     with within(10):

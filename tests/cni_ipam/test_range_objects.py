@@ -154,6 +154,7 @@ def test_one_overlap_among_ten_thousand_ranges_is_found() -> None:
     assert error.msg.count("overlap") == 4
 
 
+@pytest.mark.slow
 def test_more_range_sets_than_an_attachment_can_have_addresses_are_refused() -> None:
     assert len(parse({"ranges": [[entry] for entry in many(1000)]}).pools) == 1000
     begin = time.process_time()
@@ -163,6 +164,7 @@ def test_more_range_sets_than_an_attachment_can_have_addresses_are_refused() -> 
     assert "ipam.ranges: 10000 range sets; an attachment gets an address of each, of 1000 at most" in error.msg
 
 
+@pytest.mark.slow
 def test_ten_thousand_routes_exclusions_and_requests_are_read_in_time() -> None:
     begin = time.process_time()
     config = parse(

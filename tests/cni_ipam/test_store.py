@@ -386,7 +386,7 @@ def test_a_lock_that_is_held_elsewhere_is_given_up_within_the_bound(
         begin = time.monotonic()
         with pytest.raises(CNIError) as caught, opened(tmp_path, create=create):
             pytest.fail("the lock was had")
-        assert 0.2 <= time.monotonic() - begin < 3
+        assert 0.2 <= time.monotonic() - begin < 10
     assert caught.value.code == TRY_AGAIN_LATER
     assert str(tmp_path / "mynet" / "lock") in caught.value.msg
 

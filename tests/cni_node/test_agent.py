@@ -96,7 +96,7 @@ def assert_repaired(agent: Agent, command: str) -> None:
         now = state_of(agent)
         differing = {key: (before[key], now[key]) for key in now if now[key] != before[key]}
         raise AssertionError(f"not within {REPAIR_BOUND} s: {differing}\n{agent.log.read_text()}")
-    agent.await_report(lambda report: bool(report["repairs"] != repairs), 2)
+    agent.await_report(lambda report: bool(report["repairs"] != repairs), 10)
 
 
 @pytest.mark.parametrize(

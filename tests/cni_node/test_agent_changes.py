@@ -191,7 +191,7 @@ def test_a_configuration_that_somebody_changes_is_put_back(pair: tuple[Agent, Ag
     before = first.configuration.read_bytes()
     for change in (lambda: first.configuration.unlink(), lambda: first.configuration.write_text("{}")):
         change()
-        assert wait_until(lambda: first.configuration.exists() and first.configuration.read_bytes() == before, 2)
+        assert wait_until(lambda: first.configuration.exists() and first.configuration.read_bytes() == before, 10)
 
 
 def test_a_node_that_cannot_serve_is_not_told_ready(pair: tuple[Agent, Agent], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from cni_node.sources.kubernetes import NODES, KubernetesSettings, KubernetesSou
 from cni_protocol.address import parse_cidr, parse_ip
 from tests.kit.api_server import ApiServer, Refusal, node
 from tests.kit.certificates import make_ca, sign
-from tests.kit.following import anything, following, peer_names
+from tests.kit.following import SOON, anything, following, peer_names
 from tests.kit.host import wait_until
 
 
@@ -52,11 +52,11 @@ def test_nodes_are_listed_and_followed(api: ApiServer, account: Path) -> None:
         assert (first.problems, first.listed) == ((), True)
         assert watched(api)
         api.put(node("node0", "10.244.3.0/24", "192.168.1.10"))
-        followed.until(lambda snapshot: peer_names(snapshot) == ["node0", "node2"], 1.0)
+        followed.until(lambda snapshot: peer_names(snapshot) == ["node0", "node2"], SOON)
         api.put(node("node0", "10.244.3.0/24", "192.168.1.30"))
-        followed.until(lambda snapshot: snapshot.peers[0].addresses == (parse_ip("192.168.1.30"),), 1.0)
+        followed.until(lambda snapshot: snapshot.peers[0].addresses == (parse_ip("192.168.1.30"),), SOON)
         api.delete("node0")
-        followed.until(lambda snapshot: peer_names(snapshot) == ["node2"], 1.0)
+        followed.until(lambda snapshot: peer_names(snapshot) == ["node2"], SOON)
 
 
 def test_what_is_no_news_is_not_published(api: ApiServer, account: Path) -> None:

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from cni_node.snapshot import Snapshot
 from cni_node.sources import Source
 
-BOUND = 10.0  # seconds, for anything
+BOUND = 20.0  # seconds, for anything
+SOON = 5.0  # seconds, for what an event tells: milliseconds on an idle machine, and no source looks again that early
 
 
 class Followed:

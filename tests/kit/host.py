@@ -171,7 +171,7 @@ def open_host(lifetime: str = "3600") -> Host:
     return Host(holder)
 
 
-def wait_until(condition: Any, seconds: float = 5.0) -> bool:
+def wait_until(condition: Any, seconds: float = 20.0) -> bool:
     """Whether a condition comes true within a time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -1,6 +1,5 @@
 """Parameters of tests of which `scripts/test --fast` runs some alone."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +12,6 @@ def slow(*values: Any) -> Any:
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
-def seeds(count: int) -> Iterator[Any]:
-    """The seeds of a test with random numbers, all but the first left out there."""
-    return (seed if seed < _QUICK else slow(seed) for seed in range(count))
+def seeds(count: int) -> list[Any]:
+    """The seeds of a test with random numbers, all but the first few left out there."""
+    return [seed if seed < _QUICK else slow(seed) for seed in range(count)]

@@ -207,7 +207,7 @@ def test_large_trunk(bridge: Runtime, trunk: list[dict[str, int]], vids: range) 
     config = layer_2(vlanTrunk=trunk)
     started = time.monotonic()
     port = port_of(bridge.add("a", config))
-    assert time.monotonic() - started < 5  # half a second is usual, for Python to start; the VLANs take a tenth of it
+    assert time.monotonic() - started < 15  # half a second is usual, for Python to start; the VLANs take a tenth of it
     assert vlans_of(host, port) == {1: NATIVE, **dict.fromkeys(vids, ())}
     bridge.add("b", config)
     bridge.check("a", config)

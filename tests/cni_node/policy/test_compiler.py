@@ -78,6 +78,7 @@ def test_pods_of_the_same_policies_share_a_chain_and_rules_of_the_same_peers_a_s
     assert len(Compiler("node1", log=True).compile(cluster(policies)).chains) == 2
 
 
+@pytest.mark.slow
 def test_ten_thousand_peers_are_one_rule_of_each_family() -> None:
     peers = [{"ipBlock": {"cidr": f"10.{i // 256}.{i % 256}.0/25"}} for i in range(10_000)]
     peers += [{"podSelector": selector(f"n=v{i}")} for i in range(10_000)]

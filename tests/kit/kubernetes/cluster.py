@@ -2,7 +2,8 @@
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -34,17 +35,21 @@ class Parts(NamedTuple):
 
     tree: Path
     programs: Path
-    images: tuple[Path, ...]  # what every node has from the start: pycni's own, and that of the tests' pods
+    images: Callable[[], Sequence[Path]]  # what every node has from the start; waits until they are made
 
 
 def gather_parts(directory: Path, say: Say) -> Parts:
     """All of it: what is cached is taken from there, or built; the rest is made in a directory. Raises SetupError."""
     programs = ensure_programs(say)
     tree = ensure_tree(say)
-    say("making the images of this checkout and of the pods")
-    pycni = directory / "pycni.tar"
-    run([str(ROOT / "install.sh"), "--image", str(pycni)], seconds=_IMAGE_BOUND)
-    return Parts(tree, programs, (pycni, write_pods_image(directory / "pods.tar")))
+    say("making the images of this checkout and of the pods, while machines boot")
+    pycni, pods = directory / "pycni.tar", directory / "pods.tar"
+
+    def make() -> Sequence[Path]:
+        run([str(ROOT / "install.sh"), "--image", str(pycni)], seconds=_IMAGE_BOUND)
+        return pycni, write_pods_image(pods)
+
+    return Parts(tree, programs, ThreadPoolExecutor(1).submit(make).result)
 
 
 class Kubernetes:
@@ -138,5 +143,7 @@ class Kubernetes:
 
     def _start_node(self, name: str) -> None:
         node = self.nodes[name]
-        node.start_runtime(*self.parts.images)
+        node.start_runtime()
         node.start_kubernetes()
+        for image in self.parts.images():
+            node.import_image(image)

@@ -14,10 +14,11 @@ from tests.kit.kubernetes.programs import GO_BOUND, Say, ensure, ensure_source, 
 NAMES = (
     "k8s.gcr.io/e2e-test-images/agnhost:2.21",
     "gcr.io/kubernetes-e2e-test-images/jessie-dnsutils:1.0",
+    "k8s.gcr.io/build-image/debian-iptables:buster-v1.3.0",
     "docker.io/library/busybox:1.29",
     "k8s.gcr.io/pause:3.2",
 )
-_TOOLS = ("bind9-dnsutils", "curl", "dnsmasq-base", "iperf", "iptables", "netcat-openbsd", "wget")
+_TOOLS = ("bind9-dnsutils", "conntrack", "curl", "dnsmasq-base", "iperf", "iptables", "netcat-openbsd", "wget")
 _CERTIFICATES = ("localhost.crt", "localhost.key")
 # One test wants a server, by this name, of the few names that its Corefile has under "hosts".
 _CORE_DNS = """#!/bin/sh

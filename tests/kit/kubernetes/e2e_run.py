@@ -12,10 +12,10 @@ from tests.kit.kubernetes.control_plane import ADDRESS
 from tests.kit.kubernetes.e2e import ensure_e2e, ensure_image
 from tests.kit.kubernetes.machine import SETTINGS
 
-FOCUS = r"\[sig-network\]"
+FOCUS = r"\[sig-network\]|different hostIP and protocol"  # the second is of host ports, and another group's
 # Policies are no business of ours; what takes down nodes or takes long; what needs a cloud or another cluster.
-SKIP = r"NetworkPolicy|\[Disruptive\]|\[Slow\]|\[Serial\]|\[Feature:|\[Flaky\]"
-_PLACE, _REPORTS = "/run/e2e", "/run/e2e-reports"
+SKIP = r"NetworkPolicy|\[Disruptive\]|\[Slow\]|\[Feature:|\[Flaky\]"
+_PLACE = "/run/e2e"
 _AT_ONCE = 4  # processes
 _BOUND = 3600.0  # seconds
 # The tests of "Networking" first want http://google.com; so it is this machine itself, by its loopback.
@@ -33,28 +33,37 @@ class Case(NamedTuple):
     failure: str  # what it said; "" when it passed
 
 
-def run_e2e(cluster: Kubernetes, focus: str, skip: str = SKIP) -> list[Case]:
-    """Run the tests whose names the regular expression `focus` is found in, and `skip` is not. Raises SetupError."""
+def run_e2e(cluster: Kubernetes, focus: str) -> list[Case]:
+    """Run the tests whose names the regular expression `focus` is found in, but those of SKIP. Raises SetupError.
+
+    Those that are marked serial come afterwards, by themselves.
+    """
     programs = ensure_e2e(cluster.say)
     image = ensure_image(programs, cluster.say)
     control = cluster.control
     at_once(lambda name: cluster.nodes[name].import_image(image), list(cluster.nodes))
-    for path in (_PLACE, _REPORTS):
-        control.path(path).mkdir(exist_ok=True)
+    control.path(_PLACE).mkdir(exist_ok=True)
     for program in ("ginkgo", "e2e.test"):
         shutil.copy(programs / program, control.path(_PLACE))
     if "world" not in control.daemons():
         control.run("sh", "-c", _WORLD)
         control.start_daemon("world", "busybox", "httpd", "-f", "-p", "127.0.0.1:80", "-h", "/run/world")
-    cluster.say(f"running the end-to-end tests with {focus} in their names, without {skip}")
+    cluster.say(f"running the end-to-end tests with {focus} in their names, without {SKIP}")
+    cases = _run(cluster, focus, rf"{SKIP}|\[Serial\]", _AT_ONCE)
+    return sorted(cases + _run(cluster, rf"({focus}).*\[Serial\]|\[Serial\].*({focus})", SKIP, 1))
+
+
+def _run(cluster: Kubernetes, focus: str, skip: str, at_once: int) -> list[Case]:
+    """One call of ginkgo, with so many processes."""
+    reports = f"{_PLACE}/reports-{at_once}"
     tests = [f"--kubeconfig={SETTINGS}/admin.conf", f"--host=https://{ADDRESS}:6443", "--kubectl-path=/usr/bin/kubectl"]
     tests += ["--provider=skeleton", "--dns-domain=cluster.local", "--node-os-distro=custom", "--disable-log-dump"]
-    tests += [f"--num-nodes={len(cluster.nodes)}", f"--report-dir={_REPORTS}"]
-    ginkgo = [f"{_PLACE}/ginkgo", f"-nodes={_AT_ONCE}", "-noColor", "-slowSpecThreshold=600"]
+    tests += [f"--num-nodes={len(cluster.nodes)}", f"--report-dir={reports}"]
+    ginkgo = [f"{_PLACE}/ginkgo", f"-nodes={at_once}", "-noColor", "-slowSpecThreshold=600"]
     ginkgo += [f"-focus={focus}", f"-skip={skip}", f"{_PLACE}/e2e.test", "--", *tests]
-    done = control.run(*ginkgo, check=False, timeout=_BOUND, env={"HOME": "/root"})
-    control.path("/var/log/kubernetes/e2e").write_text(done.stdout + done.stderr)
-    return sorted(case for path in control.path(_REPORTS).glob("*.xml") for case in read_report(path))
+    done = cluster.control.run(*ginkgo, check=False, timeout=_BOUND, env={"HOME": "/root"})
+    cluster.control.path(f"/var/log/kubernetes/e2e-{at_once}").write_text(done.stdout + done.stderr)
+    return [case for path in cluster.control.path(reports).glob("*.xml") for case in read_report(path)]
 
 
 def read_report(path: Path) -> Iterator[Case]:

@@ -74,13 +74,11 @@ class Worker(Machine):
         config = CONFIG.replace(CRI_PAUSE, PAUSE) % {"root": "/var/lib/containerd"}
         self.path("/etc/containerd/config.toml").write_text(config)
 
-    def start_runtime(self, *archives: Path) -> None:
-        """Start containerd, and have images in it."""
+    def start_runtime(self) -> None:
+        """Start containerd, and wait until it answers."""
         self.start_daemon("containerd", "containerd")
         ready = lambda: self.run("ctr", "version", check=False).returncode == 0  # noqa: E731
         await_ready(f"containerd on {self.name} answers", ready, START_BOUND, self)
-        for archive in archives:
-            self.import_image(archive)
 
     def import_image(self, archive: Path) -> None:
         """Have the images of an archive in containerd."""

@@ -63,9 +63,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def address_string(self) -> str:
-        return "local"
-
     def log_message(self, *_: Any) -> None:
         """Requests are no events."""
 

@@ -1,5 +1,6 @@
 """The mutation test itself: what it changes and what it leaves alone, which tests it takes, and what it says."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -201,6 +202,31 @@ def test_a_tiny_package_from_the_recording_to_the_verdicts(tiny: Path, tmp_path:
         "7 -> 6": (SURVIVED, "no test runs it", 0),
     }
     assert (checkout.root / PACKAGE / "tiny.py").read_text() == moved[f"{PACKAGE}/tiny.py"]
+
+
+FLAKY = """\
+import pytest
+
+calls = []
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("twice", [False, True])
+def test_it(twice, tmp_path):
+    calls.append(tmp_path)
+    assert len(set(calls)) == 2 and not twice
+"""
+
+
+def test_a_test_on_the_kernel_has_to_fail_twice(tiny: Path, tmp_path: Path) -> None:
+    file = f"tests/{PACKAGE}/test_tiny.py"
+    (tiny / file).write_text(FLAKY)
+    plan = tmp_path / "plan"
+    plan.write_text(json.dumps([f"{file}::test_it[False]", f"{file}::test_it[True]"]))
+    checkout = Checkout(tiny, tmp_path / "copy")
+    run = checkout.pytest(["-x", "-p", "suites.mutants.chooser", file], 60, {"MUTANTS_PLAN": str(plan)})
+    assert "1 failed, 1 passed" in run.output
+    assert plan.with_suffix(".failed").read_text() == f"{file}::test_it[True]"
 
 
 def verdict(file: str, result: str, name: str = "n", by: str = "t") -> Verdict:

@@ -1,10 +1,14 @@
-"""A pytest plugin: runs the tests that $MUTANTS_PLAN lists, in its order, and notes there which one failed."""
+"""A pytest plugin: runs the tests that $MUTANTS_PLAN lists, in its order, and notes there which one failed.
+
+A test that needs the kernel has to fail twice: the machine may be busy.
+"""
 
 import json
 import os
 from pathlib import Path
 
 import pytest
+from _pytest.runner import runtestprotocol
 
 
 class Chooser:
@@ -20,6 +24,19 @@ class Chooser:
         left_out = [item for item in items if item.nodeid not in self._turns]
         items[:] = sorted((item for item in items if item.nodeid in self._turns), key=lambda x: self._turns[x.nodeid])
         config.hook.pytest_deselected(items=left_out)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+        """Runs a test, and once more."""
+        if "kernel" not in item.keywords:
+            return None
+        reports = runtestprotocol(item, log=False, nextitem=nextitem)
+        if any(report.failed for report in reports):
+            item._initrequest()  # type: ignore[attr-defined]  # its fixtures anew
+            reports = runtestprotocol(item, log=False, nextitem=nextitem)
+        for report in reports:
+            item.ihook.pytest_runtest_logreport(report=report)
+        return True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """A failure of any part of a test."""

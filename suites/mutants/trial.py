@@ -71,18 +71,7 @@ def _choose(place: Place, tests: Collection[Test]) -> list[Test]:
 
 
 def _run(checkout: Checkout, tests: Sequence[Test]) -> tuple[str, str]:
-    """The result, and the test that failed. What failed on the kernel has to fail twice: the machine may be busy."""
-    result, by = _run_once(checkout, tests)
-    if result == KILLED and tests[0].kernel:
-        again = [test for test in tests if test.name == by]
-        if again:
-            repeated, _ = _run_once(checkout, again)
-            if repeated == SURVIVED:
-                return _run_once(checkout, [test for test in tests if test.name != by])
-    return result, by
-
-
-def _run_once(checkout: Checkout, tests: Sequence[Test]) -> tuple[str, str]:
+    """The result, and the test that failed."""
     plan = checkout.root.parent / "plan"
     plan.write_text(json.dumps([test.name for test in tests]))
     failed = plan.with_suffix(".failed")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from cni_bridge import claims, portmap
+from cni_bridge import claims, portmap, sync
 from cni_bridge.portmap import WAITING, PortMapping, is_port, list_beside, make_rules
 from cni_bridge.sync import delete_own_rules, delete_rules, ensure_rules, find_missing
 from cni_bridge.waiting_ports import called_up, port_of, waiting_for
@@ -85,6 +85,11 @@ def test_who_waits_for_a_port_waits_for_that_one(version: int, host_ip: str | No
 def test_the_places_of_two_who_wait_are_two() -> None:
     element = wanted(FIRST).elements[0]
     assert waiting_for(element).key != waiting_for(element._replace(comment=SECOND.owner)).key
+
+
+def test_one_port_that_waits_is_told_of_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    sync._warn(wanted(FIRST).elements[:1])
+    assert "host port 8080/tcp stays with another" in capfd.readouterr().err
 
 
 def test_a_second_interface_of_the_container_waits_and_gets_the_ports(

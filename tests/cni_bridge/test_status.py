@@ -197,3 +197,20 @@ def test_no_right_is_found(mocker: MockerFixture) -> None:
 
     mocker.patch.object(NetlinkSocket, "send", send)
     refused(50, "run the plugin as root")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_bridged_packets_that_pass_no_packet_filter_are_told_of_or_refused(
+    host: Host, version: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    key = {4: "bridge/bridge-nf-call-iptables", 6: "bridge/bridge-nf-call-ip6tables"}[version]
+    add_bridge(host, {4: "10.1.0.1/16", 6: "fd00:1::1/64"}[version])
+    switch_forwarding_on(host, version)
+    host.run("sh", "-c", f"echo 0 > /proc/sys/net/{key}")
+    words = f"bridged IPv{version} packets pass no packet filter"
+    ask(**GATEWAY)
+    assert f"cni-bridge: {words}" in capfd.readouterr().err
+    refused(51, words, f"sysctl -w net.{key.replace('/', '.')}=1", **GATEWAY, requireBridgeNetfilter=True)
+    host.run("sh", "-c", f"echo 1 > /proc/sys/net/{key}")
+    ask(**GATEWAY, requireBridgeNetfilter=True)
+    assert capfd.readouterr().err == ""

@@ -19,14 +19,13 @@ HANG = 30  # seconds
 
 
 def assert_clean(host: Host) -> None:
-    """Nothing is left but the bridges that ADD makes and DEL keeps."""
+    """Nothing is left but the bridges that ADD makes and DEL keeps, and what the store keeps of itself."""
     assert host.nft() == []
     assert host.link_names("c1") == []
     assert [link for link in host.ip("link") if link.get("linkinfo", {}).get("info_kind") == "veth"] == []
     files = host.run("find", "/var/lib/cni", "-type", "f").stdout.split()
-    assert [
-        name for name in files if not name.rpartition("/")[2].startswith(("lock", "index", "last_reserved_ip."))
-    ] == []
+    kept = ("lock", "index", "origin", "last_reserved_ip.")
+    assert [name for name in files if not name.rpartition("/")[2].startswith(kept)] == []
 
 
 def test_mutated_calls_in_one_process(host: Host, bin_dir: str) -> None:

@@ -6,15 +6,16 @@ import traceback
 
 import cni_bridge.__main__
 import cni_ipam.__main__
-from cni_bridge import locks, removal, sandbox, status, sync, wiring
+from cni_bridge import claims, locks, policy, removal, sandbox, status, sync, waiting_ports, wiring
 from cni_ipam import config, host_addresses, peek, recovery, resolvconf
-from cni_kernel import conntrack, kernel, namespace, vlans
+from cni_kernel import conntrack, kernel, link_groups, namespace, vlans
 from cni_protocol.light import libc
 
 PLUGINS = {"cni-bridge": cni_bridge.__main__.main, "cni-ipam": cni_ipam.__main__.main}
 
 __all__ = [
     "PLUGINS",
+    "claims",
     "config",
     "conntrack",
     "difflib",
@@ -22,9 +23,11 @@ __all__ = [
     "json",
     "kernel",
     "libc",
+    "link_groups",
     "locks",
     "namespace",
     "peek",
+    "policy",
     "recovery",
     "removal",
     "resolvconf",
@@ -33,5 +36,6 @@ __all__ = [
     "sync",
     "traceback",
     "vlans",
+    "waiting_ports",
     "wiring",
 ]

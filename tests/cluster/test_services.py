@@ -140,8 +140,7 @@ def test_status_tells_that_bridge_netfilter_is_off(world: World, required: bool)
     node = world.cluster.nodes["node1"]
     conflist = json.loads(node.path(CONFLIST).read_text())
     config = {**conflist["plugins"][0], "cniVersion": "1.1.0", "name": conflist["name"]}
-    if required:
-        config["requireBridgeNetfilter"] = True
+    config["requireBridgeNetfilter"] = required
     plugin = "/opt/cni/bin/cni-bridge"
     call: dict[str, Any] = {
         "input": json.dumps(config),

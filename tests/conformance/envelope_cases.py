@@ -197,7 +197,11 @@ def bad_input(w: World) -> None:
         del config["name"]
         refuse(w.call("ADD", config, role=role), f"{role}: ADD without a name", codes=[7])
     if IPAM in w.pair.roles():
-        outcome = w.call("ADD", w.config(ipam=w.ipam_config(ranges=[[{"subnet": "10.1.0.0/32"}]])), role=IPAM)
+        outcome = w.call(
+            "ADD",
+            w.config(ipam=w.ipam_config(ranges=[[{"subnet": "10.1.0.0/31", "exclude": ["10.1.0.0/31"]}]])),
+            role=IPAM,
+        )
         refuse(outcome, "ipam: ADD with a subnet that has no room", codes=[7])
 
 
@@ -237,7 +241,7 @@ def failures(w: World, role: str) -> dict[str, Outcome]:
         missing = {**config, "ipam": {"type": "not-there"}}
         calls["ADD with an IPAM plugin that is not there"] = w.call("ADD", missing)
     else:
-        none = w.config(ipam=w.ipam_config(ranges=[[{"subnet": "10.1.0.0/32"}]]))
+        none = w.config(ipam=w.ipam_config(ranges=[[{"subnet": "10.1.0.0/31", "exclude": ["10.1.0.0/31"]}]]))
         calls["ADD with a subnet that has no room"] = w.call("ADD", none, role=role)
     if w.pair.roles() == sorted(PAIR) and role == IPAM:
         full = w.config(ipam=w.pool(1), name="full")

@@ -22,7 +22,7 @@ def render(pods: Sequence[CIDR], mtu: int, agent: str = "", *, policies: bool = 
     """The conflist for these pod ranges; `mtu` in bytes, 0 is the plugin's choice (pure).
 
     `agent` is the agent's socket, by which STATUS tells whether it is there; empty where none is to be. With `policies`
-    no pod starts before its policies are in force.
+    STATUS asks for bridge netfilter, too.
     """
     bridge: dict[str, Any] = {
         "type": "cni-bridge",
@@ -37,7 +37,7 @@ def render(pods: Sequence[CIDR], mtu: int, agent: str = "", *, policies: bool = 
     if agent:
         bridge["agent"] = agent
     if policies:  # packets between pods of this node pass nftables by bridge netfilter alone
-        bridge |= {"requirePolicies": True, "requireBridgeNetfilter": True}
+        bridge["requireBridgeNetfilter"] = True
     bridge["ipam"] = {
         "type": "cni-ipam",
         "ranges": [[{"subnet": str(cidr)}] for cidr in pods],

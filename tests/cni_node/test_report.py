@@ -77,11 +77,7 @@ def test_the_configuration_names_no_peer() -> None:
         },
     }
     [plugin] = json.loads(render_configuration([], 0, "/run/agent.sock", policies=True))["plugins"]
-    assert (plugin["agent"], plugin["requirePolicies"], plugin["requireBridgeNetfilter"]) == (
-        "/run/agent.sock",
-        True,
-        True,
-    )
+    assert (plugin["agent"], plugin["requireBridgeNetfilter"]) == ("/run/agent.sock", True)
     assert "mtu" not in json.loads(render_configuration([parse_cidr("10.1.0.0/24")], 0))["plugins"][0]
 
 

@@ -121,4 +121,4 @@ def test_what_is_taken_from_the_overlay_is_back_within_a_second(overlaid: tuple[
 def test_the_log_says_who_took_something_away(routed: tuple[Agent, Agent]) -> None:
     first = routed[0]
     first.host.run("nft", "flush", "set", "inet", "pycni", "exempt4")
-    first.await_true(lambda: 'what="2 exempt networks added" by="nft pid ' in first.log.read_text())
+    first.await_true(lambda: 'what="2 exempt intervals added" by="nft pid ' in first.log.read_text())

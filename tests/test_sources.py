@@ -61,8 +61,7 @@ PURE = (
     *(f"cni_node/policy/{name}.py" for name in POLICY),
     *(f"cni_node/doctor/{name}.py" for name in DOCTOR),
     *(f"cni_node/inspect/{name}.py" for name in INSPECT),
-    "cni_node/peer_routes.py",
-    "cni_node/snapshot.py",
+    *("cni_node/exempt.py", "cni_node/peer_routes.py", "cni_node/same.py", "cni_node/snapshot.py"),
     "cni_node/yaml_subset.py",
     "cni_node/sources/members.py",
     "cni_node/sources/etcd_keys.py",
@@ -78,7 +77,7 @@ PURE_OF_OURS = {
     *(f"cni_node.policy.{name}" for name in POLICY),
     *(f"cni_node.doctor.{name}" for name in DOCTOR),
     *(f"cni_node.inspect.{name}" for name in INSPECT),
-    *("cni_ipam.ranges", "cni_node.peer_routes", "cni_node.snapshot", "cni_node.sources.members"),
+    *("cni_ipam.ranges", "cni_node.peer_routes", "cni_node.same", "cni_node.snapshot", "cni_node.sources.members"),
 }
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef

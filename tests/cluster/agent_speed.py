@@ -21,7 +21,7 @@ import pytest
 from tests.cluster.fabric import Machine, Port
 from tests.cluster.installation import CONFLIST, PROGRAM, Agent
 from tests.cluster.monitor import RouteMonitor
-from tests.cluster.sources import ApiSource, FileSource, Place
+from tests.cluster.sources import ApiSource, Place
 from tests.cluster.speed import start_process
 from tests.cluster.worlds import Parts, World, open_site
 from tests.kit.api_server import node as describe
@@ -62,7 +62,10 @@ for _ in sys.stdin:
 
 
 class Sides(NamedTuple):
-    """Two nodes on one link: `none` knows no other, `many` knows PEERS of them from the API. Neither is reached."""
+    """Two nodes on one link, each with an API of its own: `none` knows no other node, `many` knows PEERS of them.
+
+    None of these is reached.
+    """
 
     world: World
     api: ApiSource
@@ -78,7 +81,12 @@ class Sides(NamedTuple):
 def sides(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sides]:
     with open_site(parts, {LINK}) as world:
         cluster = world.cluster
-        api = ApiSource(world.fabric, tmp_path_factory.mktemp("api"), Port(LINK, ("172.20.255.2/16",)))
+        apis = {
+            name: ApiSource(
+                world.fabric, tmp_path_factory.mktemp("api"), Port(LINK, (f"172.20.255.{number}/16",)), f"api{number}"
+            )
+            for number, name in ((4, "none"), (5, "many"))
+        }
         try:
             server = world.fabric.add_machine("server", Port(LINK, ("172.20.255.3/16",)))
             places = [
@@ -87,21 +95,20 @@ def sides(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
             ]
             cluster.power_on(*places)
             for number in range(PEERS):
-                api.server.put(describe_peer(number))
-            api.tell(places[1:], {"many": cluster.nodes["many"]})
-            alone = FileSource()
-            alone.tell_one(cluster.nodes["none"], places[:1])
-            cluster.agents["none"].install(parts.bundle, alone.options(places[0]))
-            cluster.agents["many"].install(parts.bundle, api.options(places[1]))
+                apis["many"].server.put(describe_peer(number))
+            for place in places:
+                apis[place.name].tell([place], {place.name: cluster.nodes[place.name]})
+                cluster.agents[place.name].install(parts.bundle, apis[place.name].options(place))
             cluster.agents["none"].await_settled(0)
             cluster.agents["many"].await_report(lambda report: report["routes"] == PEERS and report["ready"], 120)
             first = cpu_of(cluster.agents["many"])
             cluster.start_runtimes(["none", "many"])
             for name in ("none", "many"):
                 cluster.run_pod(name, f"pod of {name}")
-            yield Sides(world, api, server, first)
+            yield Sides(world, apis["many"], server, first)
         finally:
-            api.close()
+            for api in apis.values():
+                api.close()
 
 
 def describe_peer(number: int) -> dict[str, object]:

@@ -39,6 +39,8 @@ CHANGES = 40
 CALLS, FEWEST_CALLS = 150, 60  # rounds; with less than that, chance is ruled out at 1 % (binomial)
 WINDOWS, FEWEST_WINDOWS, CONNECTIONS = 400, 176, 200
 IDLE_WINDOW = 20.0  # seconds
+EVENTS, BATCH = 5000, 0.02  # changes of Nodes, a thousand a second; seconds between two handfuls of them
+BUSY_CPU, PROMPT = 0.5, 1.0  # share of a core meanwhile; seconds until the last one is in the kernel
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close(2) resets the connection, and nothing is left of it
 # Makes an ADD for each line that it reads, prints the seconds that it took, and takes it away again.
 _CALLER = """
@@ -270,3 +272,29 @@ def test_cpu_of_one_change(sides: Sides, record_property: Note) -> None:
     text = f"{1000 * seconds:.1f} ms, mean of {CHANGES}; target <= {1000 * ONE_CHANGE:.0f} ms"
     record_property("measured", [f"CPU of one change among {PEERS} peers, kubernetes", text, seconds <= ONE_CHANGE])
     assert seconds <= ONE_CHANGE
+
+
+def test_cpu_of_a_thousand_changes_a_second(sides: Sides, record_property: Note) -> None:
+    """Peers get another address and back; the last change is waited for in the kernel."""
+    agent, api = sides.agent("many"), sides.api.server
+    before, begin = cpu_of(agent), time.monotonic()
+    for number in range(EVENTS):
+        if number % int(1000 * BATCH) == 0:
+            time.sleep(max(0.0, begin + number / 1000 - time.monotonic()))
+        peer = describe_peer(number % (EVENTS // 2))
+        if number < EVENTS // 2:
+            address = f"172.20.{64 + (number >> 8)}.{number & 0xFF}"
+            peer["status"] = {"addresses": [{"type": "InternalIP", "address": address}]}
+        api.put(peer)
+    sent = time.monotonic()
+    with RouteMonitor([sides.world.machine("many")], "10.255.0.0/24") as monitor:
+        api.put(describe("last", "10.255.0.0/24", "172.20.254.1"))
+        monitor.await_all(added=True)
+    last = time.monotonic() - sent
+    share = (cpu_of(agent) - before) / (time.monotonic() - begin)
+    rate = EVENTS / (sent - begin)
+    passed = share <= BUSY_CPU and last <= PROMPT
+    text = f"{100 * share:.0f} % of a core at {rate:.0f} a second, the last in the kernel after {last:.2f} s"
+    target = f"target <= {100 * BUSY_CPU:.0f} %, {PROMPT:.0f} s"
+    record_property("measured", [f"changes of Nodes among {PEERS} peers, kubernetes", f"{text}; {target}", passed])
+    assert passed

@@ -125,8 +125,11 @@ def pid_of(agent: Agent) -> int:
 
 def cpu_of(agent: Agent) -> float:
     """The seconds of CPU that all threads of an agent have had so far."""
-    tasks = agent.node.path(f"/proc/{pid_of(agent)}/task")
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()) / 1e9
+    nanoseconds = 0
+    for task in agent.node.path(f"/proc/{pid_of(agent)}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has answered a request, and ended
+            nanoseconds += int((task / "schedstat").read_text().split()[0])
+    return nanoseconds / 1e9
 
 
 def mib_of(agent: Agent) -> float:

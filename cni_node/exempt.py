@@ -1,8 +1,9 @@
 """Which networks are not masqueraded towards: the other nodes' pods, and the other nodes. Pure.
 
 Who answers there has a way back to the pod. Networks never overlap in part, but one may lie in another; the kernel's
-interval sets take each address once. It looks every new connection up in them, so where there are many networks,
-neighbours become one interval: ranges that were given out one after the other are one element instead of thousands.
+interval sets take each address once. It looks every new connection up in them, a tree, and they are read as a whole: so
+of many networks neighbours are one interval. Ranges that were given out one after the other are one element instead of
+thousands.
 """
 
 from bisect import bisect_left, insort

@@ -162,7 +162,7 @@ def test_no_packet_misses_the_set_while_others_come_and_go(host: Host, sets: Exe
     finally:
         sender.kill()
         sender.wait()
-    assert (found > 1000, missed) == (True, 0)
+    assert (found > 100, missed) == (True, 0)
 
 
 def counted(host: Host) -> tuple[int, int]:

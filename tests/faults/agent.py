@@ -6,7 +6,7 @@ Must not: judge by what the agent says, but for whether it is ready.
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -95,7 +95,8 @@ def start_and_kill(agent: Agent, number: int, calls: str = KERNEL) -> bool:
     over = wait_until(lambda: agent.ended() is not None or bool(agent.report().get("ready")), BOUND)
     assert over, f"at call {number}: {agent.log.read_text()}"
     lived = agent.ended() is None and _STRUCK not in log.read_text()
-    if agent.ended() is None:  # strace goes with the agent, but not the other way round
-        os.kill(agent.report()["pid"], signal.SIGKILL)
+    if pid := agent.report().get("pid"):  # strace goes with the agent, but not the other way round
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     agent.stop(kill=True)
     return lived

@@ -5,7 +5,6 @@ DEL and GC load nothing of what only an ADD needs.
 
 from __future__ import annotations
 
-import os
 import sys
 
 from cni_protocol.address import CIDR, IP
@@ -20,6 +19,7 @@ from cni_protocol.errors import (
     CNIError,
 )
 from cni_protocol.light.standard import TYPE_CHECKING, Any
+from cni_protocol.light.system import os
 from cni_protocol.request import Request
 from cni_protocol.result import DNS, IPConfig, Result, parse_result, result_to_json
 from cni_protocol.valid_attachments import parse_valid_attachments

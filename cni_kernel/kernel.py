@@ -5,11 +5,11 @@ Must not: know a configuration, or decide what should be there.
 """
 
 import errno
-import os
 import time
 
 from cni_protocol.address import CIDR
 from cni_protocol.light.standard import Self, Sequence
+from cni_protocol.light.system import os
 
 from .errors import KernelError, asking
 from .netlink import ACK, APPEND, CREATE, EXCL, ROUTE, Message, NetlinkError, NetlinkSocket

@@ -7,10 +7,9 @@ Must not: know what a link, a route or a rule is; decide anything.
 """
 
 import errno
-import os
-import struct
 
-from cni_protocol.light.standard import Iterator, NamedTuple, Self, Sequence, socket
+from cni_protocol.light.standard import Iterator, NamedTuple, Self, Sequence, socket, struct
+from cni_protocol.light.system import os
 
 ROUTE = 0  # NETLINK_ROUTE
 NETFILTER = 12  # NETLINK_NETFILTER

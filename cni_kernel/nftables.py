@@ -6,10 +6,9 @@ Must not: know what the rules are for, or whose the elements are.
 """
 
 import errno
-import struct
 import sys
 
-from cni_protocol.light.standard import Any, Iterator, Sequence, sha256
+from cni_protocol.light.standard import Any, Iterator, Sequence, sha256, struct
 
 from . import expressions, nft_attributes
 from .attributes import Table

@@ -1,9 +1,7 @@
 """Links, addresses and routes to rtnetlink(7) messages and back. Encodes and decodes, sends nothing."""
 
-import struct
-
 from cni_protocol.address import CIDR, IP
-from cni_protocol.light.standard import Any
+from cni_protocol.light.standard import Any, struct
 
 from .attributes import IFA, IFLA_GROUP, LINK, LINK_DATA, RTA, U32, split
 from .netlink import Message

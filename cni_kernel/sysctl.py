@@ -7,9 +7,9 @@ Must not: decide which interfaces are ours to change.
 """
 
 import errno
-import os
 
 from cni_protocol.light.standard import Iterator, contextmanager
+from cni_protocol.light.system import os
 
 from .errors import KernelError, asking
 

@@ -11,26 +11,27 @@ import pytest
 
 from tests.kit.calls import call_environment
 from tests.kit.host import Host
+from tests.kit.linked import linked_file, read_linked
 
 pytestmark = pytest.mark.kernel
 
-C_MODULES = {"_collections", "_json", "_sha256", "_socket", "gc", "select"}
-FROZEN = {
-    "__future__",
-    "_collections_abc",
-    "_stat",
-    "genericpath",
-    "os",
-    "posixpath",
-    "stat",
-}  # the interpreter has them
-STANDARD = C_MODULES | FROZEN
+STANDARD = {"_collections", "_json", "_sha256", "_socket", "_struct", "gc", "select"}  # in C
 FILES = {"errno", "fcntl"}
-NETLINK = {"_struct", "struct"}
 FOREIGN_FUNCTIONS = {"_ctypes"}  # setns(2); a lean tenth of ctypes
 
 PROTOCOL = {
-    *("", ".address", ".errors", ".fields", ".light", ".light.json_text", ".light.standard", ".plugin", ".request"),
+    *(
+        "",
+        ".address",
+        ".errors",
+        ".fields",
+        ".light",
+        ".light.json_text",
+        ".light.standard",
+        ".light.system",
+        ".plugin",
+        ".request",
+    ),
     *(".result", ".typos", ".valid_attachments", ".version"),
 }
 DELEGATION = {".attachment", ".delegate", ".sibling"}
@@ -63,7 +64,7 @@ BRIDGE_VERSION = (
 )
 BRIDGE_BASE = (
     BRIDGE_VERSION
-    | (FILES | NETLINK)
+    | FILES
     | named("cni_protocol", LOCKS)
     | named("cni_kernel", KERNEL)
     | named("cni_bridge", BRIDGE_AT_WORK)
@@ -79,7 +80,8 @@ BRIDGE_STATUS = (BRIDGE_BASE | WIRING | {"cni_bridge.overlap", "cni_bridge.statu
 OF_PROTOCOL = named("cni_protocol", PROTOCOL - {".typos"}, {".attachment"}, LOCKS)
 IPAM_BASE = STANDARD | FILES | OF_PROTOCOL | named("cni_ipam", IPAM)
 IPAM_CHECK = IPAM_BASE | {"cni_protocol.typos"} | named("cni_ipam", RANGES)
-PEEK = named("cni_ipam", RANGES, LOOK, {".peek"})
+REAL_PATHS = {"_collections_abc", "_stat", "genericpath", "os", "posixpath", "stat"}  # the interpreter has them
+PEEK = named("cni_ipam", RANGES, LOOK, {".peek"}) | REAL_PATHS
 BUDGET = {
     ("cni-bridge", "VERSION"): BRIDGE_VERSION,
     ("cni-bridge", "ADD"): BRIDGE_ADD,
@@ -105,8 +107,8 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def loaded(host: Host, executable: str, env: dict[str, str], stdin: str) -> tuple[set[str], Any]:
-    """The modules that a call loads, and its answer. `executable` "" is an interpreter that does nothing."""
+def imported(host: Host, executable: str, env: dict[str, str], stdin: str) -> tuple[set[str], Any]:
+    """The modules that a call imports, and its answer. `executable` "" is an interpreter that does nothing."""
     command = ["/usr/bin/python3", "-ISBXutf8", "-Ximporttime", *([executable] if executable else ["-c", "pass"])]
     called = host.run("env", *(f"{key}={value}" for key, value in env.items()), *command, input=stdin)
     rows = [line.split("|") for line in called.stderr.splitlines() if line.startswith("import time:")]
@@ -116,13 +118,16 @@ def loaded(host: Host, executable: str, env: dict[str, str], stdin: str) -> tupl
 @pytest.mark.parametrize("executable", ["cni-bridge", "cni-ipam"])
 def test_every_command_loads_what_is_listed_and_no_more(host: Host, bin_dir: str, executable: str) -> None:
     netns = host.add_container("c1")
-    bare, _ = loaded(host, "", {}, "")
+    bare, _ = imported(host, "", {}, "")
     config = CONFIG
     for command in ("ADD", "DEL"):  # the first command of a boot looks at everything, and the first ADD at overlaps
         call = call_environment(command, netns=netns, path=[bin_dir])
-        loaded(host, f"{bin_dir}/{executable}", call, json.dumps(config))
+        imported(host, f"{bin_dir}/{executable}", call, json.dumps(config))
     for command in ("VERSION", "ADD", "CHECK", "STATUS", "GC", "DEL"):
         call = call_environment(command, netns=netns, path=[bin_dir])
-        modules, answer = loaded(host, f"{bin_dir}/{executable}", call, json.dumps(config))
-        assert modules - bare == BUDGET[executable, command], command
+        modules, answer = imported(host, f"{bin_dir}/{executable}", call, json.dumps(config))
+        linked = read_linked(linked_file(bin_dir, executable, command))
+        assert (modules - bare) | set(linked.always) == BUDGET[executable, command], command
+        alone = {name for name in modules if name.startswith("cni_")} - set(linked.late)
+        assert alone == set(), f"{command}: install/link.py does not list what leads to these"
         config = {**CONFIG, "prevResult": answer} if command == "ADD" else config

@@ -41,8 +41,11 @@ BRIDGE = {
     *(".refusals", ".spoofcheck", ".undo", ".verify"),
 }
 VALUES = {"", ".connections", ".errors", ".expressions", ".values"}
-BRIDGE_AT_WORK = {".locks", ".removal", ".sandbox", ".sync"}
-KERNEL = {".attributes", ".kernel", ".namespace", ".netlink", ".nft_attributes", ".nftables", ".rtnetlink"}
+BRIDGE_AT_WORK = {".locks", ".sandbox", ".sync"}
+KERNEL = {
+    *(".attributes", ".kernel", ".namespace", ".netlink", ".nft_attributes", ".nft_presence", ".nftables"),
+    ".rtnetlink",
+}
 IPAM = {
     *("", ".__main__", ".boot", ".commands", ".data_dir", ".directory", ".files", ".index", ".records", ".stamp"),
     ".store",
@@ -71,11 +74,11 @@ BRIDGE_BASE = (
     | named("cni_ipam", IPAM)
 )
 INSIDE = FOREIGN_FUNCTIONS | {"cni_protocol.light.libc"}
-BRIDGE_DEL = BRIDGE_BASE | INSIDE
+REMOVAL = {"cni_bridge.removal", "cni_kernel.departure"}
 WIRING = {"cni_bridge.bridge", "cni_bridge.wiring", "cni_kernel.sysctl"}
-BRIDGE_CHECK = (BRIDGE_DEL | WIRING | named("cni_ipam", RANGES)) - {"cni_bridge.removal"}
+BRIDGE_CHECK = BRIDGE_BASE | INSIDE | WIRING | named("cni_ipam", RANGES)
 BRIDGE_ADD = BRIDGE_CHECK | {"cni_ipam.host_addresses"}
-IN_SANDBOXES = {"cni_bridge.removal", "cni_bridge.sandbox", "cni_bridge.wiring", "cni_kernel.namespace"}
+IN_SANDBOXES = {"cni_bridge.sandbox", "cni_bridge.wiring", "cni_kernel.namespace"}
 BRIDGE_STATUS = (BRIDGE_BASE | WIRING | {"cni_bridge.overlap", "cni_bridge.status"}) - IN_SANDBOXES
 OF_PROTOCOL = named("cni_protocol", PROTOCOL - {".typos"}, {".attachment"}, LOCKS)
 IPAM_BASE = STANDARD | FILES | OF_PROTOCOL | named("cni_ipam", IPAM)
@@ -87,8 +90,8 @@ BUDGET = {
     ("cni-bridge", "ADD"): BRIDGE_ADD,
     ("cni-bridge", "CHECK"): BRIDGE_CHECK | {"cni_bridge.claims", "cni_bridge.waiting_ports"},
     ("cni-bridge", "STATUS"): BRIDGE_STATUS | PEEK,
-    ("cni-bridge", "DEL"): BRIDGE_DEL,
-    ("cni-bridge", "GC"): BRIDGE_BASE | named("cni_ipam", LOOK),
+    ("cni-bridge", "DEL"): BRIDGE_BASE | REMOVAL,
+    ("cni-bridge", "GC"): BRIDGE_BASE | REMOVAL | named("cni_ipam", LOOK),
     ("cni-ipam", "VERSION"): IPAM_BASE,
     ("cni-ipam", "ADD"): IPAM_CHECK | {"cni_ipam.host_addresses"},
     ("cni-ipam", "CHECK"): IPAM_CHECK,

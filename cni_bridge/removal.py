@@ -5,17 +5,15 @@ Must not: stop at what is gone already, or take away anything that is not the ow
 
 from cni_kernel.departure import remove_link
 from cni_kernel.errors import KernelError, asking
-from cni_kernel.expressions import BRIDGE, INET
 from cni_kernel.kernel import Kernel
 from cni_kernel.namespace import Namespace
-from cni_kernel.nft_presence import PARTS, close_socket, has_table, open_descriptors
+from cni_kernel.nft_presence import BRIDGE, INET, PARTS, close_socket, has_table, open_descriptors
 from cni_kernel.values import Link
 from cni_protocol.attachment import Attachment, spelt_anew
 from cni_protocol.errors import INCOMPLETE_DELETE, KERNEL_REFUSED, CNIError
 from cni_protocol.light.standard import Callable
 from cni_protocol.request import Request
 
-from .attachment_rules import sample_rules
 from .config import BridgeConfig
 from .refusals import as_cni_error
 from .sandbox import find_sandbox, open_inside
@@ -124,5 +122,5 @@ def _remove_rules(config: BridgeConfig, family: int, hint: str, is_stale: IsStal
 
             delete_rules(family, hint, is_stale, at_end=True)
     except KernelError:
-        if sample_rules(config):
+        if config.wants_rules:
             raise

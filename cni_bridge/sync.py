@@ -13,14 +13,25 @@ from cni_kernel.expressions import Element, Map, Rules
 from cni_kernel.netlink import Message, NetlinkError, NetlinkSocket
 from cni_kernel.nft_presence import PARTS, TABLE, open_socket
 from cni_kernel.nftables import Nftables, digest_of, expression_names
-from cni_protocol.address import IP
+from cni_protocol.address import CIDR, IP
 from cni_protocol.attachment import Attachment, spelt_anew
 from cni_protocol.light.standard import Callable, Iterator, Sequence, contextmanager
 
-from .attachment_rules import ALL_MAPS, SHARED_MAPS
+from .attachment_rules import ALL_MAPS, SHARED_MAPS, list_rules
+from .config import BridgeConfig
 from .portmap import is_port, udp_ports, udp_targets
+from .undo import Undo
 
 _TRIES = 8  # of a change that somebody else's change may come in between
+
+
+def ensure_own_rules(
+    config: BridgeConfig, attachment: Attachment, addresses: Sequence[CIDR], *, mac: str, undo: Undo
+) -> None:
+    """Have all rules of an attachment in the kernel, with their way back. Raises as ensure_rules."""
+    undo.on_failure(delete_own_rules, attachment)
+    for rules in list_rules(config, attachment, addresses, mac):
+        ensure_rules(rules)
 
 
 def ensure_rules(wanted: Rules) -> None:

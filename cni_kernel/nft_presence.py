@@ -14,6 +14,7 @@ from .attributes import attribute
 from .netlink import ACK, NETFILTER, Message, NetlinkError, NetlinkSocket
 
 TABLE = "pycni"
+INET, BRIDGE = 1, 7  # NFPROTO_INET, NFPROTO_BRIDGE: the families of tables
 PARTS = "nf_tables, nft_chain_nat, nft_masq, nft_fib_inet"  # modules of the kernel
 
 _GETTABLE = 10 << 8 | 1  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETTABLE

@@ -22,6 +22,7 @@ _ROUTE_HEAD = struct.Struct(
 _NEXT_HOP = struct.Struct("=HxxI")  # rtnexthop: length with its attributes, index
 
 Attributes = list[tuple[str, Any]]
+WITHOUT_STATISTICS = ("IFLA_EXT_MASK", 8)  # RTEXT_FILTER_SKIP_STATS: of a query for links
 
 
 def link_message(

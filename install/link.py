@@ -41,9 +41,10 @@ class Parts(NamedTuple):
 
 _RANGES = ("cni_ipam.config", "cni_ipam.ranges")
 _ADDRESSES = (*_RANGES, "cni_ipam.host_addresses")
-_AT_EVERYTHING = ("cni_ipam.recovery",)
+_AT_EVERYTHING = ("cni_ipam.recovery", "cni_protocol.valid_attachments")
 _INSIDE = ("cni_bridge.sandbox", "cni_protocol.light.libc")
 _RULES = ("cni_bridge.sync",)
+_COMPARED = ("cni_bridge.observation", "cni_bridge.attachment_rules", *_RULES)
 _IPAM = ("cni_ipam.__main__",)
 _WIRING = ("cni_bridge.locks", "cni_bridge.wiring", *_INSIDE)
 COMMANDS: Mapping[str, Mapping[str, Parts]] = {
@@ -51,7 +52,7 @@ COMMANDS: Mapping[str, Mapping[str, Parts]] = {
         "VERSION": Parts(),
         "ADD": Parts((*_WIRING, *_IPAM, *_ADDRESSES), _RULES),
         "DEL": Parts(("cni_bridge.locks", "cni_bridge.removal", *_IPAM), ("cni_protocol.light.libc", *_RULES)),
-        "CHECK": Parts((*_WIRING, *_IPAM, *_RANGES), ("cni_bridge.claims", *_RULES)),
+        "CHECK": Parts((*_WIRING, *_IPAM, *_RANGES, *_COMPARED), ("cni_bridge.claims",)),
         "STATUS": Parts(("cni_bridge.status", *_IPAM, "cni_ipam.peek", *_RANGES), _RULES),
         "GC": Parts(("cni_bridge.locks", "cni_bridge.removal", *_IPAM, *_AT_EVERYTHING), _RULES),
     },

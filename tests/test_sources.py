@@ -51,6 +51,7 @@ PURE = (
     "cni_kernel/expressions.py",
     "cni_kernel/connections.py",
     "cni_bridge/masquerade.py",
+    "cni_bridge/mappings.py",
     "cni_bridge/portmap.py",
     "cni_bridge/waiting_ports.py",
     "cni_bridge/spoofcheck.py",
@@ -74,7 +75,7 @@ IMPURE_STDLIB = {
 PURE_OF_OURS = {
     *(f"cni_protocol.{name}" for name in ("address", "attachment", "errors", "light.standard", "result", "version")),
     *(f"cni_kernel.{name}" for name in ("attributes", "connections", "expressions", "filter_expressions", "values")),
-    *(f"cni_bridge.{name}" for name in ("config", "masquerade", "plan", "portmap", "spoofcheck")),
+    *(f"cni_bridge.{name}" for name in ("config", "mappings", "masquerade", "plan", "portmap", "spoofcheck")),
     *(f"cni_node.policy.{name}" for name in POLICY),
     *(f"cni_node.doctor.{name}" for name in DOCTOR),
     *(f"cni_node.inspect.{name}" for name in INSPECT),

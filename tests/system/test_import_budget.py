@@ -20,32 +20,18 @@ FILES = {"errno", "fcntl"}
 FOREIGN_FUNCTIONS = {"_ctypes"}  # setns(2); a lean tenth of ctypes
 
 PROTOCOL = {
-    *(
-        "",
-        ".address",
-        ".errors",
-        ".fields",
-        ".light",
-        ".light.json_text",
-        ".light.standard",
-        ".light.system",
-        ".plugin",
-        ".request",
-    ),
-    *(".result", ".typos", ".valid_attachments", ".version"),
+    *("", ".address", ".errors", ".fields", ".light", ".light.json_text", ".light.standard", ".light.system"),
+    *(".plugin", ".request", ".result", ".typos", ".version"),
 }
+VALID = {"cni_protocol.valid_attachments"}
 DELEGATION = {".attachment", ".delegate", ".sibling"}
 LOCKS = {".light.locks"}
-BRIDGE = {
-    *("", ".__main__", ".attachment_rules", ".commands", ".config", ".masquerade", ".plan", ".portmap"),
-    *(".refusals", ".spoofcheck", ".undo", ".verify"),
-}
-VALUES = {"", ".connections", ".errors", ".expressions", ".values"}
-BRIDGE_AT_WORK = {".locks", ".sandbox", ".sync"}
-KERNEL = {
-    *(".attributes", ".kernel", ".namespace", ".netlink", ".nft_attributes", ".nft_presence", ".nftables"),
-    ".rtnetlink",
-}
+BRIDGE = {"", ".__main__", ".commands", ".config", ".mappings", ".plan", ".refusals", ".undo"}
+RULES = {".attachment_rules", ".masquerade", ".portmap", ".spoofcheck", ".sync"}
+VALUES = {"", ".errors", ".values"}
+BRIDGE_AT_WORK = {".locks", ".sandbox"}
+KERNEL = {".attributes", ".kernel", ".namespace", ".netlink", ".nft_presence", ".rtnetlink"}
+NFTABLES = {".connections", ".expressions", ".nft_attributes", ".nftables"}
 IPAM = {
     *("", ".__main__", ".boot", ".commands", ".data_dir", ".directory", ".files", ".index", ".records", ".stamp"),
     ".store",
@@ -73,13 +59,14 @@ BRIDGE_BASE = (
     | named("cni_bridge", BRIDGE_AT_WORK)
     | named("cni_ipam", IPAM)
 )
+PACKET_FILTER = named("cni_kernel", NFTABLES) | named("cni_bridge", RULES)
 INSIDE = FOREIGN_FUNCTIONS | {"cni_protocol.light.libc"}
+COMPARISON = {".claims", ".observation", ".verify", ".waiting_ports"}
 REMOVAL = {"cni_bridge.removal", "cni_kernel.departure"}
-WIRING = {"cni_bridge.bridge", "cni_bridge.wiring", "cni_kernel.sysctl"}
-BRIDGE_CHECK = BRIDGE_BASE | INSIDE | WIRING | named("cni_ipam", RANGES)
-BRIDGE_ADD = BRIDGE_CHECK | {"cni_ipam.host_addresses"}
-IN_SANDBOXES = {"cni_bridge.sandbox", "cni_bridge.wiring", "cni_kernel.namespace"}
-BRIDGE_STATUS = (BRIDGE_BASE | WIRING | {"cni_bridge.overlap", "cni_bridge.status"}) - IN_SANDBOXES
+WIRING = {"cni_bridge.bridge", "cni_bridge.wiring", "cni_kernel.sysctl", "cni_kernel.waits"}
+BRIDGE_CHANGE = BRIDGE_BASE | PACKET_FILTER | INSIDE | WIRING | named("cni_ipam", RANGES)
+IN_SANDBOXES = {"cni_bridge.sandbox", "cni_bridge.wiring", "cni_kernel.namespace", "cni_kernel.waits"}
+BRIDGE_STATUS = (BRIDGE_BASE | PACKET_FILTER | WIRING | {"cni_bridge.overlap", "cni_bridge.status"}) - IN_SANDBOXES
 OF_PROTOCOL = named("cni_protocol", PROTOCOL - {".typos"}, {".attachment"}, LOCKS)
 IPAM_BASE = STANDARD | FILES | OF_PROTOCOL | named("cni_ipam", IPAM)
 IPAM_CHECK = IPAM_BASE | {"cni_protocol.typos"} | named("cni_ipam", RANGES)
@@ -87,17 +74,17 @@ REAL_PATHS = {"_collections_abc", "_stat", "genericpath", "os", "posixpath", "st
 PEEK = named("cni_ipam", RANGES, LOOK, {".peek"}) | REAL_PATHS
 BUDGET = {
     ("cni-bridge", "VERSION"): BRIDGE_VERSION,
-    ("cni-bridge", "ADD"): BRIDGE_ADD,
-    ("cni-bridge", "CHECK"): BRIDGE_CHECK | {"cni_bridge.claims", "cni_bridge.waiting_ports"},
+    ("cni-bridge", "ADD"): BRIDGE_CHANGE | {"cni_ipam.host_addresses"},
+    ("cni-bridge", "CHECK"): BRIDGE_CHANGE | named("cni_bridge", COMPARISON),
     ("cni-bridge", "STATUS"): BRIDGE_STATUS | PEEK,
-    ("cni-bridge", "DEL"): BRIDGE_BASE | REMOVAL,
-    ("cni-bridge", "GC"): BRIDGE_BASE | REMOVAL | named("cni_ipam", LOOK),
+    ("cni-bridge", "DEL"): BRIDGE_BASE | PACKET_FILTER | REMOVAL,
+    ("cni-bridge", "GC"): BRIDGE_BASE | PACKET_FILTER | REMOVAL | VALID | named("cni_ipam", LOOK),
     ("cni-ipam", "VERSION"): IPAM_BASE,
     ("cni-ipam", "ADD"): IPAM_CHECK | {"cni_ipam.host_addresses"},
     ("cni-ipam", "CHECK"): IPAM_CHECK,
     ("cni-ipam", "STATUS"): IPAM_CHECK | PEEK,
     ("cni-ipam", "DEL"): IPAM_BASE,
-    ("cni-ipam", "GC"): IPAM_BASE | named("cni_ipam", LOOK),
+    ("cni-ipam", "GC"): IPAM_BASE | VALID | named("cni_ipam", LOOK),
 }
 CONFIG: dict[str, Any] = {
     "cniVersion": "1.1.0",
@@ -134,3 +121,13 @@ def test_every_command_loads_what_is_listed_and_no_more(host: Host, bin_dir: str
         alone = {name for name in modules if name.startswith("cni_")} - set(linked.late)
         assert alone == set(), f"{command}: install/link.py does not list what leads to these"
         config = {**CONFIG, "prevResult": answer} if command == "ADD" else config
+
+
+def test_a_network_without_rules_loads_nothing_that_knows_them(host: Host, bin_dir: str) -> None:
+    netns = host.add_container("c1")
+    config = json.dumps({key: value for key, value in CONFIG.items() if key != "ipMasq"})
+    for command in ("ADD", "DEL"):
+        call = call_environment(command, netns=netns, path=[bin_dir])
+        modules, _ = imported(host, f"{bin_dir}/cni-bridge", call, config)
+        always = set(read_linked(linked_file(bin_dir, "cni-bridge", command)).always)
+        assert (modules | always) & PACKET_FILTER == set(), command

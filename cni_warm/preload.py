@@ -6,15 +6,29 @@ import traceback
 
 import cni_bridge.__main__
 import cni_ipam.__main__
-from cni_bridge import claims, locks, policy, removal, sandbox, status, sync, waiting_ports, wiring
+from cni_bridge import (
+    attachment_rules,
+    claims,
+    locks,
+    observation,
+    policy,
+    removal,
+    sandbox,
+    status,
+    sync,
+    waiting_ports,
+    wiring,
+)
 from cni_ipam import config, host_addresses, peek, recovery, resolvconf
 from cni_kernel import conntrack, kernel, link_groups, namespace, vlans
+from cni_protocol import valid_attachments
 from cni_protocol.light import libc
 
 PLUGINS = {"cni-bridge": cni_bridge.__main__.main, "cni-ipam": cni_ipam.__main__.main}
 
 __all__ = [
     "PLUGINS",
+    "attachment_rules",
     "claims",
     "config",
     "conntrack",
@@ -26,6 +40,7 @@ __all__ = [
     "link_groups",
     "locks",
     "namespace",
+    "observation",
     "peek",
     "policy",
     "recovery",
@@ -35,6 +50,7 @@ __all__ = [
     "status",
     "sync",
     "traceback",
+    "valid_attachments",
     "vlans",
     "waiting_ports",
     "wiring",

@@ -8,9 +8,10 @@ from cni_bridge.__main__ import PLUGIN as BRIDGE
 from cni_bridge.attachment_rules import list_rules
 from cni_bridge.config import parse_config
 from cni_bridge.plan import make_plan, make_result
-from cni_bridge.sync import close_sockets, find_missing
+from cni_bridge.sync import find_missing
 from cni_ipam.__main__ import PLUGIN as IPAM
 from cni_kernel.kernel import Kernel
+from cni_kernel.nft_presence import close_socket
 from cni_kernel.rtnetlink import route_body
 from cni_protocol.attachment import Attachment
 from cni_protocol.light.json_text import write_json
@@ -35,7 +36,7 @@ def rehearse() -> None:
     """DEL of a container that nobody has, and what of ADD only reads and computes."""
     for plugin in (BRIDGE, IPAM):
         answer(plugin, _ENVIRONMENT, lambda: _CONFIG)
-    close_sockets()
+    close_socket()
     request = parse_request(_ENVIRONMENT, _CONFIG)
     config = parse_config(request._replace(config={**request.config, "ipam": {"type": "cni-ipam"}}))
     assert config.previous is not None

@@ -62,6 +62,13 @@ gather_code() { # fill $stage/code with the packages and their dependency
     chmod -R u=rwX,go=rX "$stage/code"
 }
 
+link_code() { # SHOWN TARGET: see install/link.py
+    "$python" -ISBXutf8 -Xno_debug_ranges "$here/install/link.py" "$stage/code" "$1" "$2" ||
+        die "the code cannot be linked with $python"
+}
+
+magic() { "$python" -ISBc 'import importlib.util; print(importlib.util.MAGIC_NUMBER.hex())'; }
+
 clean_up() { # a directory that was made and got nothing goes again
     local i
     [ -z "$stage" ] || rm -rf "$stage"

@@ -50,11 +50,11 @@ start_warm_service() {
     systemctl try-restart pycni-warm.service # the one that runs has the code of before, and takes no call of the new one
 }
 
-build_code() { # the same, byte-compiled
-    gather_code
+build_code() { # the same, byte-compiled and linked
     # unchecked: the directory never changes, so no call has to compare a source file with its .pyc
     "$python" -m compileall -q -j 0 --invalidation-mode unchecked-hash -s "$stage/code" "$stage/code" ||
         die "the code does not compile with $python"
+    link_code "$code" "$stage/code/linked"
     (cd "$stage/code" && find . -type f -print0 | sort -z | xargs -0 sha256sum) >"$stage/sums"
     mv "$stage/sums" "$stage/code/$mark"
 }
@@ -77,6 +77,10 @@ install() {
     make_dir "$lib_dir"
     make_dir "$bin_dir"
     stage=$(mktemp -d "$lib_dir/.stage.XXXXXX")
+    gather_code
+    # of its sources, and of what is compiled: an interpreter that reads that otherwise gets a directory of its own
+    id=$(cd "$stage/code" && { find . -name '*.py' -print0 | sort -z | xargs -0 sha256sum && magic; } | sha256sum | cut -c1-16)
+    code=$lib_dir/$id
     build_code
     for name in "${executables[@]}"; do
         executable_text "$name" "$stage/code" >"$stage/$name"
@@ -88,8 +92,6 @@ install() {
         chmod 755 "$stage/$name"
         "$stage/$name" --help >/dev/null || die "$name does not run with $python; nothing was changed"
     done
-    id=$(cd "$stage/code" && find . -name '*.py' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
-    code=$lib_dir/$id
     put_code
     put_file "$lib_dir/pycni" 755 < <(launcher_text pycni "$code")
     for name in "${executables[@]}"; do put_file "$bin_dir/$name" 755 < <(executable_text "$name" "$code"); done

@@ -2,8 +2,8 @@
 # The code that is installed, out of the checkout, and the text of what starts it. To be sourced by install.sh.
 
 executables=(cni-bridge cni-ipam)
-launchers=(pycni pycni-warm) # of programs that are no plugins
-packages=(cni_protocol cni_kernel cni_bridge cni_ipam cni_warm cni_node)
+launchers=(pycni) # of programs that are no plugins
+packages=(cni_protocol cni_kernel cni_bridge cni_ipam cni_node)
 mark=.put-here-by-pycni # in a directory of code, with its checksums: only what carries it is ever removed
 made_dirs=() stage=''   # what clean_up takes away
 

@@ -11,8 +11,7 @@ from types import CodeType
 import pytest
 
 from tests.kit.calls import bare_environment, call_environment
-from tests.kit.linked import Linked, linked_file, read_linked
-from tests.kit.warm import code_of
+from tests.kit.linked import Linked, code_of, linked_file, read_linked
 
 EXECUTABLES = ("cni-bridge", "cni-ipam")
 COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
@@ -146,7 +145,7 @@ def test_where_the_file_cannot_be_used_the_answer_is_the_same_with_a_note(
 LOAD = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-import cni_protocol.warm_client, cni_protocol.linked as loader, marshal
+import cni_protocol.linked as loader, marshal
 before = set(sys.modules), set(dir(sys.modules["cni_protocol"])), list(sys.meta_path)
 file = os.open(sys.argv[2], os.O_RDONLY)
 first = os.read(file, int.from_bytes(os.read(file, 12)[8:], "little"))

@@ -14,7 +14,7 @@ import pytest
 from tests.kit.calls import call_environment
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam", "cni_warm", "cni_node")
+PACKAGES = ("cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam", "cni_node")
 FILES = sorted(str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 OF_THE_NODE = [file for file in FILES if file.startswith("cni_node/")]
 
@@ -28,7 +28,6 @@ ALLOWED = {
     "cni_kernel": {"cni_protocol.address", "cni_protocol.light"},
     "cni_bridge": {"cni_protocol", "cni_kernel"},
     "cni_ipam": {"cni_protocol"},
-    "cni_warm": {"cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam"},
     # what of the plugin says and makes the rules of an attachment: repair puts them back
     "cni_node": {
         *("cni_protocol", "cni_kernel"),
@@ -223,9 +222,9 @@ def test_pure_modules_call_nothing_that_touches_the_host() -> None:
 
 
 def test_stdout_belongs_to_the_protocol() -> None:
-    """Whatever is printed goes to stderr; stdout is the protocol's, in the process itself or by way of the service."""
+    """Whatever is printed goes to stderr; stdout is the protocol's."""
     for file in FILES:
-        if file in ("cni_protocol/plugin.py", "cni_protocol/warm_client.py", "cni_warm/worker.py"):
+        if file == "cni_protocol/plugin.py":
             continue
         if file.startswith("cni_node/"):  # a program for people
             continue

@@ -1,7 +1,7 @@
 """os, as far as the plugins use it: loading the real one takes longer than all that cni-ipam does.
 
 Its functions are those of the C module posix, here as there; the few that os adds in Python stand below. Where somebody
-has loaded the real module already (the warm service, the tests), that is it.
+has loaded the real module already (the tests), that is it.
 Must not: do anything else in another way than the real one.
 """
 

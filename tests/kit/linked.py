@@ -1,12 +1,13 @@
 """What install/link.py wrote for a command of an installation."""
 
 import marshal
+import re
 from importlib.util import source_hash
 from pathlib import Path
 from types import CodeType
 from typing import NamedTuple
 
-from tests.kit.warm import code_of
+_PLACE = re.compile(r'^sys\.path\.insert\(0, "(.*)"\)$', re.MULTILINE)
 
 
 class Linked(NamedTuple):
@@ -14,6 +15,13 @@ class Linked(NamedTuple):
 
     always: dict[str, CodeType]
     late: dict[str, CodeType]
+
+
+def code_of(bin_dir: str) -> str:
+    """The directory with the code of an installation."""
+    found = _PLACE.search(Path(bin_dir, "cni-bridge").read_text())
+    assert found, f"{bin_dir}/cni-bridge is none of install.sh's"
+    return found[1]
 
 
 def linked_file(bin_dir: str, executable: str, command: str) -> Path:

@@ -69,7 +69,6 @@ class NetlinkSocket:
         Raises OSError when the kernel lacks the protocol.
         """
         self._sequence = 0
-        self._buffer = bytearray(RECEIVE_BYTES)
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._socket.bind((0, groups))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", REPLY_BOUND, 0))
@@ -193,10 +192,10 @@ class NetlinkSocket:
 
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
         """The messages of one datagram: type, flags, sequence number, body. Raises OSError for one that is cut off."""
-        received = self._socket.recv_into(self._buffer, 0, socket.MSG_TRUNC)
-        if received > len(self._buffer):
-            raise OSError(errno.EBADMSG, f"an answer of {received} bytes, where at most {len(self._buffer)} are read")
-        data = bytes(memoryview(self._buffer)[:received])
+        data = self._socket.recv(RECEIVE_BYTES, socket.MSG_TRUNC)  # as long as the answer is, also where it is cut off
+        received = len(data)
+        if received > RECEIVE_BYTES:
+            raise OSError(errno.EBADMSG, f"an answer of {received} bytes, where at most {RECEIVE_BYTES} are read")
         offset = 0
         while offset < received:
             rest = received - offset

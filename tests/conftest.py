@@ -14,7 +14,12 @@ from tests.kit.host import Host, open_host
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD_BOUND = 120  # seconds to fetch a wheel, or to make a bundle; a few are usual
-TOGETHER = ("tests/cluster/", "tests/kubernetes/", "tests/system/test_vlan_kernel.py")  # they share their set-up
+TOGETHER = (
+    "tests/cluster/",
+    "tests/kubernetes/",
+    "tests/system/test_vlan_kernel.py",
+    "tests/tour/",
+)  # they share their set-up
 REFERENCE_DIR = "/usr/lib/cni"  # Debian's containernetworking-plugins
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.test_scripts import machine_network
+from tests.kit.pages import machine_network
 
 pytestmark = pytest.mark.kernel
 

@@ -7,6 +7,7 @@ whoever called it: by a pipe that breaks, so that it can outlive its caller when
 import argparse
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -135,8 +136,11 @@ def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def print_how_to_reach(told: dict[str, str], first: str) -> None:
     """What a user types from here on."""
-    print(f"\nThe cluster stays up, with {told['nodes']}. kubectl reaches it so:")
-    print(f"  alias kubectl='nsenter -t {first} -p -m -- {told['kubectl']}'")
+    print(
+        f"\nThe cluster stays up, with {told['nodes']}. A shell reaches it so; behind a node's name stands a command:"
+    )
+    for name in ("kubectl", *told["nodes"].split(", ")):
+        print(f'  {name}() {{ nsenter -t {first} -p -m -- {told[name]} "$@"; }}')
     print(f"and it ends, with all that is in it, by\n  kill {first}", flush=True)
 
 
@@ -221,6 +225,7 @@ def stay(cluster: Kubernetes) -> None:
     """Tell the caller, who goes, and wait to be ended."""
     signal.signal(signal.SIGTERM, interrupt)
     told = {"kubectl": cluster.kubectl.command(), "nodes": ", ".join(cluster.nodes)}
+    told |= {name: shlex.join(node.argv()) for name, node in cluster.nodes.items()}
     sys.stdout.flush()
     os.write(sys.stdout.fileno(), KEPT + json.dumps(told).encode() + b"\n")
     nothing = os.open(os.devnull, os.O_RDWR)

@@ -14,10 +14,9 @@ import pytest
 from tests.conftest import ROOT
 from tests.kit.node import CGROUPS
 from tests.kit.pages import code_blocks, machine_network, normalized
-from tests.tour.chapters import BY_HAND, CHAPTERS, INDEX, OUTPUT
+from tests.tour.chapters import BY_HAND, CHAPTERS, INDEX, MARK, OUTPUT, script_of
 
 RUN_BOUND = 100  # seconds for a chapter; five are usual
-MARK = "END OF OUTPUT"
 # All processes of a chapter end with the first of this namespace, whatever a chapter has started and however it ends.
 CONTAINED = (
     "unshare",
@@ -30,12 +29,6 @@ CONTAINED = (
     "--mount-proc",
     "bash",
 )
-
-
-def script_of(text: str) -> str:
-    """The commands of a page, with a mark where a block of output ends."""
-    blocks = [(language, body) for language, body in code_blocks(text) if language in ("sh", *OUTPUT)]
-    return "".join(body if language == "sh" else f"echo {MARK}\n" for language, body in blocks)
 
 
 def run_script(script: str, env: dict[str, str]) -> "subprocess.CompletedProcess[str]":

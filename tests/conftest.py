@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.kit import in_uml
+from tests.kit.cnitool import ensure_cnitool
 from tests.kit.host import Host, open_host
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,6 +96,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, build_bundle: Callable[[Pat
     archive = tmp_path_factory.mktemp("bundle") / "pycni.tar.gz"
     build_bundle(ROOT, archive)
     return archive
+
+
+@pytest.fixture(scope="session")
+def cnitool() -> Path:
+    """The client of the specification's authors, out of Debian's source package."""
+    return ensure_cnitool(print)
 
 
 @pytest.fixture

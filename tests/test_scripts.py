@@ -318,15 +318,17 @@ def test_table_of_configurations_names_the_files_in_conf() -> None:
 
 
 @pytest.mark.kernel
-def test_first_network_runs_as_written_and_prints_what_it_shows(tmp_path: Path) -> None:
+def test_first_network_runs_as_written_and_prints_what_it_shows(cnitool: Path, tmp_path: Path) -> None:
     """All commands go to one shell through a pipe, as if typed; the shell of `unshare ... bash` reads on from there."""
     before = machine_network()
     blocks = code_blocks(FIRST_NETWORK)
     assert [language for language, _ in blocks].count("sh") >= 5
     script = "".join(body if language == "sh" else "echo END OF OUTPUT\n" for language, body in blocks)
     options = "errexit:pipefail"  # inherited by the shell inside: the first failure ends both
-    env = {**os.environ, "SHELLOPTS": options, "TMPDIR": str(tmp_path)}
-    result = run_script("bash", input=script, env=env)
+    path = f"{cnitool.parent}:{os.environ['PATH']}"
+    result = run_script(
+        "bash", input=script, env={**os.environ, "SHELLOPTS": options, "TMPDIR": str(tmp_path), "PATH": path}
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     shown = [normalized(body) for language, body in blocks if language != "sh"]
     printed = [normalized(part) for part in result.stdout.split("END OF OUTPUT\n")]

@@ -11,7 +11,7 @@ RANDOM = (
     (r"/\S*/tmp\.\w+", "DIR"),
     (r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", "MAC"),
     (r"lib/[0-9a-f]{16}", "lib/CODE"),
-    (r"\d+\.\d{3}(?: ms)?", "TIME"),
+    (r"(?<![\d.])\d+\.\d{3}(?=[/ ])", "TIME"),  # and no part of an address
     (r"[ \t]+$", ""),
 )
 

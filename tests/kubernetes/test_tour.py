@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,9 +36,7 @@ def normalized(text: str) -> str:
 @pytest.fixture(scope="module")
 def functions(kubernetes: Kubernetes, traefik: None) -> Iterator[str]:
     """What scripts/kubernetes --keep has its user define."""
-    commands = {"kubectl": kubernetes.kubectl.command()}
-    commands |= {name: shlex.join(node.argv()) for name, node in kubernetes.nodes.items()}
-    yield "".join(f'{name}() {{ {command} "$@"; }}\n' for name, command in commands.items())
+    yield "".join(f'{name}() {{ {command} "$@"; }}\n' for name, command in kubernetes.commands().items())
     for namespace in NAMESPACES:
         kubernetes.kubectl("delete", "namespace", namespace, "--ignore-not-found", seconds=120)
 

@@ -40,6 +40,11 @@ def run_script(script: str, env: dict[str, str]) -> "subprocess.CompletedProcess
     )
 
 
+def machine_places() -> list[bool]:
+    """Which places there are that the commands of a chapter would make on the machine if they were run there."""
+    return [os.path.exists(place) for place in ("/etc/netns", "/etc/docker", "/opt/containerd", "/run/nodes")]
+
+
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """What the index's first commands make: the directory $tour with the plugins. Its last ones take it away."""
@@ -73,7 +78,7 @@ def no_cgroups(chapter: Path) -> Iterator[None]:
 def test_chapter_runs_as_written_and_prints_what_it_shows(
     chapter: Path, installed: str, no_cgroups: None, tmp_path: Path
 ) -> None:
-    before = machine_network()
+    before = machine_network(), machine_places()
     text = chapter.read_text("utf-8")
     shown = [body for language, body in code_blocks(text) if language in OUTPUT]
     done = run_script(script_of(text), {"tour": installed, "TMPDIR": str(tmp_path)})
@@ -82,7 +87,7 @@ def test_chapter_runs_as_written_and_prints_what_it_shows(
         assert normalized(found) == normalized(wanted), done.stderr
     assert done.returncode == 0, done.stdout + done.stderr
     assert printed[len(shown) :] == [""]
-    assert machine_network() == before
+    assert (machine_network(), machine_places()) == before
     assert list(tmp_path.iterdir()) == []
 
 

@@ -29,6 +29,8 @@ from tests.kit.kubernetes.programs import CACHE, cache
 from tests.kit.kubernetes.worker import remove_stale_cgroups
 
 TESTS = "tests/kubernetes"
+# Those that take the cluster apart and together again, or fill it: three quarters of the time.
+LONG = tuple(f"{TESTS}/test_{name}.py" for name in ("restarts", "topology", "updates"))
 LIFELINE = "PYCNI_KUBERNETES_LIFELINE"  # inside: the descriptor of the pipe that breaks
 BEGIN, END = "<!-- table: the end-to-end tests -->", "<!-- end of table -->"
 FAILURE = 1500  # characters of a failure that are shown
@@ -82,7 +84,8 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
         "--e2e", metavar="FOCUS", nargs="?", const=FOCUS, help=f"run Kubernetes' own tests instead, by name [{FOCUS}]"
     )
     parser.add_argument("--document", metavar="FILE", type=Path, help="with --e2e: write the results into this page")
-    parser.add_argument("-k", metavar="EXPRESSION", dest="chosen", help="only these checks, as pytest chooses them")
+    parser.add_argument("--all", action="store_true", help="also: updates, 100 pods, outages, nodes that come and go")
+    parser.add_argument("-k", metavar="EXPRESSION", dest="chosen", help="only these of all checks, as pytest has it")
     return parser.parse_args(arguments)
 
 
@@ -151,7 +154,7 @@ def inside(options: argparse.Namespace, lifeline: int) -> int:
 
     try:
         cluster = Kubernetes(gather_parts(Path(os.environ["TMPDIR"]), say), say)
-    except SetupError as error:
+    except (SetupError, OSError) as error:
         print(f"scripts/kubernetes: {error}", file=sys.stderr)
         return 1
     try:
@@ -161,7 +164,7 @@ def inside(options: argparse.Namespace, lifeline: int) -> int:
         if options.keep:
             keeping.set()
             stay(cluster)
-    except (SetupError, AssertionError) as error:
+    except (SetupError, AssertionError, OSError) as error:
         print(f"scripts/kubernetes: {error}", file=sys.stderr)
         status = 1
     finally:
@@ -174,17 +177,18 @@ def try_out(cluster: Kubernetes, options: argparse.Namespace) -> int:
     if options.no_checks:
         return 0
     if options.e2e is None:
-        return check(cluster, options.chosen)
+        return check(cluster, options)
     cases = run_e2e(cluster, options.e2e)
     for case in cases:
         print(f"  {'FAIL' if case.failure else 'PASS'}  {case.seconds:6.1f} s  {case.name}")
         if case.failure:
-            print(textwrap.indent(case.failure[:FAILURE], "    "))
+            print(textwrap.indent(case.reason or case.failure[:FAILURE], "    "))
     if options.document:
         write_table(options.document, cases)
-    failed = sum(bool(case.failure) for case in cases)
-    print(f"{len(cases) - failed} of {len(cases)} passed")
-    return 0 if cases and not failed else 1
+    failed = [case for case in cases if case.failure]
+    known = [case for case in failed if case.reason]
+    print(f"{len(cases) - len(failed)} of {len(cases)} passed; {len(known)} of the others fail for a known reason")
+    return 0 if cases and len(failed) == len(known) else 1
 
 
 def write_table(page: Path, cases: Sequence[Case]) -> None:
@@ -192,27 +196,23 @@ def write_table(page: Path, cases: Sequence[Case]) -> None:
     lines = ["| test | result |", "|---|---|"]
     for case in cases:
         name = case.name.replace("|", "\\|").replace("[", "\\[")
-        lines.append(f"| {name} | {'fails' if case.failure else 'passes'} |")
+        result = f"fails: {case.reason or 'not explained'}" if case.failure else "passes"
+        lines.append(f"| {name} | {result} |")
     text = page.read_text("utf-8")
     begin, rest = text.split(BEGIN)
     _, end = rest.split(END)
     page.write_text("\n".join([begin + BEGIN, *lines, END]) + end, "utf-8")
 
 
-def check(cluster: Kubernetes, chosen: str | None) -> int:
+def check(cluster: Kubernetes, options: argparse.Namespace) -> int:
     """Run the tests on the cluster. Returns the exit status."""
     told = Report(cluster)
-    options = [
-        "-q",
-        "-rN",
-        "--tb=short",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-        *(["-k", chosen] if chosen else []),
-    ]
-    status = pytest.main([*options, TESTS], plugins=[told])
+    arguments = ["-q", "-rN", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    if options.chosen:
+        arguments += ["-k", options.chosen]
+    elif not options.all:
+        arguments += [f"--ignore={path}" for path in LONG]
+    status = pytest.main([*arguments, TESTS], plugins=[told])
     told.print()
     return 0 if status == pytest.ExitCode.OK else 1
 

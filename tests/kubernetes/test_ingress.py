@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.cluster import at_once
 from tests.kit.kubernetes.command import await_value
 from tests.kit.kubernetes.images import write_program_image
 from tests.kit.kubernetes.pki import Authority
@@ -25,11 +24,12 @@ def shop(prober: Prober, tmp_path_factory: pytest.TempPathFactory) -> Iterator[b
     made = tmp_path_factory.mktemp("ingress")
     image = write_program_image(made / "traefik.tar", ingress.IMAGE, ensure_traefik(print))
     cluster = prober.cluster
-    at_once(lambda name: cluster.nodes[name].import_image(image), list(cluster.nodes))
+    node = next(iter(cluster.nodes))
+    cluster.nodes[node].import_image(image)
     authority = Authority(made, "")
     authority.issue("secure", f"/CN={SECURE}", [f"DNS:{SECURE}"])
     certificate = (made / "secure.crt").read_bytes()
-    objects = [*ingress.controller(), *ingress.shops(certificate, (made / "secure.key").read_bytes())]
+    objects = [*ingress.controller(node), *ingress.shops(certificate, (made / "secure.key").read_bytes())]
     prober.kubectl.apply(*objects)
     prober.kubectl.roll_out(f"deployment/{ingress.CLASS}", namespace=ingress.NAMESPACE)
     prober.kubectl.roll_out("deployment/wear", "deployment/watch")

@@ -25,7 +25,7 @@ from tests.kit.kubernetes.worker import Worker, remove_stale_cgroups
 LINK, GATEWAY = "lan", "192.168.1.1"
 MANIFEST = ROOT / "conf/pycni.yaml"
 _IMAGE_BOUND = 300.0  # seconds
-READY_BOUND = 90.0  # seconds from a node's start until it is Ready
+READY_BOUND = 180.0  # seconds from a node's start until it is Ready
 _FAR = Port("far", ("198.51.100.100/24",), ("198.51.100.1",))  # RFC 5737
 _ROUTER = (Port("far", ("198.51.100.1/24",)), Port(LINK, (f"{GATEWAY}/24",)))
 
@@ -76,15 +76,14 @@ class Kubernetes:
         """From nothing to nodes that are Ready, with pycni and a DNS server. Raises SetupError or AssertionError."""
         self.control.boot()
         self.control.prepare(self._directory)
-        self.control.start_control_plane()
+        self.control.start_api()
         self.power_on(*names)
         self.say("machines are up; starting Kubernetes")
-        at_once(self._start_node, list(names))
-        self.control.await_api()
+        at_once(self._start_machine, [self.control.name, *names])
         self.kubectl("apply", "--filename=-", input=MANIFEST.read_text())
+        self.kubectl.apply(*names_objects())
         self.settle()
         self.say("nodes are Ready")
-        self.kubectl.apply(*names_objects())
         account = ("get", "serviceaccount", "default", "--ignore-not-found", "--output=name")
         await_value("there is a service account for pods", lambda: self.kubectl(*account), READY_BOUND)
 
@@ -140,6 +139,12 @@ class Kubernetes:
     def close(self) -> None:
         """Let all of it go."""
         self._stack.close()
+
+    def _start_machine(self, name: str) -> None:
+        if name == self.control.name:
+            self.control.start_control_plane()
+        else:
+            self._start_node(name)
 
     def _start_node(self, name: str) -> None:
         node = self.nodes[name]

@@ -1,5 +1,6 @@
 """A machine of the cluster: a node of the cluster tests with Kubernetes' programs, and daemons that can be ended."""
 
+import re
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -59,7 +60,9 @@ class Machine(Node):
         """Raises SetupError with the end of its log when one has ended by itself."""
         for name, process in self._daemons.items():
             if process.poll() is not None:
-                raise SetupError(f"{name} on {self.name} has ended ({process.returncode}): {self.log(name)[-_TAIL:]}")
+                raise SetupError(
+                    f"{name} on {self.name} has ended ({process.returncode}): {last_words(self.log(name))}"
+                )
 
     def log(self, name: str) -> str:
         """What a daemon has said so far."""
@@ -71,6 +74,12 @@ class Machine(Node):
         for process in self._daemons.values():
             process.wait(RUN_BOUND)
         self._daemons = {}
+
+
+def last_words(log: str) -> str:
+    """What a daemon said of why it ended: from its fatal line on, if there is one, which a long trace may follow."""
+    fatal = re.search(r"^F\d{4} ", log, re.MULTILINE)
+    return log[fatal.start() :][:_TAIL] if fatal else log[-_TAIL:]
 
 
 def await_ready(what: str, condition: Callable[[], bool], seconds: float, *machines: Machine) -> None:

@@ -1,7 +1,7 @@
 """The body of scripts/kubernetes: a cluster, its checks, and its end; it is run as root, from the repository's root.
 
-The cluster lives in a PID namespace of its own, whose first process is this module once more. That process ends with
-whoever called it: by a pipe that breaks, so that it can outlive its caller when it is to be kept.
+The cluster lives in a PID namespace of its own, with this module once more. That process ends with whoever called it,
+and the namespace with that: by a pipe that breaks, so that it can outlive its caller when it is to be kept.
 """
 
 import argparse
@@ -94,7 +94,9 @@ def outside(arguments: Sequence[str]) -> int:
     scratch = cache() / "scratch"  # a place for a file system in memory, which only the other half sees
     scratch.mkdir(parents=True, exist_ok=True)
     lifeline, our_life = os.pipe()
-    within = ["sh", "-c", 'mount -t tmpfs scratch "$TMPDIR" && exec "$@"', "sh", sys.executable, "-m", __spec__.name]
+    # the shell stays, as the first process: it lets orphans go, without which no namespace in this one could end
+    mounted = 'mount -t tmpfs scratch "$TMPDIR" && "$@"; exit $?'
+    within = ["sh", "-c", mounted, "sh", sys.executable, "-m", __spec__.name]
     command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *within, *arguments]
     env = {**os.environ, LIFELINE: str(lifeline), "TMPDIR": str(scratch)}
     signal.signal(signal.SIGTERM, interrupt)
@@ -105,11 +107,11 @@ def outside(arguments: Sequence[str]) -> int:
         try:
             kept = print_until_kept(process.stdout)
             if kept:
-                (first,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-                print_how_to_reach(kept, first)
+                print_how_to_reach(kept, child_of(child_of(str(process.pid))))
                 os._exit(0)  # without a wait for the process, which goes on
             status = process.wait()
         except KeyboardInterrupt:
+            print("scripts/kubernetes: interrupted; whatever it has started ends", file=sys.stderr)
             status = 128 + signal.SIGINT
         finally:
             os.close(our_life)
@@ -136,11 +138,17 @@ def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def print_how_to_reach(told: dict[str, str], first: str) -> None:
-    """What a user types from here on."""
+def child_of(pid: str) -> str:
+    """The one process that a process has started."""
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return child
+
+
+def print_how_to_reach(told: dict[str, str], inner: str) -> None:
+    """What a user types from here on; `inner` is the process of the other half."""
     print(f"\nThe cluster stays up, with {told['nodes']}. kubectl reaches it so:")
-    print(f"  alias kubectl='nsenter -t {first} -p -m -- {told['kubectl']}'")
-    print(f"and it ends, with all that is in it, by\n  kill {first}", flush=True)
+    print(f"  alias kubectl='nsenter -t {inner} -p -m -- {told['kubectl']}'")
+    print(f"and it ends, with all that is in it, by\n  kill {inner}", flush=True)
 
 
 def inside(options: argparse.Namespace, lifeline: int) -> int:
@@ -164,7 +172,7 @@ def inside(options: argparse.Namespace, lifeline: int) -> int:
         if options.keep:
             keeping.set()
             stay(cluster)
-    except (SetupError, AssertionError, OSError) as error:
+    except (SetupError, AssertionError, OSError, subprocess.TimeoutExpired) as error:
         print(f"scripts/kubernetes: {error}", file=sys.stderr)
         status = 1
     finally:
@@ -232,7 +240,7 @@ def stay(cluster: Kubernetes) -> None:
 
 
 def end_with_caller(lifeline: int, keeping: threading.Event) -> None:
-    """End the namespace's first process, and all others with it, when the caller is gone and nothing is to be kept."""
+    """End this process, and all of the namespace with it, when the caller is gone and nothing is to be kept."""
     os.read(lifeline, 1)
     if not keeping.is_set():
         os._exit(1)

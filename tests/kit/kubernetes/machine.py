@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.cluster.fabric import Fabric, Port
 from tests.cluster.node import Node
 from tests.kit.host import RUN_BOUND
-from tests.kit.kubernetes.command import SetupError, await_value
+from tests.kit.kubernetes.command import SetupError, Value, await_value
 from tests.kit.node import kill
 
 PROGRAMS = "/opt/kubernetes"  # where they stand on a machine
@@ -82,15 +82,15 @@ def last_words(log: str) -> str:
     return log[fatal.start() :][:_TAIL] if fatal else log[-_TAIL:]
 
 
-def await_ready(what: str, condition: Callable[[], bool], seconds: float, *machines: Machine) -> None:
-    """Wait for something. Raises SetupError when it does not come, or a daemon of these machines has ended."""
+def await_ready(what: str, get: Callable[[], Value], seconds: float, *machines: Machine) -> Value:
+    """Like await_value. Raises SetupError also when a daemon of these machines has ended."""
 
-    def reached() -> bool:
+    def watched() -> Value:
         for machine in machines:
             machine.check_daemons()
-        return condition()
+        return get()
 
-    await_value(what, reached, seconds)
+    return await_value(what, watched, seconds)
 
 
 def _children(pid: int) -> list[int]:

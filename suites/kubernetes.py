@@ -32,7 +32,8 @@ TESTS = "tests/kubernetes"
 # Those that take the cluster apart and together again, or fill it: three quarters of the time.
 LONG = tuple(f"{TESTS}/test_{name}.py" for name in ("restarts", "topology", "updates"))
 LIFELINE = "PYCNI_KUBERNETES_LIFELINE"  # inside: the descriptor of the pipe that breaks
-BEGIN, END = "<!-- table: the end-to-end tests -->", "<!-- end of table -->"
+TESTED, REACHED = "<!-- table: the end-to-end tests -->", "<!-- table: who reached what -->"
+END = "<!-- end of table -->"
 FAILURE = 1500  # characters of a failure that are shown
 KEPT = b"\0"  # what the inner half says next is for the outer one
 
@@ -54,11 +55,12 @@ class Report:
         for _, (path, source, destination, seen) in noted:
             self._reached.setdefault(path, {})[source, destination] = (seen, report.passed)
 
-    def print(self) -> None:
+    def lines(self) -> list[str]:
         """All of it."""
+        lines = ["", "Who reached what: what the other end saw or said; ! is wrong."]
         for path, cells in self._reached.items():
-            print(f"\nWho reached what: {path} (what the other end saw or said; ! is wrong)")
-            print("\n".join(grid(cells)))
+            lines += ["", f"{path}:", *(line.rstrip() for line in grid(cells))]
+        return lines
 
 
 def main() -> int:
@@ -83,7 +85,7 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--e2e", metavar="FOCUS", nargs="?", const=FOCUS, help=f"run Kubernetes' own tests instead, by name [{FOCUS}]"
     )
-    parser.add_argument("--document", metavar="FILE", type=Path, help="with --e2e: write the results into this page")
+    parser.add_argument("--document", metavar="FILE", type=Path, help="write what comes of it into this page")
     parser.add_argument("--all", action="store_true", help="also: updates, 100 pods, outages, nodes that come and go")
     parser.add_argument("-k", metavar="EXPRESSION", dest="chosen", help="only these of all checks, as pytest has it")
     return parser.parse_args(arguments)
@@ -206,10 +208,16 @@ def write_table(page: Path, cases: Sequence[Case]) -> None:
         name = case.name.replace("|", "\\|").replace("[", "\\[")
         result = f"fails: {case.reason or 'not explained'}" if case.failure else "passes"
         lines.append(f"| {name} | {result} |")
-    text = page.read_text("utf-8")
-    begin, rest = text.split(BEGIN)
-    _, end = rest.split(END)
-    page.write_text("\n".join([begin + BEGIN, *lines, END]) + end, "utf-8")
+    write_between(TESTED, page, lines)
+
+
+def write_between(begin: str, page: Path, lines: Sequence[str]) -> None:
+    """Put lines into a page, in the place of those from a marker to the end of the table that it begins."""
+    before, found, after = page.read_text("utf-8").partition(begin)
+    _, end, rest = after.partition(END)
+    if not found or not end:
+        raise SetupError(f"{page} has no line {begin!r} with a line {END!r} after it")
+    page.write_text("\n".join([before + begin, *lines, end]) + rest, "utf-8")
 
 
 def check(cluster: Kubernetes, options: argparse.Namespace) -> int:
@@ -221,7 +229,9 @@ def check(cluster: Kubernetes, options: argparse.Namespace) -> int:
     elif not options.all:
         arguments += [f"--ignore={path}" for path in LONG]
     status = pytest.main([*arguments, TESTS], plugins=[told])
-    told.print()
+    print("\n".join(told.lines()))
+    if options.document:
+        write_between(REACHED, options.document, ["```text", *told.lines()[1:], "```"])
     return 0 if status == pytest.ExitCode.OK else 1
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from cni_kernel.attributes import LINK, NDA
-from cni_kernel.nftables import TABLE
+from cni_kernel.nft_presence import TABLE
 from cni_node.keeper import EXEMPT, LOCAL, ROUTES, RULES, STAGES
 from cni_node.peer_routes import PROTOCOL, Forward, Wanted
 from cni_node.policy.rules import TABLE as POLICY_TABLE

@@ -47,6 +47,12 @@ def _doctor() -> tuple[AddOptions, Run]:
     return command.add_options, command.run
 
 
+def _why() -> tuple[AddOptions, Run]:
+    from cni_node.why import command
+
+    return command.add_options, command.run
+
+
 def _install_plugins() -> tuple[AddOptions, Run]:
     from cni_node import plugins
 
@@ -66,6 +72,7 @@ COMMANDS: dict[str, tuple[str, Callable[[], tuple[AddOptions, Run]]]] = {
     "inspect": ("this node's network as it is: pods, bridges, peers, what is left over", _inspect),
     "repair": ("put back the rules of what runs, after a flush", _repair),
     "doctor": ("what is wrong with this node, and what to do about it", _doctor),
+    "why": ("whether one reaches another, by which way, and what stops it", _why),
     "install-plugins": ("put the plugins of this image on the node", _install_plugins),
     "load-module": ("load a module of the kernel, with the node's own modprobe", _load_module),
 }

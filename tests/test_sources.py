@@ -38,6 +38,23 @@ ALLOWED = {
 
 POLICY = ("compiler", "desired", "evaluator", "intervals", "model", "names", "parsing", "parts", "pods", "rules")
 DOCTOR = ("checks", "facts", "filter_checks", "link_checks", "node_checks", "route_checks")
+WHY = (
+    *(
+        "ask",
+        "decode",
+        "discovery",
+        "extensions",
+        "hooks",
+        "machine",
+        "names",
+        "packets",
+        "routing",
+        "rules",
+        "segment",
+        "sets",
+    ),
+    *("tracking", "values", "walk"),
+)
 INSPECT = ("document", "join", "svg", "text", "values")
 
 # Modules that compute and touch nothing, and what they must not import: the host and the rooms that reach for it.
@@ -61,6 +78,7 @@ PURE = (
     *(f"cni_node/policy/{name}.py" for name in POLICY),
     *(f"cni_node/doctor/{name}.py" for name in DOCTOR),
     *(f"cni_node/inspect/{name}.py" for name in INSPECT),
+    *(f"cni_node/why/{name}.py" for name in WHY),
     "cni_node/peer_routes.py",
     "cni_node/snapshot.py",
     "cni_node/yaml_subset.py",
@@ -78,6 +96,8 @@ PURE_OF_OURS = {
     *(f"cni_node.policy.{name}" for name in POLICY),
     *(f"cni_node.doctor.{name}" for name in DOCTOR),
     *(f"cni_node.inspect.{name}" for name in INSPECT),
+    *(f"cni_node.why.{name}" for name in WHY),
+    "cni_kernel.nft_attributes",
     *("cni_ipam.ranges", "cni_node.peer_routes", "cni_node.snapshot", "cni_node.sources.members"),
 }
 

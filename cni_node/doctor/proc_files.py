@@ -19,10 +19,13 @@ _GLOBAL = (
     "netfilter/nf_conntrack_max",
     "ipv4/neigh/default/gc_thresh3",
     "ipv6/neigh/default/gc_thresh3",
+    "ipv4/icmp_echo_ignore_all",
+    "ipv6/icmp/echo_ignore_all",
 )
 _OF_INTERFACES = (
     "ipv4/conf/{}/forwarding",
     "ipv4/conf/{}/rp_filter",
+    "ipv4/conf/{}/route_localnet",
     "ipv6/conf/{}/accept_ra",
     "ipv6/conf/{}/disable_ipv6",
 )

@@ -55,7 +55,7 @@ WHY = (
     ),
     *("tracking", "values", "walk"),
 )
-INSPECT = ("document", "join", "svg", "text", "values")
+INSPECT = ("document", "html", "join", "svg", "text", "values")
 
 # Modules that compute and touch nothing, and what they must not import: the host and the rooms that reach for it.
 PURE = (

@@ -37,7 +37,7 @@ ALLOWED = {
 }
 
 POLICY = ("compiler", "desired", "evaluator", "intervals", "model", "names", "parsing", "parts", "pods", "rules")
-DOCTOR = ("checks", "facts", "filter_checks", "link_checks", "node_checks", "route_checks")
+DOCTOR = ("checks", "facts", "filter_checks", "link_checks", "moving", "node_checks", "route_checks")
 WHY = (
     *(
         "ask",

@@ -70,7 +70,7 @@ COMMANDS: dict[str, tuple[str, Callable[[], tuple[AddOptions, Run]]]] = {
     "status": ("how the agent of this node is, in one screen", _status),
     "cluster": ("which node has which pod range, as etcd has it", _cluster),
     "inspect": ("this node's network as it is: pods, bridges, peers, what is left over", _inspect),
-    "repair": ("put back the rules of what runs, after a flush", _repair),
+    "repair": ("put back the rules, routes and sysctls of what runs", _repair),
     "doctor": ("what is wrong with this node, and what to do about it", _doctor),
     "why": ("whether one reaches another, by which way, and what stops it", _why),
     "install-plugins": ("put the plugins of this image on the node", _install_plugins),

@@ -32,7 +32,10 @@ ALLOWED = {
     # what of the plugin says and makes the rules of an attachment: repair puts them back
     "cni_node": {
         *("cni_protocol", "cni_kernel"),
-        *(f"cni_bridge.{name}" for name in ("attachment_rules", "config", "locks", "refusals", "sync", "verify")),
+        *(
+            f"cni_bridge.{name}"
+            for name in ("attachment_rules", "config", "locks", "plan", "refusals", "sync", "verify")
+        ),
     },
 }
 

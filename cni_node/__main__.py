@@ -65,6 +65,18 @@ def _load_module() -> tuple[AddOptions, Run]:
     return modules.add_options, modules.run
 
 
+def _manual() -> tuple[AddOptions, Run]:
+    from cni_node import manual
+
+    return manual.add_manual_options, lambda _: manual.print_manual(all_parsers())
+
+
+def _completion() -> tuple[AddOptions, Run]:
+    from cni_node import manual
+
+    return manual.add_completion_options, lambda _: manual.print_completion(all_parsers())
+
+
 COMMANDS: dict[str, tuple[str, Callable[[], tuple[AddOptions, Run]]]] = {
     "agent": ("keep this node's pod network equal to what the cluster says", _agent),
     "status": ("how the agent of this node is, in one screen", _status),
@@ -75,7 +87,18 @@ COMMANDS: dict[str, tuple[str, Callable[[], tuple[AddOptions, Run]]]] = {
     "why": ("whether one reaches another, by which way, and what stops it", _why),
     "install-plugins": ("put the plugins of this image on the node", _install_plugins),
     "load-module": ("load a module of the kernel, with the node's own modprobe", _load_module),
+    "manual": ("the manual page, for man(1)", _manual),
+    "completion": ("what a shell completes, to be sourced by it", _completion),
 }
+
+
+def all_parsers() -> dict[str, argparse.ArgumentParser]:
+    """The parser of each subcommand, with its options."""
+    parsers = {}
+    for name, (what, load) in COMMANDS.items():
+        parsers[name] = argparse.ArgumentParser(prog=f"pycni {name}", description=what, allow_abbrev=False)
+        load()[0](parsers[name])
+    return parsers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

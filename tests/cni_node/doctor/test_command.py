@@ -104,3 +104,16 @@ def test_a_large_node_takes_little(patient: Patient, tmp_path: Path) -> None:
     seconds, memory = map(float, done.stderr.split())
     assert seconds < SECONDS
     assert memory < KIB, seconds
+
+
+@pytest.mark.kernel
+def test_the_example_of_the_page_is_what_is_printed(patient: Patient) -> None:
+    page = (ROOT / "docs/doctor.md").read_text()
+    example = page[page.index("## An example") :].split("```text\n")[1].split("```")[0]
+    patient.add("c1")
+    patient.add("c2")
+    patient.sh(f"iptables -w -P FORWARD DROP; ip link set {patient.port('c2')} nomaster")
+    patient.sh("echo 0 >/proc/sys/net/ipv4/ip_forward")
+    done = patient.doctor()
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout == example

@@ -56,7 +56,7 @@ def _repair_inside(wanted: Wanted, *, apply: bool) -> list[str]:
                 return []
             missing = _missing(wanted.expected.routes, inside.list_routes(link))
             if missing and apply:
-                inside.add_routes(link, missing)
+                inside.configure(link, (), missing, up=False)
     return [f"route {route.dst}{f' via {route.gw}' if route.gw else ''} in the container" for route in missing]
 
 
@@ -73,7 +73,7 @@ def _repair_gateway(host: Kernel, wanted: Wanted, *, apply: bool) -> list[str]:
         host.add_addresses(link, absent)
     routes = _missing(_ways_of(gateways), host.list_routes(link)) if not absent else []
     if routes and apply:
-        host.add_routes(link, routes)
+        host.configure(link, (), routes, up=False)
     return found + [f"route {route.dst} through {link.name}" for route in routes]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from suites.cluster import MARKERS, with_rows
 from tests.conftest import ROOT
-from tests.test_scripts import machine_network
+from tests.kit.pages import machine_network
 
 pytestmark = pytest.mark.kernel
 

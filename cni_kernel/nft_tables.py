@@ -4,9 +4,7 @@ Source: include/uapi/linux/netfilter/nf_tables.h.
 Must not: know what the table is for; touch another table.
 """
 
-import struct
-
-from cni_protocol.light.standard import Any, Iterator, Mapping, NamedTuple, Sequence, sha256
+from cni_protocol.light.standard import Any, Iterator, Mapping, NamedTuple, Sequence, sha256, struct
 
 from . import nft_attributes
 from .attributes import NESTED, attribute, split

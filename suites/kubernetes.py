@@ -148,8 +148,9 @@ def child_of(pid: str) -> str:
 
 def print_how_to_reach(told: dict[str, str], inner: str) -> None:
     """What a user types from here on; `inner` is the process of the other half."""
-    print(f"\nThe cluster stays up, with {told['nodes']}. kubectl reaches it so:")
-    print(f"  alias kubectl='nsenter -t {inner} -p -m -- {told['kubectl']}'")
+    print("\nThe cluster stays up. A shell reaches it so; behind the name of a node stands a command for that node:")
+    for name, command in told.items():
+        print(f'  {name}() {{ nsenter -t {inner} -p -m -- {command} "$@"; }}')
     print(f"and it ends, with all that is in it, by\n  kill {inner}", flush=True)
 
 
@@ -238,7 +239,7 @@ def check(cluster: Kubernetes, options: argparse.Namespace) -> int:
 def stay(cluster: Kubernetes) -> None:
     """Tell the caller, who goes, and wait to be ended."""
     signal.signal(signal.SIGTERM, interrupt)
-    told = {"kubectl": cluster.kubectl.command(), "nodes": ", ".join(cluster.nodes)}
+    told = cluster.commands()
     sys.stdout.flush()
     os.write(sys.stdout.fileno(), KEPT + json.dumps(told).encode() + b"\n")
     nothing = os.open(os.devnull, os.O_RDWR)

@@ -14,7 +14,7 @@ from cni_node import logs
 from cni_node.policy.announced import IN_FORCE, Announced, admit
 from cni_node.policy.change import Change
 from cni_node.policy.compiler import Compiler
-from cni_node.policy.evaluator import Evaluator
+from cni_node.policy.evaluator import Connection, Evaluator, Verdict
 from cni_node.policy.model import Cluster
 from cni_node.policy.recheck import recheck
 from cni_node.policy.state import PolicyState
@@ -30,7 +30,7 @@ _RECHECK_AGAIN = 1.0  # seconds after a change; a connection may just have been 
 
 
 class Enforcer:
-    """Keeps one node's table. `admit`, `state`, `wake` and `disturb` are for any thread, the rest for its own."""
+    """Keeps one node's table. `admit`, `judge`, `state`, `wake`, `disturb` are for any thread, the rest for its own."""
 
     def __init__(self, settings: KubernetesSettings, own: Callable[[], Iterable[IP]], *, log: bool, cut: bool) -> None:
         """`own` lists the node's addresses; `log` denied packets; `cut` established connections. Raises KernelError."""
@@ -49,6 +49,7 @@ class Enforcer:
         self._look_again = self._ended = False
         self._complete = False  # everything that is needed was known once
         self._state = PolicyState()
+        self._cluster: Cluster | None = None  # as it was put in force last
 
     @property
     def port(self) -> int:
@@ -97,6 +98,10 @@ class Enforcer:
             self._woken.wait_for(lambda: self._answers.get(announced) == IN_FORCE, bound)
             return self._answers.get(announced, "")
 
+    def judge(self, asked: Connection) -> Verdict | None:
+        """What the policies in force say of a connection, and which of them; None where none were put in force yet."""
+        return Evaluator(self._cluster, self._node).allowed(asked) if self._cluster is not None else None
+
     def _run(self) -> None:
         while not self._ended:
             with self._woken:
@@ -129,6 +134,7 @@ class Enforcer:
         cluster = Cluster(known.policies, admission.pods, known.namespaces, {self._node: tuple(self._own())})
         desired = self._compiler.compile(cluster, admission.pending)
         change = self._table.ensure(desired)
+        self._cluster = cluster
         first, self._complete = not self._complete, True
         with self._woken:
             self._answers |= admission.answers

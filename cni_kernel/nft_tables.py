@@ -10,7 +10,7 @@ from cni_protocol.light.standard import Any, Iterator, Mapping, NamedTuple, Sequ
 
 from . import nft_attributes
 from .attributes import NESTED, attribute, split
-from .expressions import INET, VERDICT, Chain, Rule
+from .expressions import INET, VERDICT, Rule
 from .filter_expressions import Elements, SetType
 from .netlink import ACK, APPEND, CREATE, EXCL, NETFILTER, Message, NetlinkSocket
 
@@ -35,6 +35,16 @@ class Contents(NamedTuple):
 
     chains: dict[str, tuple[str, ...]]
     sets: dict[str, Elements]
+
+
+class PackedChain(NamedTuple):
+    """A chain with its rules, each packed by `pack_rule`; with `kind` one that the kernel runs at a hook."""
+
+    name: str
+    rules: tuple[bytes, ...]
+    kind: str = ""
+    hook: int = 0
+    priority: int = 0
 
 
 class TableSocket:
@@ -131,7 +141,7 @@ class TableSocket:
         """Elements of a set; ENOENT when one is not there."""
         return self._portions(_DELSETELEM, 0, name, _pack_elements(kind, elements, with_data=False))
 
-    def add_chain(self, chain: Chain) -> Message:
+    def add_chain(self, chain: PackedChain) -> Message:
         """A chain without its rules; one that is there is fine."""
         attributes: list[tuple[str, Any]] = [("NFTA_CHAIN_TABLE", self._table), ("NFTA_CHAIN_NAME", chain.name)]
         if chain.kind:
@@ -139,17 +149,12 @@ class TableSocket:
             attributes += [("NFTA_CHAIN_HOOK", hook), ("NFTA_CHAIN_TYPE", chain.kind)]
         return _message(_NEWCHAIN, CREATE, nft_attributes.CHAIN.pack(attributes))
 
-    def add_rules(self, chain: Chain) -> Iterator[Message]:
+    def add_rules(self, chain: PackedChain) -> Iterator[Message]:
         """The rules of a chain, behind those that it has."""
+        place = nft_attributes.RULE.pack([("NFTA_RULE_TABLE", self._table), ("NFTA_RULE_CHAIN", chain.name)])
         for rule in chain.rules:
             mark = nft_attributes.pack_user_data(_COMMENT, digest_of(rule).encode() + b"\0")
-            body: list[tuple[str, Any]] = [
-                ("NFTA_RULE_TABLE", self._table),
-                ("NFTA_RULE_CHAIN", chain.name),
-                ("NFTA_RULE_EXPRESSIONS", rule),
-                ("NFTA_RULE_USERDATA", mark),
-            ]
-            yield _message(_NEWRULE, CREATE | APPEND, nft_attributes.RULE.pack(body))
+            yield _message(_NEWRULE, CREATE | APPEND, place + rule + attribute(7, mark))  # NFTA_RULE_USERDATA
 
     def delete_rules(self, chain: str) -> Message:
         """All rules of a chain."""
@@ -194,9 +199,14 @@ class TableSocket:
         return self._socket.dump(message.kind, message.body)
 
 
-def digest_of(rule: Rule) -> str:
-    """What a rule has as its comment: another rule has another one."""
-    return sha256(nft_attributes.RULE.pack([("NFTA_RULE_EXPRESSIONS", rule)])).hexdigest()[:16]
+def pack_rule(rule: Rule) -> bytes:
+    """The expressions of a rule as the kernel wants them."""
+    return nft_attributes.RULE.pack([("NFTA_RULE_EXPRESSIONS", rule)])
+
+
+def digest_of(rule: bytes) -> str:
+    """What a packed rule has as its comment: another rule has another one."""
+    return sha256(rule).hexdigest()[:16]
 
 
 def _message(kind: int, flags: int, body: bytes) -> Message:

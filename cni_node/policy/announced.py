@@ -38,11 +38,14 @@ class Admission(NamedTuple):
     settled: tuple[Announced, ...]  # the API has their addresses too
 
 
-def admit(pods: Iterable[Pod], policies: Iterable[Policy], announced: Iterable[Announced]) -> Admission:
+def admit(pods: tuple[Pod, ...], policies: Iterable[Policy], announced: Iterable[Announced]) -> Admission:
     """Give the announced pods their addresses, and take these from whoever had them before.
 
     A pod that the API has not told of has no labels: it waits if there is any policy in its namespace.
     """
+    announced = tuple(announced)
+    if not announced:
+        return Admission(pods, (), {}, ())
     by_name = {(pod.namespace, pod.name): pod for pod in pods}
     isolating = {policy.namespace for policy in policies}
     pending: list[IP] = []

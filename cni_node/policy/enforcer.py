@@ -148,7 +148,7 @@ class Enforcer:
         self._say(known.problems)
 
     def _recheck(self, cluster: Cluster, *, again: bool) -> None:
-        found = recheck(self._flows, Evaluator(cluster, self._node))
+        found = recheck(self._flows, Evaluator(cluster, self._node, self._compiler.owners))
         if found.cut or found.freed:
             logs.info("connections", cut=len(found.cut), freed=len(found.freed))
         self._state = self._state._replace(cut=self._state.cut + len(found.cut))

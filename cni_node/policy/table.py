@@ -12,7 +12,7 @@ from cni_kernel.nft_tables import Contents, TableSocket
 from cni_node.policy.change import Change, Difference
 from cni_node.policy.desired import PENDING, Desired
 from cni_node.policy.model import DIRECTIONS
-from cni_node.policy.rules import TABLE, TYPES, Ruleset, denied_chain, ruleset_of
+from cni_node.policy.rules import TABLE, TYPES, Digests, Ruleset, denied_chain
 
 _TRIES = 8  # others may change their own tables between our look and our change
 
@@ -25,6 +25,7 @@ class PolicyTable:
         with asking("nftables cannot be used", "nf_tables"):
             self._socket = TableSocket(TABLE)
         self._known: Contents | None = None
+        self._digests: dict[str, Digests] = {}  # of chains by their names, since most are the same the next time
 
     @property
     def port(self) -> int:
@@ -41,7 +42,8 @@ class PolicyTable:
 
     def ensure(self, desired: Desired) -> Change:
         """Have exactly this. Returns what that changed. Raises KernelError."""
-        wanted = ruleset_of(desired)
+        wanted = Ruleset(desired, self._digests)
+        self._digests = wanted.digests
         with asking("the table of policies cannot be written", "nf_tables"):
             for _ in range(_TRIES):
                 try:

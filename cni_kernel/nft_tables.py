@@ -4,15 +4,17 @@ Source: include/uapi/linux/netfilter/nf_tables.h.
 Must not: know what the table is for; touch another table.
 """
 
+import errno
 import struct
 
-from cni_protocol.light.standard import Any, Iterator, Mapping, NamedTuple, Sequence, sha256
+from cni_protocol.light.standard import Any, Iterator, Mapping, NamedTuple, Sequence
 
 from . import nft_attributes
 from .attributes import NESTED, attribute, split
-from .expressions import INET, VERDICT, Rule
+from .expressions import INET, VERDICT
 from .filter_expressions import Elements, SetType
-from .netlink import ACK, APPEND, CREATE, EXCL, NETFILTER, Message, NetlinkSocket
+from .netlink import ACK, APPEND, CREATE, EXCL, NETFILTER, Message, NetlinkError, NetlinkSocket
+from .packed_rules import PackedChain, digest_of
 
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _DELCHAIN = 0, 1, 2, 3, 4, 5  # NFT_MSG_*
@@ -35,16 +37,6 @@ class Contents(NamedTuple):
 
     chains: dict[str, tuple[str, ...]]
     sets: dict[str, Elements]
-
-
-class PackedChain(NamedTuple):
-    """A chain with its rules, each packed by `pack_rule`; with `kind` one that the kernel runs at a hook."""
-
-    name: str
-    rules: tuple[bytes, ...]
-    kind: str = ""
-    hook: int = 0
-    priority: int = 0
 
 
 class TableSocket:
@@ -93,6 +85,25 @@ class TableSocket:
                 chains[chain] = (*chains[chain], _comment_of(rule.get(7, b"")))  # NFTA_RULE_USERDATA
         names = self._names(_GETSET, nft_attributes.SET, "SET")
         return Contents(chains, {name: self._read_set(name, types.get(name.partition("_")[0])) for name in names})
+
+    def find_elements(self, name: str) -> Elements:
+        """The elements of a set without intervals, or of a verdict map; none where there is no such set, or table."""
+        try:
+            return self._read_set(name, None)
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return {}
+
+    def has_rules(self, chain: str) -> bool:
+        """Whether a chain is there and has a rule."""
+        place = [("NFTA_RULE_TABLE", self._table), ("NFTA_RULE_CHAIN", chain)]
+        try:
+            return bool(self._dump(_GETRULE, nft_attributes.RULE.pack(place)))
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return False
 
     def counted(self, chain: str) -> int:
         """The packets that the counter of a chain's first rule has seen; 0 without one."""
@@ -197,16 +208,6 @@ class TableSocket:
     def _dump(self, kind: int, body: bytes) -> list[bytes]:
         message = _message(kind, 0, body)
         return self._socket.dump(message.kind, message.body)
-
-
-def pack_rule(rule: Rule) -> bytes:
-    """The expressions of a rule as the kernel wants them."""
-    return nft_attributes.RULE.pack([("NFTA_RULE_EXPRESSIONS", rule)])
-
-
-def digest_of(rule: bytes) -> str:
-    """What a packed rule has as its comment: another rule has another one."""
-    return sha256(rule).hexdigest()[:16]
 
 
 def _message(kind: int, flags: int, body: bytes) -> Message:

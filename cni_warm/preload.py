@@ -6,7 +6,7 @@ import traceback
 
 import cni_bridge.__main__
 import cni_ipam.__main__
-from cni_bridge import claims, locks, policy, removal, sandbox, status, sync, waiting_ports, wiring
+from cni_bridge import claims, hold_back, locks, policy, removal, sandbox, status, sync, waiting_ports, wiring
 from cni_ipam import config, host_addresses, peek, recovery, resolvconf
 from cni_kernel import conntrack, kernel, link_groups, namespace, vlans
 from cni_protocol.light import libc
@@ -19,6 +19,7 @@ __all__ = [
     "config",
     "conntrack",
     "difflib",
+    "hold_back",
     "host_addresses",
     "json",
     "kernel",

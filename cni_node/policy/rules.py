@@ -23,22 +23,20 @@ from cni_kernel.expressions import (
     SOURCE,
     Rule,
     concatenated,
-    drop,
     leave_chain,
 )
 from cni_kernel.filter_expressions import Elements, SetType
-from cni_kernel.nft_tables import PackedChain, digest_of, pack_rule
+from cni_kernel.packed_rules import PackedChain, digest_of, pack_rule
+from cni_kernel.policy_frame import BASE, base_chain, dropping_chain
+from cni_kernel.policy_frame import TABLE as TABLE
 from cni_node.policy.desired import NAMED, NETWORKS, PAIRS, PENDING, PORTS, VERDICTS, Allow, Desired, PolicyChain, Set
-from cni_node.policy.model import DIRECTIONS, EGRESS, INGRESS
+from cni_node.policy.model import DIRECTIONS, EGRESS
 
-TABLE = "pycni_policy"
 CUT = 1 << 27  # the bit of a connection's mark that says: no longer allowed
 LOGGED, BURST = 10, 20  # denied packets of a chain that are logged in a second
 _SERVICE = (INET_PROTO, INET_SERVICE)
 _PREFIX_BYTES = 127
 _NEIGHBOUR_DISCOVERY, _LISTENERS, _LISTENERS_2 = (133, 137), (130, 132), (143, 143)  # types of ICMPv6, RFC 4861, 3810
-_PRIORITY = filters.FILTER + 10
-_BASE = "forward"
 
 
 Digests = tuple[str, ...]  # of a chain's rules
@@ -56,16 +54,16 @@ class Ruleset:
             name: (TYPES[name.partition("_")[0]], entry.elements) for name, entry in desired.sets.items()
         }
         self.digests: dict[str, Digests] = {}
-        for name in (*_fixed(), *desired.chains, _BASE):
+        for name in (*_fixed(), *desired.chains, BASE):
             self.digests[name] = known.get(name) or tuple(map(digest_of, self.chain(name).rules))
 
     def chain(self, name: str) -> PackedChain:
         """A chain with its rules."""
-        if name == _BASE:
-            return PackedChain(name, tuple(map(pack_rule, _forward())), "filter", filters.FORWARD, _PRIORITY)
+        if name == BASE:
+            return base_chain(*_before_the_ends())
         if name in self._desired.chains:
             return PackedChain(name, tuple(_policy_rules(self._desired.chains[name])))
-        return PackedChain(name, (pack_rule([filters.count(), drop()]),))
+        return dropping_chain(name)
 
 
 def type_of(entry: Set) -> SetType:
@@ -104,7 +102,7 @@ def _fixed() -> tuple[str, ...]:
     return (*map(denied_chain, DIRECTIONS), "stray", "cut", PENDING)
 
 
-def _forward() -> Iterator[Rule]:
+def _before_the_ends() -> Iterator[Rule]:
     yield [*filters.match_mark(CUT), filters.goto("cut")]
     yield [*filters.match_established(), filters.accept()]
     for types in (_NEIGHBOUR_DISCOVERY, _LISTENERS, _LISTENERS_2):
@@ -115,9 +113,6 @@ def _forward() -> Iterator[Rule]:
         for offset in (SOURCE, DESTINATION):
             isolated = filters.find_address(version, offset, f"iso{version}")
             yield [*filters.match_no_syn(), *isolated, filters.goto("stray")]
-    for direction, offset in ((EGRESS, SOURCE), (INGRESS, DESTINATION)):
-        for version in (4, 6):
-            yield filters.find_address(version, offset, f"{direction}{version}", verdict=True)
 
 
 def _policy_rules(chain: PolicyChain) -> Iterator[bytes]:

@@ -41,6 +41,6 @@ def api(soon: None) -> Iterator[ApiServer]:
 
 @pytest.fixture
 def enforcer(api: ApiServer, network: PodNetwork, tmp_path: Path) -> Iterator[Enforcer]:
-    with running(network, api.url, tmp_path) as opened:
+    with running(network.host, api.url, tmp_path) as opened:
         yield opened
     network.host.run("nft", "flush", "ruleset")

@@ -9,7 +9,7 @@ from cni_node.policy.enforcer import Enforcer
 from cni_node.sources.kubernetes import KubernetesSettings
 from tests.cni_node.policy.kernel import NODES
 from tests.kit.api_server import ApiServer
-from tests.kit.pod_network import PodNetwork
+from tests.kit.host import Host
 
 DENY = {"podSelector": {}, "policyTypes": ["Ingress"]}
 
@@ -28,12 +28,12 @@ def put_policy(api: ApiServer, namespace: str, name: str, spec: Any) -> None:
 
 
 @contextmanager
-def running(network: PodNetwork, server: str, directory: Path) -> Iterator[Enforcer]:
+def running(host: Host, server: str, directory: Path) -> Iterator[Enforcer]:
     """The loop of node1; what it leaves in the kernel stays."""
     (directory / "ca.crt").write_text("-----BEGIN CERTIFICATE-----\n")
     (directory / "token").write_text("first\n")
     settings = KubernetesSettings("node1", server=server, service_account=str(directory))
-    with network.host.entered():
+    with host.entered():
         opened = Enforcer(settings, lambda: NODES["node1"], log=False, cut=True)
     opened.start()
     try:

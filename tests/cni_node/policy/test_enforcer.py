@@ -151,7 +151,7 @@ def test_without_an_api_what_stands_in_the_kernel_stays(
     put_policy(api, "x", "deny", DENY)
     assert ready(enforcer) and wait_until(lambda: enforcer.state.isolated == 6)
     enforcer.close()
-    with running(network, "http://127.0.0.1:1", tmp_path) as later:
+    with running(network.host, "http://127.0.0.1:1", tmp_path) as later:
         assert wait_until(lambda: later.state.problems != ())
         assert not later.state.ready
         assert later.admit(Announced("x", "a", "", (A4,)), 0.2) == ""

@@ -149,7 +149,7 @@ def test_an_agent_that_begins_takes_nothing_away_before_it_knows_everything(
     api.delete("old", "networkpolicies", "x")
     put_policy(api, "x", "new", from_spaces(ns="z"))
     api.deaf_until.clear()
-    with running(network, api.url, tmp_path) as later:
+    with running(network.host, api.url, tmp_path) as later:
         assert wait_until(lambda: len(api.asked) > 0, BOUND)
         assert not passes(network, YA4, A4)
         assert not later.state.ready

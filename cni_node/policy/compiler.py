@@ -36,7 +36,7 @@ class Compiler:
         self._take(cluster.pods)
         local = self._local
         work = _Work(cluster.policies, {pod.namespace for pod in local.values()}, self._work, log=self._log)
-        subjects = {ip: chains for ip, pod in local.items() if (chains := work.chains_of(pod))}
+        subjects = {ip: chains for ip, pod in local.items() if (chains := work.chains_of(pod, ip.version))}
         subjects.update({ip: dict.fromkeys(DIRECTIONS, PENDING) for ip in pending if ip not in local})
         self._work = work.without_predecessor()
         sets = dict(_subject_sets(subjects, local))
@@ -105,19 +105,19 @@ class _Work:
                 self._policies.setdefault(policy.namespace, []).append(policy)
         for own in self._policies.values():
             own.sort(key=lambda policy: policy.name)  # or another start would make other chains of the same policies
-        self._by_labels: dict[tuple[str, Labels], dict[str, str]] = {}
-        self._by_policies: dict[tuple[str, tuple[int, ...]], tuple[str, PolicyChain]] = {}
+        self._by_labels: dict[tuple[str, Labels, int], dict[str, str]] = {}
+        self._by_policies: dict[tuple[str, int, tuple[int, ...]], tuple[str, PolicyChain]] = {}
 
-    def chains_of(self, pod: Pod) -> dict[str, str]:
-        """The names of a pod's chains by direction, where it is isolated."""
-        key = (pod.namespace, pod.labels)
+    def chains_of(self, pod: Pod, version: int) -> dict[str, str]:
+        """The names of the chains for a pod's addresses of an IP version, by direction, where it is isolated."""
+        key = (pod.namespace, pod.labels, version)
         if key not in self._by_labels:
             selecting = [each for each in self._policies.get(pod.namespace, ()) if each.pods.matches(pod.labels)]
             self._by_labels[key] = {}
             for direction in DIRECTIONS:
                 isolating = [each for each in selecting if each.rules(direction) is not None]
                 if isolating:
-                    self._by_labels[key][direction] = self._chain(direction, isolating)
+                    self._by_labels[key][direction] = self._chain(direction, version, isolating)
         return self._by_labels[key]
 
     def without_predecessor(self) -> "_Work":
@@ -125,13 +125,13 @@ class _Work:
         self._before = None
         return self
 
-    def _chain(self, direction: str, policies: list[Policy]) -> str:
-        key = (direction, tuple(map(id, policies)))
+    def _chain(self, direction: str, version: int, policies: list[Policy]) -> str:
+        key = (direction, version, tuple(map(id, policies)))
         if key not in self._by_policies:
             parts = [self._parts_of(policy, direction) for policy in policies]
             names = [policy.full_name for policy in policies] if self._log else []
             known = self._before._by_policies.get(key) if self._before else None
-            self._by_policies[key] = known or chain_of(direction, parts, names)
+            self._by_policies[key] = known or chain_of(direction, version, parts, names)
         name, self.chains[name] = self._by_policies[key]
         return name
 

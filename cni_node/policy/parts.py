@@ -42,10 +42,11 @@ def parts_of(rules: Iterable[Rule]) -> Parts:
     return parts._replace(allows=tuple(dict.fromkeys(allows)))
 
 
-def chain_of(direction: str, parts: Iterable[Parts], names: Iterable[str]) -> tuple[str, PolicyChain]:
-    """The name and the chain of several policies together."""
-    allows = dict.fromkeys(allow for part in parts for allow in part.allows)
-    chain = PolicyChain(direction, tuple(allows), ", ".join(names))
+def chain_of(direction: str, version: int, parts: Iterable[Parts], names: Iterable[str]) -> tuple[str, PolicyChain]:
+    """The name and the chain of several policies together, for packets of an IP version."""
+    allows = dict.fromkeys(allow for part in parts for allow in part.allows if allow.version in (0, version))
+    ordered = sorted(allows, key=lambda allow: allow.peers.startswith("b"))  # a look in intervals takes the longest
+    chain = PolicyChain(direction, tuple(ordered), ", ".join(names))
     return name_of(direction[0], chain), chain
 
 

@@ -14,7 +14,8 @@ from tests.cluster.worlds import World
 from tests.kit.grid import grid
 
 TESTS = Path("tests/cluster")
-FIRST, LAST = "test_reach.py", ("speed.py", "route_speed.py", "agent_speed.py")  # the first one's cluster is timed
+FIRST = "test_reach.py"  # its cluster is timed
+LAST = ("speed.py", "route_speed.py", "agent_speed.py", "policy_speed.py")
 READY_BOUND = 60  # seconds from the start to three nodes with pods, debootstrap not counted
 
 

@@ -12,7 +12,6 @@ usage: sudo ./install.sh [options]
   --lib-dir DIR    where the code goes                                [/opt/cni/lib/pycni]
   --conf FILE      also put this network configuration in place
   --conf-dir DIR   where the runtime looks for configurations         [/etc/cni/net.d]
-  --warm           also the warm service, which answers faster: pycni-warm in the --lib-dir, and its systemd units
   --unit-dir DIR   where systemd looks for units                      [/etc/systemd/system]
   --wheel-dir DIR  take pyroute2 from a wheel in DIR, not from the package index (hosts without a network)
   --uninstall      remove what an installation with the same directories put there
@@ -42,7 +41,7 @@ die() {
 here=$(cd "$(dirname "$0")" && pwd)
 bin_dir=/opt/cni/bin lib_dir=/opt/cni/lib/pycni conf_dir=/etc/cni/net.d conf='' wheel_dir='' action=install
 bundle='' image='' root='' kind='' further=() # of --bundle and what follows it in the usage
-unit_dir=/etc/systemd/system warm=''
+unit_dir=/etc/systemd/system
 python=${PYTHON:-/usr/bin/python3}
 
 while [ $# -gt 0 ]; do
@@ -55,7 +54,6 @@ while [ $# -gt 0 ]; do
         ;;
     --uninstall) action=uninstall && shift ;;
     --node) action=node && shift ;;
-    --warm) warm=1 && shift ;;
     --help)
         [ "$action$kind" != install ] || { usage && exit 0; }
         further+=("$1") && shift

@@ -49,7 +49,7 @@ class Findings:
         print(f"\n{as_markdown(parts)}", flush=True)
 
 
-def _groups(bench: Bench, findings: Findings, code: str) -> dict[str, Callable[[], None]]:
+def _groups(bench: Bench, findings: Findings) -> dict[str, Callable[[], None]]:
     """What --only can name, in the order of the table."""
     return {
         "seed": lambda: findings.add(measure_seed(bench)),
@@ -60,7 +60,7 @@ def _groups(bench: Bench, findings: Findings, code: str) -> dict[str, Callable[[
         "burst": lambda: findings.add(measure_burst(bench)),
         "nat": lambda: findings.add(measure_nat(bench)),
         "memory": lambda: findings.add(measure_memory(bench)),
-        "profile": lambda: findings.take_parts(measure_profile(bench, code)),
+        "profile": lambda: findings.take_parts(measure_profile(bench)),
     }
 
 
@@ -85,7 +85,7 @@ def main() -> None:
         print(f"{machine}\n\n{text_head()}", flush=True)
         findings = Findings()
         began = time.monotonic()
-        groups = _groups(bench, findings, str(code))
+        groups = _groups(bench, findings)
         for name in GROUPS:
             if name in options.only:
                 groups[name]()

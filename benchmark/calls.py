@@ -212,7 +212,7 @@ def interpreter_of(executable: str) -> list[str]:
 
 
 def _is_served(executable: str) -> bool:
-    """Whether a call is served by another process: then its own one does not import the commands."""
+    """Whether a call is served by another process: then its own one never gets as far as the garbage collector."""
     if not _SOCKET.exists():
         return False
     done = subprocess.run(
@@ -223,7 +223,7 @@ def _is_served(executable: str) -> bool:
         timeout=COMMAND_BOUND,
         check=True,
     )
-    return b"cni_bridge.commands" not in done.stderr
+    return b"| gc" not in done.stderr
 
 
 def _start(call: Call) -> _Running:

@@ -1,7 +1,8 @@
 """What a call consists of: starting the interpreter, importing, the kernel's work, and the rest (own code and store).
 
-Each part is a process or a request that does nothing else, measured in turn with the whole calls. The imports are what
-the interpreter itself lists for that very call (-X importtime), done again by one that does nothing else.
+Each part is a process or a request that does nothing else, measured in turn with the whole calls. The imports are those
+of the executable up to the command itself, and what the interpreter lists beyond them for that very call (-X
+importtime).
 """
 
 import re
@@ -17,15 +18,16 @@ from suites import sandbox
 _COMMANDS = ("VERSION", "ADD", "DEL")
 _BARE = ("-I", "-S", "-c", "pass")
 _MILLI = 1000.0
+_COMMAND = "posix._exit(main())"  # as the executable ends
 _IMPORT = """
-import sys
-sys.path.insert(0, {path!r})
 for name in {names!r}:
     try:
         __import__(name)
     except ImportError:
         pass
 """
+_COUNT = "print(len(sys.modules))"
+_END = "posix._exit(0)"
 _TIMED = re.compile(r"^import time:\s+\d+ \|\s+\d+ \| ( *)([\w.]+)$", re.MULTILINE)
 
 
@@ -46,9 +48,9 @@ class Part(NamedTuple):
 
 
 class _Imports(NamedTuple):
-    """What a call imports: by itself, in this order, and how many modules it is with what these import in turn."""
+    """A call that does nothing but import what another one does, and how many modules these are."""
 
-    names: list[str]
+    call: Call
     modules: int
 
 
@@ -61,7 +63,7 @@ class _Subject(NamedTuple):
     has_links: bool
 
 
-def measure_profile(bench: Bench, code: str) -> list[Part]:
+def measure_profile(bench: Bench) -> list[Part]:
     """The parts of the calls of both plugins, cold."""
     bench.switch(warm=False)
     sandbox.have_container("profile")
@@ -77,11 +79,8 @@ def measure_profile(bench: Bench, code: str) -> list[Part]:
     for subject in subjects:
         jobs[subject.name] = _cycle(bench, subject)
         for command in _COMMANDS:
-            found = _list_imports(bench, subject, command)
-            program = _IMPORT.format(path=code, names=found.names)
-            call = Call("/usr/bin/python3", {}, b"", ("-ISBXutf8", "-c", program))
-            imports[f"{subject.name} {command}"] = found
-            jobs[f"{subject.name} {command}"] = bench.cold(call)
+            found = imports[f"{subject.name} {command}"] = _find_imports(bench, subject, command)
+            jobs[f"{subject.name} {command}"] = bench.cold(found.call)
     times = bench.medians(jobs)
     return [_part(subject, command, times, imports) for subject in subjects for command in _COMMANDS]
 
@@ -126,19 +125,26 @@ def _cycle(bench: Bench, subject: _Subject) -> Job:
     return job
 
 
-def _list_imports(bench: Bench, subject: _Subject, command: str) -> _Imports:
+def _find_imports(bench: Bench, subject: _Subject, command: str) -> _Imports:
     """What a command imports beyond what an interpreter has that does nothing."""
     call = make_call(bench.ours, command, subject.config, "" if command == "VERSION" else subject.container)
-    interpreter = interpreter_of(call.executable)
-    bare = {name for _, name in _imports_of([interpreter[0], "-X", "importtime", *_BARE], Call("", {}, b""))}
-    found = _imports_of([*interpreter, "-X", "importtime", call.executable], call)
-    names = [name for indent, name in found if not indent]
-    return _Imports(names, len({name for _, name in found} - bare))
+    interpreter, *options = interpreter_of(call.executable)
+    names = _imports_of([interpreter, *options, "-X", "importtime", call.executable], call)
+    with open(call.executable, encoding="utf-8") as file:
+        program = file.read().partition(_COMMAND)[0] + _IMPORT.format(names=names)
+    counts = [
+        int(_run([interpreter, *options, "-c", f"{text}\n{_COUNT}"], call).stdout) for text in (program, "import sys")
+    ]
+    importing = Call(interpreter, {"CNI_COMMAND": command}, b"", (*options, "-c", f"{program}\n{_END}"))
+    return _Imports(importing, counts[0] - counts[1])
 
 
-def _imports_of(argv: list[str], call: Call) -> list[tuple[str, str]]:
-    """The modules that a program imports, as they are complete; those that another module imports are indented."""
-    done = subprocess.run(
+def _imports_of(argv: list[str], call: Call) -> list[str]:
+    """The modules that a program imports by itself, in their order."""
+    return [name for indent, name in _TIMED.findall(_run(argv, call).stderr.decode()) if not indent]
+
+
+def _run(argv: list[str], call: Call) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
         argv, input=call.stdin, env=call.env, capture_output=True, check=True, timeout=sandbox.COMMAND_BOUND
     )
-    return _TIMED.findall(done.stderr.decode())

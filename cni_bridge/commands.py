@@ -19,14 +19,11 @@ from cni_protocol.errors import (
 from cni_protocol.light.standard import Any
 from cni_protocol.request import Request
 from cni_protocol.result import parse_result, result_to_json
-from cni_protocol.valid_attachments import parse_valid_attachments
 
-from .attachment_rules import list_rules, sample_rules
 from .config import BridgeConfig, normal_mac, parse_config, salvage_config
 from .plan import LAYER_2, Plan, make_plan, make_result
 from .refusals import translated
 from .undo import Undo
-from .verify import find_differences, make_expected
 
 
 @translated
@@ -40,7 +37,7 @@ def add(request: Request) -> dict[str, Any]:
     attachment = Attachment(request.name, request.container_id, request.ifname)
     from cni_kernel.kernel import Kernel
 
-    from . import sync, wiring
+    from . import wiring
     from .locks import activity_lock, attachment_lock
     from .sandbox import open_inside, open_sandbox
 
@@ -56,15 +53,16 @@ def add(request: Request) -> dict[str, Any]:
         with Undo() as undo:
             # our own address plugin does not look at the interface, so without an address none is made
             plan = _ask_ipam(config, request, undo) if is_own(config.ipam_type, request) else None
-            wiring.connect(site, undo)
+            bridge = wiring.connect(site, undo)
             plan = plan or _ask_ipam(config, request, undo)
             addresses = [entry.address for entry in plan.ips]
             _announce(config, request, addresses, undo)
             link = wiring.configure_container(site, plan, undo)
-            interfaces = wiring.list_interfaces(site, link, request.netns)
-            undo.on_failure(sync.delete_own_rules, attachment)
-            for rules in list_rules(config, attachment, addresses, interfaces[2].mac):
-                sync.ensure_rules(rules)
+            interfaces = wiring.list_interfaces(site, bridge, link, request.netns)
+            if config.wants_rules:
+                from .sync import ensure_own_rules
+
+                ensure_own_rules(config, attachment, addresses, mac=interfaces[2].mac, undo=undo)
             wiring.go_live(site, plan, link)
             interfaces += wiring.configure_host(host, config, plan)
             request.finish_uninterrupted()
@@ -106,8 +104,12 @@ def check(request: Request) -> None:
         run_plugin(config.ipam_type, "CHECK", request)
     from cni_kernel.kernel import Kernel
 
-    from . import sync, wiring
+    from . import sync
+    from .attachment_rules import list_rules
+    from .observation import observe
     from .sandbox import open_inside, open_sandbox
+    from .verify import find_differences, make_expected
+    from .wiring import Site
 
     with open_sandbox(request.netns) as namespace, Kernel() as host, open_inside(namespace) as inside:
         sandboxes = [entry.sandbox for entry in config.previous.interfaces if namespace.is_at(entry.sandbox)]
@@ -116,7 +118,7 @@ def check(request: Request) -> None:
         mac = normal_mac(expected.container.mac) if expected.container is not None else ""
         wanted = list_rules(config, attachment, addresses, mac)
         missing = [difference for rules in wanted for difference in sync.find_missing(rules)]
-        observed = wiring.observe(wiring.Site(host, inside, namespace, config, attachment), missing)
+        observed = observe(Site(host, inside, namespace, config, attachment), missing)
     differences = find_differences(config, attachment, expected, observed)
     if differences:
         raise CNIError(CHECK_FAILED, "; ".join(differences))
@@ -126,6 +128,7 @@ def check(request: Request) -> None:
 def status(request: Request) -> None:
     """Raise CNIError when ADD could not work: 50, 51 where running containers suffer too. Changes nothing."""
     config = parse_config(request)
+    from .attachment_rules import sample_rules
     from .status import require_ready
 
     require_ready(config, sample_rules(config))
@@ -143,6 +146,8 @@ def collect(request: Request) -> None:
 
     Raises CNIError: 7 for a malformed list (then nothing is removed), else as delete.
     """
+    from cni_protocol.valid_attachments import parse_valid_attachments
+
     valid = parse_valid_attachments(request)
     config = salvage_config(request)
     network = Attachment(request.name, "", "")

@@ -12,7 +12,7 @@ from cni_protocol.request import Request, check_args, is_interface_name
 from cni_protocol.result import DNS, Result, parse_dns, parse_result
 from cni_protocol.typos import check_keys
 
-from .portmap import PROTOCOLS, PortMapping
+from .mappings import PROTOCOLS, PortMapping
 
 DEFAULT_BRIDGE = "cni0"
 _MIN_MTU = 68  # ETH_MIN_MTU
@@ -80,6 +80,11 @@ class BridgeConfig(NamedTuple):
     def wants_vlans(self) -> bool:
         """Whether the bridge has to filter VLANs."""
         return bool(self.vlan or self.trunk)
+
+    @property
+    def wants_rules(self) -> bool:
+        """Whether there is anything for the packet filter."""
+        return bool(self.ip_masq or self.port_mappings or self.spoof_check)
 
 
 def parse_config(request: Request) -> BridgeConfig:

@@ -7,12 +7,11 @@ Must not: wait without a bound, or lock a file that others than root can open.
 """
 
 import fcntl
-import os
-import struct
 
 from cni_protocol.errors import IO_FAILURE, CNIError
 from cni_protocol.light.locks import wait_for_lock
-from cni_protocol.light.standard import Iterator, contextmanager, sha256, suppress
+from cni_protocol.light.standard import Iterator, contextmanager, sha256, struct, suppress
+from cni_protocol.light.system import os
 
 LOCK_BOUND = 15.0  # seconds; the lock is held for a few netlink requests
 DIRECTORY = "/run/pycni"

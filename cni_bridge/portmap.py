@@ -42,9 +42,10 @@ from cni_kernel import connections, expressions
 from cni_kernel.expressions import Chain, Element, Map, Rules
 from cni_protocol.address import CIDR, IP, parse_cidr
 from cni_protocol.attachment import Attachment
-from cni_protocol.light.standard import Iterable, Iterator, NamedTuple, Sequence
+from cni_protocol.light.standard import Iterable, Iterator, Sequence
 
-PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+from .mappings import PROTOCOLS, PortMapping
+
 LOOPBACK4 = parse_cidr("127.0.0.0/8")
 LOOPBACK6 = parse_cidr("::1/128")
 _STAND_IN = parse_cidr("192.0.0.8/32")
@@ -90,24 +91,6 @@ WAITING = {
 }
 MAPS = (*EXACT.values(), *ANY.values(), *_TARGETS.values(), *LOOPBACK.values(), *WAITING.values())
 _PORTS = frozenset(entry.name for entry in (*EXACT.values(), *ANY.values()))
-
-
-class PortMapping(NamedTuple):
-    """One host port that leads to a port of the container.
-
-    `host_ip` 0.0.0.0 stands for every IPv4 address of the host, :: for every IPv6 address, None for both.
-    """
-
-    host_port: int
-    container_port: int
-    protocol: str
-    host_ip: IP | None
-
-    @property
-    def claims(self) -> list[tuple[int, str, IP]]:
-        """Port, protocol and address of the host that it takes, an address without a bit for all of its version."""
-        addresses = [IP(4, 0), IP(6, 0)] if self.host_ip is None else [self.host_ip]
-        return [(self.host_port, self.protocol, address) for address in addresses]
 
 
 def make_rules(

@@ -3,17 +3,17 @@
 Must not: stop at what is gone already, or take away anything that is not the owner's.
 """
 
-from cni_kernel.errors import KernelError
-from cni_kernel.expressions import BRIDGE, INET
+from cni_kernel.departure import remove_link
+from cni_kernel.errors import KernelError, asking
 from cni_kernel.kernel import Kernel
 from cni_kernel.namespace import Namespace
+from cni_kernel.nft_presence import BRIDGE, INET, PARTS, close_socket, has_table, open_descriptors
 from cni_kernel.values import Link
 from cni_protocol.attachment import Attachment, spelt_anew
 from cni_protocol.errors import INCOMPLETE_DELETE, KERNEL_REFUSED, CNIError
 from cni_protocol.light.standard import Callable
 from cni_protocol.request import Request
 
-from .attachment_rules import sample_rules
 from .config import BridgeConfig
 from .refusals import as_cni_error
 from .sandbox import find_sandbox, open_inside
@@ -56,8 +56,8 @@ def disconnect(host: Kernel, namespace: Namespace | None, config: BridgeConfig, 
     """
     port = find_port(host, attachment)
     if port is not None:
-        host.delete_link(port.name)
-    if namespace is None:
+        remove_link(port, open_descriptors())
+    if namespace is None or port is not None:  # the container's end goes with the host's
         return
     with open_inside(namespace) as inside:
         link = inside.find_link(attachment.ifname)
@@ -67,7 +67,7 @@ def disconnect(host: Kernel, namespace: Namespace | None, config: BridgeConfig, 
         if port is None or port.alias or (port.kind, port.peer) != ("veth", link.ifindex):
             return  # what has an alias is of another attachment of ours
         if port.master == (bridge.ifindex if bridge is not None else 0):
-            host.delete_link(port.name)
+            remove_link(port, open_descriptors())
 
 
 def find_port(host: Kernel, attachment: Attachment) -> Link | None:
@@ -99,7 +99,11 @@ def remove_stale_pairs(is_stale: IsStale) -> None:
 
 
 def remove_packet_rules(config: BridgeConfig, whose: Attachment, is_stale: IsStale) -> None:
-    """Remove NAT and port mappings of the stale owners; `whose` has their hint. Raises KernelError."""
+    """Remove NAT and port mappings of the stale owners; `whose` has their hint. Raises KernelError.
+
+    The first of a command's steps on the packet filter.
+    """
+    close_socket()  # of a command before this one in the same process
     _remove_rules(config, INET, whose.hint, is_stale)
 
 
@@ -110,10 +114,13 @@ def remove_frame_rules(config: BridgeConfig, whose: Attachment, is_stale: IsStal
 
 def _remove_rules(config: BridgeConfig, family: int, hint: str, is_stale: IsStale) -> None:
     """Without ipMasq and the like too: it may have been on at ADD. Then a kernel without nftables is fine."""
-    from .sync import delete_rules
-
     try:
-        delete_rules(family, hint, is_stale, at_end=True)
+        with asking("packet filter rules cannot be removed", PARTS):
+            there = has_table(family)
+        if there:
+            from .sync import delete_rules  # all that knows rules
+
+            delete_rules(family, hint, is_stale, at_end=True)
     except KernelError:
-        if sample_rules(config):
+        if config.wants_rules:
             raise

@@ -10,21 +10,28 @@ import sys
 
 from cni_kernel.errors import KernelError, asking
 from cni_kernel.expressions import Element, Map, Rules
-from cni_kernel.netlink import Message, NetlinkError
-from cni_kernel.nftables import TABLE, Nftables, digest_of, expression_names
-from cni_protocol.address import IP
+from cni_kernel.netlink import Message, NetlinkError, NetlinkSocket
+from cni_kernel.nft_presence import PARTS, TABLE, open_socket
+from cni_kernel.nftables import Nftables, digest_of, expression_names
+from cni_protocol.address import CIDR, IP
 from cni_protocol.attachment import Attachment, spelt_anew
 from cni_protocol.light.standard import Callable, Iterator, Sequence, contextmanager
 
-from .attachment_rules import ALL_MAPS, SHARED_MAPS
+from .attachment_rules import ALL_MAPS, SHARED_MAPS, list_rules
+from .config import BridgeConfig
 from .portmap import is_port, udp_ports, udp_targets
+from .undo import Undo
 
-# The kernel takes some milliseconds to destroy what was deleted, and whoever closes a socket in that time waits until
-# it is done (nft_rcv_nl_event in net/netfilter/nf_tables_api.c). What the end of the process closes holds nobody up who
-# has the answer already.
-_left_open: list[Nftables] = []
-_PARTS = "nf_tables, nft_chain_nat, nft_masq, nft_fib_inet"  # modules
 _TRIES = 8  # of a change that somebody else's change may come in between
+
+
+def ensure_own_rules(
+    config: BridgeConfig, attachment: Attachment, addresses: Sequence[CIDR], *, mac: str, undo: Undo
+) -> None:
+    """Have all rules of an attachment in the kernel, with their way back. Raises as ensure_rules."""
+    undo.on_failure(delete_own_rules, attachment)
+    for rules in list_rules(config, attachment, addresses, mac):
+        ensure_rules(rules)
 
 
 def ensure_rules(wanted: Rules) -> None:
@@ -79,20 +86,12 @@ def delete_rules(family: int, hint: str, is_stale: Callable[[str], bool], *, at_
     """Take away the elements whose owner is stale, and what only they needed; none is fine.
 
     `hint` is a text that each of these owners contains. UDP flows that port mappings among them directed are forgotten.
-    `at_end` says that the process ends after this command: it leaves the socket open until then. Raises KernelError.
+    `at_end` says that the process ends after this command, and that the table is there. Raises KernelError.
     """
-    if at_end and len(_left_open) == len(ALL_MAPS):  # the process went on, and this is another command
-        close_sockets()
-    with _table(family, "packet filter rules cannot be removed", leave_open=at_end) as nft:
-        if nft.has_table():
+    with _table(family, "packet filter rules cannot be removed", open_socket() if at_end else None) as nft:
+        if at_end or nft.has_table():
             deleted, inherited = _delete_elements(nft, family, hint, is_stale)
             _forget_flows(udp_ports(inherited), udp_targets(deleted))
-
-
-def close_sockets() -> None:
-    """Close what delete_rules has left open for the end of the process."""
-    while _left_open:
-        _left_open.pop().close()
 
 
 def find_missing(wanted: Rules) -> list[str]:
@@ -238,14 +237,12 @@ def _delete_empty_table(nft: Nftables, maps: Sequence[Map]) -> None:
 
 
 @contextmanager
-def _table(family: int, what: str, *, leave_open: bool = False) -> Iterator[Nftables]:
+def _table(family: int, what: str, socket: NetlinkSocket | None = None) -> Iterator[Nftables]:
     """Our table for a block; what the kernel refuses becomes an error that says what was being done."""
-    with asking(what, _PARTS):
-        nft = Nftables(family)
+    with asking(what, PARTS):
+        nft = Nftables(family, socket)
         try:
             yield nft
         finally:
-            if leave_open:
-                _left_open.append(nft)
-            else:
+            if socket is None:
                 nft.close()

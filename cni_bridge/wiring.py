@@ -7,6 +7,7 @@ from cni_kernel import sysctl
 from cni_kernel.kernel import Kernel
 from cni_kernel.namespace import Namespace, open_own_namespace
 from cni_kernel.values import Link, PortVlan, Veth
+from cni_kernel.waits import wait_for_addresses, wait_for_port
 from cni_protocol.address import CIDR
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import ALREADY_EXISTS, INVALID_CONFIG, CNIError
@@ -18,7 +19,6 @@ from .config import BridgeConfig
 from .locks import host_lock
 from .plan import Plan, gateway_interface, list_vlans
 from .undo import Undo
-from .verify import Observed
 
 
 class Site(NamedTuple):
@@ -44,10 +44,11 @@ def require_absent(site: Site) -> None:
         )
 
 
-def connect(site: Site, undo: Undo) -> None:
+def connect(site: Site, undo: Undo) -> Link:
     """Make the bridge where it is missing, and the veth pair: one end a port, the other in the container, down.
 
-    Under the host's lock: nobody removes the bridge as unused before it has our port. Raises CNIError (codes 7, 100).
+    Returns the bridge. Under the host's lock: nobody removes the bridge as unused before it has our port. Raises
+    CNIError (codes 7, 100).
     """
     host, config, attachment = site.host, site.config, site.attachment
     with host_lock():
@@ -67,6 +68,7 @@ def connect(site: Site, undo: Undo) -> None:
         add_port(host, bridge, pair)
         if config.wants_vlans:
             host.set_vlans(host.get_link(attachment.host_name), list_vlans(config))
+    return bridge
 
 
 def configure_container(site: Site, plan: Plan, undo: Undo) -> Link:
@@ -82,12 +84,10 @@ def configure_container(site: Site, plan: Plan, undo: Undo) -> Link:
         warn(sysctl.own_interface(ifname, ipv6=ipv6, detect_duplicates=detect))
         warn(sysctl.announce_changes(ifname))
     link = inside.get_link(ifname)
-    twice = inside.add_addresses(link, [entry.address for entry in plan.ips], detect_duplicates=detect)
+    addresses, up = [entry.address for entry in plan.ips], not site.config.leave_down
+    twice = inside.configure(link, addresses, plan.programmed, up=up, detect_duplicates=detect)
     if twice is not None:
         raise CNIError(ALREADY_EXISTS, f"address {twice} is on {ifname} already; the IPAM plugin gave it twice")
-    if not site.config.leave_down:
-        inside.set_up(link)
-    inside.add_routes(link, plan.programmed)
     return link
 
 
@@ -182,7 +182,7 @@ def _complete_gateway(host: Kernel, config: BridgeConfig, link: Link) -> None:
         host.set_vlans(port, [wanted])
     host.set_flags(link, up=True, promisc=link.promisc)
     if port is not None:
-        host.wait_for_port(port.name)
+        wait_for_port(host, port.name)
 
 
 def find_port(host: Kernel, link: Link) -> Link | None:
@@ -198,44 +198,20 @@ def go_live(site: Site, plan: Plan, link: Link) -> None:
     """
     if site.config.leave_down:
         return
-    site.host.wait_for_port(site.attachment.host_name)
+    wait_for_port(site.host, site.attachment.host_name)
     if site.config.detect_duplicates and any(entry.address.version == 6 for entry in plan.ips):
-        site.inside.wait_for_addresses(link)
+        wait_for_addresses(site.inside, link)
     if plan.ips:
         # with arp_notify and ndisc_notify the kernel announces all addresses when a MAC is set, the same one too; a
         # packet socket of ours would do it as well, and closing that takes as long as all the rest of ADD
         site.inside.set_mac(link, link.mac)
 
 
-def list_interfaces(site: Site, link: Link, netns: str) -> tuple[Interface, ...]:
+def list_interfaces(site: Site, bridge: Link, link: Link, netns: str) -> tuple[Interface, ...]:
     """Bridge, host end and container end (`link`, in the sandbox at `netns`) as a result lists them."""
-    bridge, port = site.host.get_link(site.config.bridge), site.host.get_link(site.attachment.host_name)
+    port = site.host.get_link(site.attachment.host_name)
     links = [(bridge, ""), (port, ""), (link, netns)]
     return tuple(Interface(link.name, link.mac, link.mtu, sandbox) for link, sandbox in links)
-
-
-def observe(site: Site, missing_rules: list[str]) -> Observed:
-    """What the kernel holds of an attachment."""
-    host, inside, config, attachment = site.host, site.inside, site.config, site.attachment
-    bridge, container = host.find_link(config.bridge), inside.find_link(attachment.ifname)
-    port = host.find_link_at(container.peer) if container is not None and container.peer else None
-    gateway = host.find_link(gateway_interface(config))
-    return Observed(
-        bridge=bridge,
-        host=port,
-        container=container,
-        addresses=_cidrs(inside, container),
-        routes=inside.list_routes(container) if container is not None else [],
-        gateways=_cidrs(host, gateway),
-        gateway=gateway,
-        gateway_port=find_port(host, gateway) if gateway is not None and config.vlan else None,
-        vlans=host.list_all_vlans() if config.wants_vlans else {},
-        missing_rules=missing_rules,
-    )
-
-
-def _cidrs(kernel: Kernel, link: Link | None) -> list[CIDR]:
-    return [entry.cidr for entry in kernel.list_addresses(link)] if link is not None else []
 
 
 def _in_the_way(gateway: CIDR, present: set[CIDR], plan: Plan) -> list[CIDR]:

@@ -9,9 +9,8 @@ order: a clone has the machine id of its original but another UUID, and where sy
 start (nodes of kind, images without state) the UUID stays. The host's name is no part of it, since it changes.
 """
 
-import os
-
 from cni_protocol.light.standard import NamedTuple, sha256, socket, suppress
+from cni_protocol.light.system import os
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _MACHINE_ID = "/etc/machine-id"

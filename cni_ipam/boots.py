@@ -4,11 +4,10 @@ Loaded only where everything is looked at.
 Must not: know what is in a reservation's file, or decide what is stale.
 """
 
-import os
-
 from cni_protocol.address import IP, parse_ip
 from cni_protocol.attachment import Attachment, spelt_anew
 from cni_protocol.light.standard import Iterable, NamedTuple, suppress
+from cni_protocol.light.system import os
 
 from .boot import is_same_host, parse_boot
 from .index import NAME as INDEX

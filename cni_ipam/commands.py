@@ -5,7 +5,6 @@ DEL and GC load nothing of what only an ADD needs.
 
 from __future__ import annotations
 
-import os
 import sys
 
 from cni_protocol.address import CIDR, IP
@@ -20,9 +19,9 @@ from cni_protocol.errors import (
     CNIError,
 )
 from cni_protocol.light.standard import TYPE_CHECKING, Any
+from cni_protocol.light.system import os
 from cni_protocol.request import Request
 from cni_protocol.result import DNS, IPConfig, Result, parse_result, result_to_json
-from cni_protocol.valid_attachments import parse_valid_attachments
 
 from .data_dir import parse_data_dir
 from .records import UNKNOWN
@@ -107,6 +106,8 @@ def collect(request: Request) -> None:
 
     Raises CNIError: 7 for a malformed list (then nothing is removed), 5 naming what could not be removed, 11.
     """
+    from cni_protocol.valid_attachments import parse_valid_attachments
+
     valid = parse_valid_attachments(request)
     if valid is None:
         print("cni-ipam: GC without a list of valid attachments: nothing was removed", file=sys.stderr)

@@ -3,11 +3,11 @@
 Must not: know whose an address is beyond what its file says.
 """
 
-import os
 import sys
 
 from cni_protocol.address import IP
 from cni_protocol.light.standard import Iterator, NamedTuple, contextmanager, suppress
+from cni_protocol.light.system import os
 from cni_protocol.request import is_identifier, is_interface_name
 
 from .files import overwrite_file, read_content

@@ -4,11 +4,11 @@ No symbolic link is followed. Must not: know what is in a file.
 """
 
 import errno
-import os
 
 from cni_protocol.address import IP, parse_ip
 from cni_protocol.errors import IO_FAILURE, CNIError
 from cni_protocol.light.standard import Callable, Iterator, contextmanager, suppress
+from cni_protocol.light.system import os
 
 _LOCK = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _WRITE = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO in our place would be waited for

@@ -3,8 +3,6 @@
 Must not: read anything but the list of mounts.
 """
 
-import os
-
 # As in the list of mounts. Locks, inode numbers and hard links are not the same on all of their hosts at once.
 _SHARED = {
     *("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "coda", "lustre", "gpfs", "beegfs", "orangefs", "pvfs2"),
@@ -23,7 +21,9 @@ def find_shared_filesystem(path: str) -> str:
             mounts = file.read()
     except OSError:
         return ""
-    kind = parse_mounts(mounts, os.path.realpath(path))
+    from posixpath import realpath  # the first command of a boot comes here, and STATUS
+
+    kind = parse_mounts(mounts, realpath(path))
     return kind if kind in _SHARED else ""
 
 

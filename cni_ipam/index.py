@@ -13,10 +13,9 @@ place. Parts are read when they are asked for, changed in memory, and written in
 Must not: know files of reservations, or decide when it is right.
 """
 
-import os
-
 from cni_protocol.address import IP
 from cni_protocol.light.standard import sha256, suppress
+from cni_protocol.light.system import os
 
 NAME = "index"
 BLOCK_SIZE = 4096  # addresses

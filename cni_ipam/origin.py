@@ -7,10 +7,10 @@ Must not: know what a reservation is, or decide what a copy means.
 """
 
 import fcntl
-import os
 import time
 
 from cni_protocol.light.standard import NamedTuple, suppress
+from cni_protocol.light.system import os
 
 from .files import make_file
 

@@ -3,9 +3,8 @@
 Must not: write anything.
 """
 
-import os
-
 from cni_protocol.light.standard import Any, Callable, suppress
+from cni_protocol.light.system import os
 
 from .boots import Boots, list_own, list_records, sort_boots
 from .files import find_obstacle, open_directory, read_content, scan_addresses, storage_errors

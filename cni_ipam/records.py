@@ -12,10 +12,9 @@ The files are the truth; a record that does not match them is dropped, and one t
 Must not: decide who gets an address.
 """
 
-import os
-
 from cni_protocol.address import IP
 from cni_protocol.light.standard import suppress
+from cni_protocol.light.system import os
 
 from .boot import parse_boot, read_boot
 

@@ -5,12 +5,11 @@ be told for sure what is alive, ADD is refused and nothing removed.
 Must not: know ranges, or keep what it found.
 """
 
-import os
-
 from cni_protocol.address import IP
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import INVALID_CONFIG, IO_FAILURE, CNIError
 from cni_protocol.light.standard import suppress
+from cni_protocol.light.system import os
 
 from .boots import Boots, Record, begin, list_own, list_previous, list_records, reopen, sort_boots
 from .directory import Directory, say

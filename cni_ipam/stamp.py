@@ -6,8 +6,9 @@ stamp was taken. So the mtime is set back by a second first. Whoever changes a d
 the same, which no stamp has, whatever the clock says; and who sets mtime himself cannot set ctime (inode(7)).
 """
 
-import os
 import time
+
+from cni_protocol.light.system import os
 
 _SET_BACK = 10**9  # nanoseconds; far more than the kernel's clock of files lags behind
 

@@ -17,12 +17,12 @@ Must not: know ranges, or choose an address.
 """
 
 import fcntl
-import os
 
 from cni_protocol.address import IP, parse_ip
 from cni_protocol.attachment import Attachment
 from cni_protocol.light.locks import take_lock
 from cni_protocol.light.standard import Any, Callable, Iterator, contextmanager, suppress
+from cni_protocol.light.system import os
 
 from .directory import Directory, Holder, say
 from .files import Lock, make_file, open_directory, overwrite_file, read_file, storage_errors

@@ -114,6 +114,7 @@ LINK = Table(
     IFLA_IFALIAS=(20, TEXT),
     IFLA_GROUP=(IFLA_GROUP, U32),
     IFLA_NET_NS_FD=(28, U32),
+    IFLA_EXT_MASK=(29, U32),
 )
 PEER = Kind(lambda values: bytes(_IFINFOMSG) + LINK.pack(values), bytes, NESTED)
 LINK_DATA = {

@@ -6,10 +6,9 @@ Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, conntrack(8).
 """
 
 import errno
-import struct
 
 from cni_protocol.address import IP
-from cni_protocol.light.standard import Iterable, NamedTuple, Sequence
+from cni_protocol.light.standard import Iterable, NamedTuple, Sequence, struct
 
 from .attributes import NESTED, attribute, split
 from .netlink import ACK, NETFILTER, Message, NetlinkSocket

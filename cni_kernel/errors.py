@@ -3,9 +3,8 @@
 Must not: know what a caller makes of it; each side of the house translates it once.
 """
 
-import os
-
 from cni_protocol.light.standard import Callable, Iterator, contextmanager
+from cni_protocol.light.system import os
 
 
 class KernelError(Exception):

@@ -5,10 +5,9 @@ Must not: decide which connections are marked.
 """
 
 import errno
-import struct
 
 from cni_protocol.address import IP
-from cni_protocol.light.standard import Iterable, NamedTuple, Self
+from cni_protocol.light.standard import Iterable, NamedTuple, Self, struct
 
 from .attributes import NESTED, attribute, split
 from .netlink import ACK, NETFILTER, Message, NetlinkSocket

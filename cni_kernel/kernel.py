@@ -5,15 +5,15 @@ Must not: know a configuration, or decide what should be there.
 """
 
 import errno
-import os
-import time
 
 from cni_protocol.address import CIDR
 from cni_protocol.light.standard import Self, Sequence
+from cni_protocol.light.system import os
 
 from .errors import KernelError, asking
 from .netlink import ACK, APPEND, CREATE, EXCL, ROUTE, Message, NetlinkError, NetlinkSocket
 from .rtnetlink import (
+    WITHOUT_STATISTICS,
     Attributes,
     address_body,
     address_query,
@@ -27,10 +27,6 @@ from .rtnetlink import (
     route_query,
 )
 from .values import Address, Link, PortVlan, Route, Veth
-
-PORT_BOUND = 5.0  # seconds for a bridge port to come up; it takes milliseconds
-DAD_BOUND = 10.0  # seconds; with the kernel's defaults it takes one to two
-_PORT_POLL, _DAD_POLL = 0.001, 0.02
 
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19  # RTM_*
 _NEWADDR, _DELADDR, _GETADDR, _NEWROUTE, _GETROUTE = 20, 21, 22, 24, 26
@@ -68,7 +64,9 @@ class Kernel:
     def _find_link(self, attributes: Attributes, ifindex: int) -> Link | None:
         with asking("interfaces cannot be read"):
             try:
-                replies = self._socket.send([link_message(_GETLINK, ACK, attributes, ifindex=ifindex)])
+                replies = self._socket.send(
+                    [link_message(_GETLINK, ACK, [*attributes, WITHOUT_STATISTICS], ifindex=ifindex)]
+                )
             except NetlinkError as error:
                 if error.errno == errno.ENODEV:
                     return None
@@ -77,13 +75,13 @@ class Kernel:
 
     def list_ports(self, bridge: Link) -> list[Link]:
         """The ports of a bridge."""
-        request = link_message(_GETLINK, 0, [("IFLA_MASTER", bridge.ifindex)])
+        request = link_message(_GETLINK, 0, [("IFLA_MASTER", bridge.ifindex), WITHOUT_STATISTICS])
         with asking(f"ports of bridge {bridge.name} cannot be read"):
             return [parse_link(reply) for reply in self._socket.dump(request.kind, request.body)]
 
     def list_links(self) -> list[Link]:
         """All interfaces."""
-        request = link_message(_GETLINK, 0, [])
+        request = link_message(_GETLINK, 0, [WITHOUT_STATISTICS])
         with asking("interfaces cannot be read"):
             return [parse_link(reply) for reply in self._socket.dump(request.kind, request.body)]
 
@@ -182,11 +180,6 @@ class Kernel:
                 raise
         return True
 
-    def set_up(self, link: Link) -> None:
-        """Bring an interface up."""
-        with asking(f"interface {link.name} cannot be brought up"):
-            self._socket.send([link_message(_NEWLINK, ACK, [], ifindex=link.ifindex, up=True)])
-
     def set_flags(self, link: Link, *, up: bool, promisc: bool) -> None:
         """Bring an interface up or down, and make it promiscuous or not, where it is not so already."""
         if (link.up, link.promisc) == (up, promisc):
@@ -217,12 +210,37 @@ class Kernel:
 
     def add_addresses(self, link: Link, addresses: Sequence[CIDR], *, detect_duplicates: bool = False) -> CIDR | None:
         """Give an interface addresses, usable at once or after detection. Returns the first that it has already."""
-        bodies = [address_body(link.ifindex, each, detect_duplicates=detect_duplicates) for each in addresses]
-        with asking(lambda place: f"address {addresses[place]} cannot be given to {link.name}"):
+        return self.configure(link, addresses, up=False, detect_duplicates=detect_duplicates)
+
+    def configure(
+        self,
+        link: Link,
+        addresses: Sequence[CIDR],
+        routes: Sequence[Route] = (),
+        *,
+        up: bool,
+        detect_duplicates: bool = False,
+    ) -> CIDR | None:
+        """Give an interface addresses, bring it up if asked to, add routes through it: in this order, in one go.
+
+        Returns the first address that it has already.
+        """
+        steps: list[tuple[str, Message]] = []
+        for address in addresses:
+            body = address_body(link.ifindex, address, detect_duplicates=detect_duplicates)
+            what = f"address {address} cannot be given to {link.name}"
+            steps.append((what, Message(_NEWADDR, CREATE | EXCL | ACK, body)))
+        if up:
+            what = f"interface {link.name} cannot be brought up"
+            steps.append((what, link_message(_NEWLINK, ACK, [], ifindex=link.ifindex, up=True)))
+        for route in routes:
+            what = f"route {route.dst}{f' via {route.gw}' if route.gw else ''} cannot be added"
+            steps.append((what, Message(_NEWROUTE, CREATE | APPEND | ACK, route_body(link, route))))
+        with asking(lambda place: steps[place][0]):
             try:
-                self._socket.send([Message(_NEWADDR, CREATE | EXCL | ACK, body) for body in bodies])
+                self._socket.send([message for _, message in steps])
             except NetlinkError as error:
-                if error.errno == errno.EEXIST:
+                if error.errno == errno.EEXIST and error.index < len(addresses):
                     return addresses[error.index]
                 raise
         return None
@@ -235,13 +253,6 @@ class Kernel:
             except NetlinkError as error:
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.ENODEV):
                     raise
-
-    def add_routes(self, link: Link, routes: Sequence[Route]) -> None:
-        """Add routes through an interface, in order."""
-        vias = [f" via {route.gw}" if route.gw else "" for route in routes]
-        with asking(lambda place: f"route {routes[place].dst}{vias[place]} cannot be added"):
-            bodies = [route_body(link, route) for route in routes]
-            self._socket.send([Message(_NEWROUTE, CREATE | APPEND | ACK, body) for body in bodies])
 
     def list_routes(self, link: Link) -> list[Route]:
         """The unicast routes through an interface, of all tables."""
@@ -260,39 +271,6 @@ class Kernel:
             if error.errno != errno.ENOENT:  # a table that nobody has put a route in
                 raise
             return []
-
-    def wait_for_addresses(self, link: Link) -> None:
-        """Wait until duplicate address detection has passed all addresses of an interface.
-
-        Raises KernelError for a duplicate, and after DAD_BOUND seconds.
-        """
-        deadline = time.monotonic() + DAD_BOUND
-        while pending := [entry for entry in self.list_addresses(link) if entry.tentative or entry.duplicate]:
-            duplicates = [str(entry.cidr) for entry in pending if entry.duplicate]
-            if duplicates:
-                raise KernelError(
-                    errno.EADDRINUSE,
-                    f"addresses of {link.name}",
-                    f"{', '.join(duplicates)} is in use by another host of the network",
-                )
-            if time.monotonic() > deadline:
-                raise KernelError(
-                    errno.ETIMEDOUT,
-                    f"addresses of {link.name}",
-                    f"duplicate address detection did not end within {DAD_BOUND:.0f} s",
-                )
-            time.sleep(_DAD_POLL)
-
-    def wait_for_port(self, name: str) -> None:
-        """Wait until a bridge port forwards. Raises KernelError after PORT_BOUND seconds."""
-        deadline = time.monotonic() + PORT_BOUND
-        while not (link := self.get_link(name)).forwarding:
-            if time.monotonic() > deadline:
-                state = "up" if link.up else "down"
-                raise KernelError(
-                    errno.ETIMEDOUT, f"bridge port {name}", f"it is {state} and does not forward; is the bridge up?"
-                )
-            time.sleep(_PORT_POLL)
 
 
 def _random_mac() -> str:

@@ -4,9 +4,9 @@ Must not: choose what goes; touch a group that anybody else has a member in.
 """
 
 import errno
-import os
 
 from cni_protocol.light.standard import Sequence, suppress
+from cni_protocol.light.system import os
 
 from .errors import KernelError, asking
 from .netlink import ACK, ROUTE, NetlinkError, NetlinkSocket

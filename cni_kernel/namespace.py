@@ -6,9 +6,9 @@ Must not: change anything inside a namespace.
 
 import errno
 import fcntl
-import os
 
 from cni_protocol.light.standard import Iterator, Self, contextmanager, signal
+from cni_protocol.light.system import os
 
 from .errors import KernelError, asking
 

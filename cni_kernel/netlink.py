@@ -7,13 +7,13 @@ Must not: know what a link, a route or a rule is; decide anything.
 """
 
 import errno
-import os
-import struct
 
-from cni_protocol.light.standard import Iterator, NamedTuple, Self, Sequence, socket
+from cni_protocol.light.standard import Iterator, NamedTuple, Self, Sequence, socket, struct
+from cni_protocol.light.system import os
 
 ROUTE = 0  # NETLINK_ROUTE
 NETFILTER = 12  # NETLINK_NETFILTER
+LINKS = 1  # RTMGRP_LINK
 
 REQUEST = 0x1  # NLM_F_REQUEST
 ACK = 0x4
@@ -63,12 +63,15 @@ class NetlinkError(OSError):
 class NetlinkSocket:
     """One netlink conversation with the kernel, in the namespace of the moment."""
 
-    def __init__(self, protocol: int) -> None:
-        """Open a socket of ROUTE or NETFILTER. Raises OSError when the kernel lacks the protocol."""
+    def __init__(self, protocol: int, groups: int = 0) -> None:
+        """Open a socket of ROUTE or NETFILTER, to hear what is announced to `groups` (LINKS).
+
+        Raises OSError when the kernel lacks the protocol.
+        """
         self._sequence = 0
         self._buffer = bytearray(RECEIVE_BYTES)
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-        self._socket.bind((0, 0))
+        self._socket.bind((0, groups))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", REPLY_BOUND, 0))
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
@@ -84,6 +87,14 @@ class NetlinkSocket:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
+    def announcements(self) -> list[tuple[int, bytes]]:
+        """Types and bodies of the messages in the next announcement. Raises OSError: ENOBUFS where some were lost."""
+        return [(kind, body) for kind, _, _, body in self._receive()]
 
     @property
     def port(self) -> int:

@@ -5,9 +5,8 @@ Must not: know what the table is for; touch another table.
 """
 
 import errno
-import struct
 
-from cni_protocol.light.standard import Any, Iterator, Mapping, NamedTuple, Sequence
+from cni_protocol.light.standard import Any, Iterator, Mapping, NamedTuple, Sequence, struct
 
 from . import nft_attributes
 from .attributes import NESTED, attribute, split

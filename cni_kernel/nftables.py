@@ -6,17 +6,15 @@ Must not: know what the rules are for, or whose the elements are.
 """
 
 import errno
-import struct
 import sys
 
-from cni_protocol.light.standard import Any, Iterator, Sequence, sha256
+from cni_protocol.light.standard import Any, Iterator, Sequence, sha256, struct
 
 from . import expressions, nft_attributes
 from .attributes import Table
 from .expressions import Chain, Element, Map
 from .netlink import ACK, APPEND, CREATE, EXCL, NETFILTER, Message, NetlinkError, NetlinkSocket
-
-TABLE = "pycni"
+from .nft_presence import TABLE
 
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _DELCHAIN = 0, 1, 2, 3, 4, 5  # NFT_MSG_*
@@ -38,10 +36,10 @@ _HEAD = struct.Struct("!BBH")  # nfgenmsg: family, version, resource id
 class Nftables:
     """Our table of one family, in the namespace in which this was made."""
 
-    def __init__(self, family: int) -> None:
-        """Speak of our table of family INET or BRIDGE. Raises OSError when the kernel has no nfnetlink."""
+    def __init__(self, family: int, socket: NetlinkSocket | None = None) -> None:
+        """Speak of our table of family INET or BRIDGE, by a socket that there is. Raises OSError without nfnetlink."""
         self._family = family
-        self._socket = NetlinkSocket(NETFILTER)
+        self._socket = socket or NetlinkSocket(NETFILTER)
 
     def close(self) -> None:
         """Close the socket."""

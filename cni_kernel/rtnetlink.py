@@ -1,9 +1,7 @@
 """Links, addresses and routes to rtnetlink(7) messages and back. Encodes and decodes, sends nothing."""
 
-import struct
-
 from cni_protocol.address import CIDR, IP
-from cni_protocol.light.standard import Any
+from cni_protocol.light.standard import Any, struct
 
 from .attributes import IFA, IFLA_GROUP, LINK, LINK_DATA, RTA, U32, split
 from .netlink import Message
@@ -11,6 +9,7 @@ from .values import Address, Link, Route
 
 _UP, _PROMISC, _LOWER_UP = 0x1, 0x100, 0x10000  # netdevice(7)
 _NODAD, _DAD_FAILED, _TENTATIVE, _PERMANENT = 0x02, 0x08, 0x40, 0x80  # IFA_F_*
+_DELLINK = 17  # RTM_DELLINK
 _PORT_DISABLED = 0  # BR_STATE_DISABLED
 _PROTOCOL_BOOT, _UNICAST = 3, 1  # RTPROT_BOOT, RTN_UNICAST
 
@@ -23,6 +22,7 @@ _ROUTE_HEAD = struct.Struct(
 _NEXT_HOP = struct.Struct("=HxxI")  # rtnexthop: length with its attributes, index
 
 Attributes = list[tuple[str, Any]]
+WITHOUT_STATISTICS = ("IFLA_EXT_MASK", 8)  # RTEXT_FILTER_SKIP_STATS: of a query for links
 
 
 def link_message(
@@ -78,6 +78,15 @@ def parse_link(body: bytes) -> Link:
         forwarding=port.get("IFLA_BRPORT_STATE", _PORT_DISABLED) != _PORT_DISABLED,
         vlan_filtering=bool(data.get("IFLA_BR_VLAN_FILTERING")),
     )
+
+
+def gone_index(kind: int, body: bytes) -> int:
+    """The index of the interface that an announcement says is gone; 0 for others, and for a port that left its bridge.
+
+    A bridge announces the latter by the same message, in its own family, and before.
+    """
+    family, _, ifindex, _, _ = _LINK_HEAD.unpack_from(body)
+    return int(ifindex) if (kind, family) == (_DELLINK, 0) else 0
 
 
 def parse_group(body: bytes) -> tuple[int, int]:

@@ -7,9 +7,9 @@ Must not: decide which interfaces are ours to change.
 """
 
 import errno
-import os
 
 from cni_protocol.light.standard import Iterator, contextmanager
+from cni_protocol.light.system import os
 
 from .errors import KernelError, asking
 
@@ -184,9 +184,12 @@ def _prefer(*settings: tuple[str, str]) -> list[KernelError]:
 
 
 def _write(name: str, value: str) -> None:
-    """Set a sysctl unless it has that value already (so a read-only /proc/sys with the right values will do)."""
-    if _read(name) == value:
-        return
+    """Set a sysctl; where that cannot be done it is fine if it has that value (a read-only /proc/sys)."""
     key = f"net/{name}".replace(".", "%").replace("/", ".").replace("%", "/")
-    with asking(f"sysctl {key}={value} cannot be set"), open(f"{_ROOT}/{name}", "wb", buffering=0) as file:
-        file.write(value.encode())
+    with asking(f"sysctl {key}={value} cannot be set"):
+        try:
+            with open(f"{_ROOT}/{name}", "wb", buffering=0) as file:
+                file.write(value.encode())
+        except OSError:
+            if _read(name) != value:
+                raise

@@ -4,9 +4,7 @@ Loaded for networks with VLANs only.
 Source: bridge(8), AF_BRIDGE and IFLA_AF_SPEC in include/uapi/linux/if_bridge.h, RTEXT_FILTER_* in rtnetlink.h.
 """
 
-import struct
-
-from cni_protocol.light.standard import Sequence
+from cni_protocol.light.standard import Sequence, struct
 
 from .attributes import NESTED, U32, attribute, split
 from .netlink import Message

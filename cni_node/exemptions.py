@@ -3,7 +3,8 @@
     set exempt4 { type ipv4_addr; flags interval
         elements = { 10.240.2.0/24 comment "node2", 192.168.1.12 comment "node2", ... } }
 
-The plugin's rules look them up; with 5,000 peers they are as many as with none.
+The plugin's rules look them up; with 5,000 peers they are as many as with none. What replaces an interval is in the
+transaction that takes it away, so no packet is masqueraded because another node has come or gone.
 Must not: know who masquerades, or touch anything else of the table.
 """
 
@@ -20,7 +21,7 @@ from cni_protocol.address import IP
 
 SETS = {version: Map(f"exempt{version}", expressions.ADDRESS[version], interval=True) for version in (4, 6)}
 _TRIES = 4  # more of a change that others' changes come between
-_AT_ONCE = 250  # intervals of one transaction: the send buffer ends between 1,000 and 2,000 elements
+_AT_ONCE = 250  # intervals of one transaction, where nothing speaks for more: it is encoded as a whole
 
 
 class Exemptions:
@@ -64,10 +65,10 @@ class Exemptions:
         return change
 
     def _commit(self, change: IntervalChange, generation: int | None) -> None:
-        """What goes first, since what comes may overlap with it; small changes are one transaction."""
+        """What goes first, since what comes may overlap with it."""
         frame = [self._nftables.add_table(), *(self._nftables.add_map(entry, number) for number, entry in SETS.items())]
         surplus, missing = change.surplus, change.missing
-        if len(surplus) + len(missing) <= _AT_ONCE:
+        if len(surplus) + len(missing) <= _AT_ONCE or (surplus and missing):
             self._nftables.commit([*frame, *self._delete(surplus), *self._add(missing)], generation)
             return
         self._nftables.commit(frame, generation)

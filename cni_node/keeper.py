@@ -4,20 +4,20 @@ What it remembers of the kernel only saves looking: a new process finds everythi
 Must not: wait, or remove anything because of what the source does not say.
 """
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 from cni_kernel.errors import KernelError
-from cni_node import bridge, exempt, overlay, sysctls
+from cni_node import bridge, overlay, sysctls
 from cni_node.entries import Entries
-from cni_node.exempt import Interval, IntervalChange
+from cni_node.exempt import Exempt, IntervalChange
 from cni_node.exemptions import Exemptions
 from cni_node.links import Device, Links, Local
 from cni_node.overlay import Underlay
 from cni_node.peer_routes import Difference, Entry, Place, Wanted, entries_to
 from cni_node.repair import repair
 from cni_node.results import DIRECTORY as RESULTS
+from cni_node.same import differing
 from cni_node.settings import Settings
 from cni_node.snapshot import Node, Snapshot
 from cni_protocol.address import CIDR, IP
@@ -52,8 +52,7 @@ class Keeper:
         self._wanted = Wanted()
         self._refused: dict[Entry, str] = {}
         self._unreachable: dict[Node, list[str]] = {}
-        self._counts: Counter[Interval] = Counter()
-        self._merged: list[Interval] = []
+        self._exempt = Exempt()
         self._former_overlays = [device.name for device in self.links.list_all() if device.alias in overlay.ALIASES]
 
     @property
@@ -69,7 +68,7 @@ class Keeper:
     @property
     def exempted(self) -> int:
         """How many networks are not masqueraded towards."""
-        return len(self._merged)
+        return len(self._exempt)
 
     @property
     def ports(self) -> frozenset[int]:
@@ -107,11 +106,11 @@ class Keeper:
             done.append(self._run(ROUTES, self._settle_all_routes))
         elif gone or come:
             done.append(self._run(ROUTES, lambda: self._change_routes(gone, come)))
-        self._count(gone, come)
+        change = self._exempt.change(gone, come) if gone or come else None
         if EXEMPT in due:
             done.append(self._run(EXEMPT, self._settle_all_exempt))
-        elif gone or come:
-            done.append(self._run(EXEMPT, self._change_exempt))
+        elif change:
+            done.append(self._run(EXEMPT, lambda: self._change_exempt(change)))
         if RULES in due:
             done.append(self._run(RULES, self._settle_rules))
         return [entry for entry in done if entry.what]
@@ -189,9 +188,10 @@ class Keeper:
         """
         if peers is self._peers:
             return [], []
-        before, now = {id(peer) for peer in self._peers}, {id(peer) for peer in peers}
-        gone = [peer for peer in self._peers if id(peer) not in now]
-        come = [peer for peer in peers if id(peer) not in before]
+        former, latter = differing(self._peers, peers)
+        before, now = {id(peer) for peer in former}, {id(peer) for peer in latter}
+        gone = [peer for peer in former if id(peer) not in now]
+        come = [peer for peer in latter if id(peer) not in before]
         if gone and come:  # other objects may say the same
             same = set(gone) & set(come)
             gone, come = ([peer for peer in part if peer not in same] for part in (gone, come))
@@ -242,24 +242,12 @@ class Keeper:
                 self._unreachable[peer] = problems
         return found
 
-    def _count(self, gone: list[Node], come: list[Node]) -> None:
-        """Two nodes with one address share an interval."""
-        for peer in come:
-            self._counts.update(exempt.intervals_of(peer))
-        for interval in (interval for peer in gone for interval in exempt.intervals_of(peer)):
-            self._counts[interval] -= 1
-            if self._counts[interval] <= 0:
-                del self._counts[interval]
-
     def _settle_all_exempt(self) -> list[str]:
-        self._merged = exempt.merge(self._counts)
-        change = self.exemptions.ensure(self._merged)
+        change = self.exemptions.ensure(self._exempt.intervals)
         self.problems[EXEMPT] = []
         return _changed_in_words(change)
 
-    def _change_exempt(self) -> list[str]:
-        before, self._merged = self._merged, exempt.merge(self._counts)
-        change = exempt.compare(self._merged, before)
+    def _change_exempt(self, change: IntervalChange) -> list[str]:
         self.exemptions.change(change)
         self.problems[EXEMPT] = []
         return _changed_in_words(change)
@@ -280,4 +268,4 @@ def _in_words(difference: Difference) -> list[str]:
 
 def _changed_in_words(change: IntervalChange) -> list[str]:
     counts = ((len(change.missing), "added"), (len(change.surplus), "removed"))
-    return [f"{number} exempt networks {verb}" for number, verb in counts if number]
+    return [f"{number} exempt intervals {verb}" for number, verb in counts if number]

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from cni_kernel.attributes import LINK, NDA
-from cni_kernel.nftables import TABLE
+from cni_kernel.nft_presence import TABLE
 from cni_node.keeper import EXEMPT, LOCAL, ROUTES, RULES, STAGES
 from cni_node.peer_routes import PROTOCOL, Forward, Wanted
 from cni_node.policy.rules import TABLE as POLICY_TABLE
@@ -35,7 +35,8 @@ _LINK_HEAD = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, 
 _IFF_UP, _LOWER_UP, _AF_BRIDGE, _SCOPE_UNIVERSE = 0x1, 0x10000, 7, 0
 _NFT = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _DELTABLE, _DELRULE, _NEWGEN = _NFT | 2, _NFT | 8, _NFT | 15  # NFT_MSG_*
-_SET_MESSAGES = frozenset(_NFT | number for number in (9, 11, 12, 14))  # NEWSET, DELSET, NEWSETELEM, DELSETELEM
+# DELSET, NEWSETELEM, DELSETELEM; a NEWSET takes nothing away, and comes with the first pod although the set is there
+_SET_MESSAGES = frozenset(_NFT | number for number in (11, 12, 14))
 _GEN_PROC_PID, _GEN_PROC_NAME = 2, 3  # NFTA_GEN_*
 
 

@@ -4,13 +4,13 @@ The delegate gets the environment and the stdin of this plugin as they are (but 
 asked for) and shares its stderr. No shell is started. The delegate is given a bounded time and a bounded output.
 """
 
-import os
 import select
 import time
 
 from .errors import DELEGATE_FAILED, INVALID_CONFIG, INVALID_ENVIRONMENT, TRY_AGAIN_LATER, CNIError
 from .light.json_text import parse_json
 from .light.standard import Any, signal
+from .light.system import os
 from .request import Request
 from .sibling import find_sibling, run_sibling
 

@@ -3,7 +3,6 @@
 Source: SPEC.md, sections "Protocol", "Error" and "VERSION". Anything unforeseen becomes an error object too.
 """
 
-import os
 import select
 import sys
 import time
@@ -12,6 +11,7 @@ from io import TextIOBase
 from .errors import INTERNAL, INVALID_ENVIRONMENT, IO_FAILURE, TRY_AGAIN_LATER, CNIError, Interrupted
 from .light.json_text import write_json
 from .light.standard import Any, Callable, Mapping, NamedTuple, TextIO, signal, suppress
+from .light.system import os
 from .request import Request, find_version, parse_config, parse_request, supported_versions_reply
 from .version import NEWEST, SUPPORTED
 

@@ -3,9 +3,9 @@
 Starting an interpreter takes longer than all that cni-ipam does. Same bytes in, same bytes out.
 """
 
-import os
 import sys
 
+from .light.system import os
 from .plugin import Plugin, answer
 
 

@@ -26,6 +26,7 @@ make_bundle() { # $stage/archive; the same sources and the same interpreter give
     tree=$stage/tree
     "$python" -ISBXutf8 "$here/install/bundle.py" "$stage/code" "$tree" ||
         die "the bundle cannot be made with $python"
+    link_code "" "$tree/code/linked"
     (cd "$tree" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum) >"$stage/sums"
     mv "$stage/sums" "$tree/$mark"
     id=$(sha256sum "$tree/$mark" | cut -c1-16)

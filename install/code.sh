@@ -2,8 +2,8 @@
 # The code that is installed, out of the checkout, and the text of what starts it. To be sourced by install.sh.
 
 executables=(cni-bridge cni-ipam)
-launchers=(pycni pycni-warm) # of programs that are no plugins
-packages=(cni_protocol cni_kernel cni_bridge cni_ipam cni_warm cni_node)
+launchers=(pycni) # of programs that are no plugins
+packages=(cni_protocol cni_kernel cni_bridge cni_ipam cni_node)
 mark=.put-here-by-pycni # in a directory of code, with its checksums: only what carries it is ever removed
 made_dirs=() stage=''   # what clean_up takes away
 
@@ -61,6 +61,13 @@ gather_code() { # fill $stage/code with the packages and their dependency
     (cd "$here" && find "${packages[@]}" -name '*.py' -exec cp --parents -t "$stage/code" {} +)
     chmod -R u=rwX,go=rX "$stage/code"
 }
+
+link_code() { # SHOWN TARGET: see install/link.py
+    "$python" -ISBXutf8 -Xno_debug_ranges "$here/install/link.py" "$stage/code" "$1" "$2" ||
+        die "the code cannot be linked with $python"
+}
+
+magic() { "$python" -ISBc 'import importlib.util; print(importlib.util.MAGIC_NUMBER.hex())'; }
 
 clean_up() { # a directory that was made and got nothing goes again
     local i

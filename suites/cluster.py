@@ -1,9 +1,10 @@
-"""The body of scripts/cluster; it is run as root, from the root of the repository. Arguments go to pytest."""
+"""The body of scripts/cluster; it is run as root, from the root of the repository. Other arguments go to pytest."""
 
+import argparse
 import os
-import sys
+import re
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from tests.kit.grid import grid
 TESTS = Path("tests/cluster")
 FIRST = "test_reach.py"  # its cluster is timed
 LAST = ("speed.py", "route_speed.py", "agent_speed.py", "policy_speed.py")
+OF_THE_AGENT = LAST[1:3]  # whose measures go into a document
+MARKERS = "<!-- agent: written by scripts/cluster -->\n", "<!-- end of agent -->"
 READY_BOUND = 60  # seconds from the start to three nodes with pods, debootstrap not counted
 
 
@@ -24,6 +27,7 @@ class Report:
 
     def __init__(self) -> None:
         self.failed = False
+        self.of_the_agent: list[tuple[str, str, bool]] = []
         self._begin = began()
         self._tree_seconds = 0.0
         self._drawn: list[str] = []
@@ -54,6 +58,8 @@ class Report:
                 self._reached.setdefault(path, {})[source, destination] = (seen, report.passed)
             elif kind == "measured":
                 self._measured.append(value)
+                if report.nodeid.partition("::")[0].endswith(tuple(f"/{name}" for name in OF_THE_AGENT)):
+                    self.of_the_agent.append(value)
 
     def print(self) -> None:
         """All of it."""
@@ -82,14 +88,35 @@ def began() -> float:
 
 def main() -> int:
     """Run the tests. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="scripts/cluster", description="other arguments go to pytest")
+    parser.add_argument("--document", metavar="FILE", type=Path, help="put what the agent costs into its place there")
+    options, arguments = parser.parse_known_args()
+    if options.document:
+        with_rows(options.document.read_text("utf-8"), ())  # or all the measuring is for nothing
     report = Report()
     names = dict.fromkeys([FIRST, *sorted(path.name for path in TESTS.glob("test_*.py")), *LAST])
-    options = ["-q", "-rN", "--tb=short", "-p", "no:cacheprovider", *sys.argv[1:]]
-    status = pytest.main([*options, *(str(TESTS / name) for name in names)], plugins=[report])
+    arguments = ["-q", "-rN", "--tb=short", "-p", "no:cacheprovider", *arguments]
+    status = pytest.main([*arguments, *(str(TESTS / name) for name in names)], plugins=[report])
     report.print()
+    if options.document:
+        text = with_rows(options.document.read_text("utf-8"), report.of_the_agent)
+        options.document.write_text(text, "utf-8")
     failed = status != pytest.ExitCode.OK or report.failed
     print("\nNot all is as it should be." if failed else "\nAll is as it should be.")
     return 1 if failed else 0
+
+
+def with_rows(text: str, measured: Sequence[tuple[str, str, bool]]) -> str:
+    """The text of a document with a table of these measures between the markers. Raises SystemExit without markers."""
+    begin, end = MARKERS
+    if not re.search(f"{begin}.*{end}", text, re.DOTALL):
+        raise SystemExit(f"the document has no markers for: agent ({begin.strip()} and {end})")
+    lines = ["| what | found | target | result |", "|---|---|---|---|"]
+    for what, found, passed in measured:
+        value, _, target = found.partition("; target ")
+        lines.append(f"| {what} | {value} | {target} | {'PASS' if passed else 'FAIL'} |")
+    table = "\n".join(lines)
+    return re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{table}\n\n{end}", text, flags=re.DOTALL)
 
 
 def draw(world: World) -> Iterator[str]:

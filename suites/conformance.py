@@ -29,7 +29,7 @@ def main() -> int:
     if not options.cni_path or not (options.bridge or options.ipam):
         parser.error("--cni-path and one of --bridge and --ipam at least are needed")
     capabilities = frozenset(filter(None, options.capabilities.split(",")))
-    pair = Pair(tuple(options.cni_path.split(":")), options.bridge, options.ipam, capabilities, options.warm)
+    pair = Pair(tuple(options.cni_path.split(":")), options.bridge, options.ipam, capabilities)
     for role in pair.roles():
         try:
             pair.executable(role)
@@ -59,9 +59,6 @@ def _make_parser() -> argparse.ArgumentParser:
         help=f"the capabilities that the plugins claim (default: {CAPABILITIES})",
     )
     parser.add_argument("--cases", metavar="LIST", default="", help="only the cases with these numbers, as in 7,30")
-    parser.add_argument(
-        "--warm", action="store_true", help="with pycni's warm service running, which has to run every call"
-    )
     parser.add_argument("--output", metavar="FILE", help="write the table there, as Markdown")
     parser.add_argument("--json", metavar="FILE", help="write all verdicts there")
     parser.add_argument(

@@ -25,11 +25,11 @@ def main() -> int:
     parser.add_argument("bin_dir", help=argparse.SUPPRESS)
     parser.add_argument("--quick", type=int, metavar="N", default=0, help="a sample of N trials, evenly spread")
     parser.add_argument("--reference", action="store_true", help="strike Debian's bridge and host-local instead")
-    parser.add_argument("--warm", action="store_true", help="with the warm service, whose workers are struck")
+    parser.add_argument("--agent", action="store_true", help="kill pycni agent instead, at each of its calls (alone)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="trials at a time (one per CPU)")
     parser.add_argument("--document", metavar="FILE", help="write the figures there, beside those of the reference")
     options = parser.parse_args()
-    subject = reference() if options.reference else ours(options.bin_dir, warm=options.warm)
+    subject = reference() if options.reference else ours(options.bin_dir)
     rows = _strike(subject, options.quick, options.workers)
     if options.document:
         others = _strike(reference(), options.quick or _REFERENCE_SAMPLE, options.workers)

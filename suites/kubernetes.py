@@ -135,8 +135,9 @@ def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def print_how_to_reach(told: dict[str, str], first: str) -> None:
     """What a user types from here on."""
-    print(f"\nThe cluster stays up, with {told['nodes']}. kubectl reaches it so:")
-    print(f"  alias kubectl='nsenter -t {first} -p -m -- {told['kubectl']}'")
+    print("\nThe cluster stays up. A shell reaches it so; behind the name of a node stands a command for that node:")
+    for name, command in told.items():
+        print(f'  {name}() {{ nsenter -t {first} -p -m -- {command} "$@"; }}')
     print(f"and it ends, with all that is in it, by\n  kill {first}", flush=True)
 
 
@@ -220,7 +221,7 @@ def check(cluster: Kubernetes, chosen: str | None) -> int:
 def stay(cluster: Kubernetes) -> None:
     """Tell the caller, who goes, and wait to be ended."""
     signal.signal(signal.SIGTERM, interrupt)
-    told = {"kubectl": cluster.kubectl.command(), "nodes": ", ".join(cluster.nodes)}
+    told = cluster.commands()
     sys.stdout.flush()
     os.write(sys.stdout.fileno(), KEPT + json.dumps(told).encode() + b"\n")
     nothing = os.open(os.devnull, os.O_RDWR)

@@ -10,11 +10,17 @@ from typing import Any
 import pytest
 
 from tests.kit import in_uml
+from tests.kit.cnitool import ensure_cnitool
 from tests.kit.host import Host, open_host
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD_BOUND = 120  # seconds to fetch a wheel, or to make a bundle; a few are usual
-TOGETHER = ("tests/cluster/", "tests/kubernetes/", "tests/system/test_vlan_kernel.py")  # they share their set-up
+TOGETHER = (
+    "tests/cluster/",
+    "tests/kubernetes/",
+    "tests/system/test_vlan_kernel.py",
+    "tests/tour/",
+)  # they share their set-up
 REFERENCE_DIR = "/usr/lib/cni"  # Debian's containernetworking-plugins
 
 
@@ -90,6 +96,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, build_bundle: Callable[[Pat
     archive = tmp_path_factory.mktemp("bundle") / "pycni.tar.gz"
     build_bundle(ROOT, archive)
     return archive
+
+
+@pytest.fixture(scope="session")
+def cnitool() -> Path:
+    """The client of the specification's authors, out of Debian's source package."""
+    return ensure_cnitool(print)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.kit.calls import bare_environment
-from tests.kit.host import Host, wait_until
 
 EXECUTABLES = ("cni-bridge", "cni-ipam")
 CONFIGURATION = ROOT / "conf" / "10-mynet.conflist"
@@ -43,19 +42,19 @@ class Place:
         self.conf_dir = root / "etc" / "net.d"
         self.unit_dir = root / "etc" / "units"
 
-    def run(self, *options: str, env: Mapping[str, str] | None = None, before: Sequence[str] = ()) -> Answer:
+    def run(self, *options: str, env: Mapping[str, str] | None = None) -> Answer:
         """install.sh with these directories and further options, as it comes out."""
         directories = ["--bin-dir", str(self.bin_dir), "--lib-dir", str(self.lib_dir), "--conf-dir", str(self.conf_dir)]
         directories += ["--unit-dir", str(self.unit_dir)]
-        return self.run_bare(*directories, "--wheel-dir", str(self.wheel_dir), *options, env=env, before=before)
+        return self.run_bare(*directories, "--wheel-dir", str(self.wheel_dir), *options, env=env)
 
-    def run_bare(self, *options: str, env: Mapping[str, str] | None = None, before: Sequence[str] = ()) -> Answer:
-        """install.sh with nothing but these options, with the root as the working directory, run by `before`."""
+    def run_bare(self, *options: str, env: Mapping[str, str] | None = None) -> Answer:
+        """install.sh with nothing but these options, with the root as the working directory."""
         assert not self.checkout.is_relative_to(ROOT)
         assert not self.root.is_relative_to(ROOT)
         variables = {"PATH": os.environ["PATH"], **(env or {})}
         return subprocess.run(
-            [*before, str(self.checkout / "install.sh"), *options],
+            [str(self.checkout / "install.sh"), *options],
             cwd=self.root,
             env=variables,
             check=False,
@@ -108,7 +107,7 @@ def copy_checkout(target: Path) -> Path:
         shutil.copy2(ROOT / name, target / name)
     if (ROOT / "README.md").exists():
         shutil.copy2(ROOT / "README.md", target)
-    for name in ("install", "cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam", "cni_warm", "cni_node"):
+    for name in ("install", "cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam", "cni_node"):
         shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     return target
 
@@ -230,6 +229,8 @@ def test_damaged_installation_is_repaired(place: Place) -> None:
     (code / "pyroute2" / "netlink" / "__init__.py").unlink()
     for compiled in (code / "cni_protocol" / "__pycache__").iterdir():
         compiled.write_bytes(compiled.read_bytes()[:40])
+    for linked in (code / "linked").iterdir():
+        linked.write_bytes(linked.read_bytes()[:40])
     broken = call_version(place.bin_dir / "cni-bridge")
     assert broken.returncode != 0
     assert "run install.sh again" in broken.stderr
@@ -242,7 +243,8 @@ def test_damaged_installation_is_repaired(place: Place) -> None:
 def _without_compiled(place: Place) -> dict[str, tuple[int, bytes]]:
     """The files without what one compilation may write in another way than the next, and its checksums."""
     files = place.files().items()
-    return {path: content for path, content in files if not path.endswith((".pyc", ".put-here-by-pycni"))}
+    made = (".pyc", ".put-here-by-pycni")
+    return {path: content for path, content in files if not path.endswith(made) and "/linked/" not in path}
 
 
 def test_runtime_never_meets_a_moment_without_working_executables(place: Place, checkout: Path) -> None:
@@ -462,7 +464,6 @@ def test_help_says_every_option_and_does_nothing(place: Place) -> None:
         "--conf ",
         "--conf-dir",
         "--wheel-dir",
-        "--warm",
         "--unit-dir",
         "--bundle",
         "--image",
@@ -496,94 +497,6 @@ def test_nothing_is_written_by_the_calls(place: Place, new_host: Callable[[], An
         executable, path = str(place.bin_dir / "cni-bridge"), (str(place.bin_dir),)
         assert host.cni(command, network, executable=executable, netns=netns, path=path).status == 0
     assert place.files() == before
-
-
-UNITS = ["pycni-warm.service", "pycni-warm.socket"]
-# What sd_booted(3) looks for, in a /run of the test's own.
-UNDER_SYSTEMD = ["unshare", "-m", "--propagation", "private", "sh", "-c"]
-UNDER_SYSTEMD += ['mount -t tmpfs run /run && mkdir -p /run/systemd/system && exec "$0" "$@"']
-WITHOUT_SYSTEMD = [*UNDER_SYSTEMD[:-1], 'mount -t tmpfs run /run && exec "$0" "$@"']
-
-
-class Systemctl:
-    """A systemctl that notes what it is asked for, and whether the units were there."""
-
-    def __init__(self, place: Place, tmp_path: Path) -> None:
-        self._notes = tmp_path / "systemctl.notes"
-        directory = tmp_path / "fake"
-        directory.mkdir()
-        program = f'#!/bin/sh\necho "$* [$(ls {place.unit_dir} 2>/dev/null | wc -l)]" >>{self._notes}\n'
-        (directory / "systemctl").write_text(program)
-        (directory / "systemctl").chmod(0o755)
-        self.env = {"PATH": f"{directory}:{os.environ['PATH']}"}
-
-    def calls(self) -> list[str]:
-        """What it was asked for since this was asked."""
-        calls = self._notes.read_text().splitlines() if self._notes.exists() else []
-        self._notes.unlink(missing_ok=True)
-        return calls
-
-
-@pytest.mark.kernel
-def test_warm_puts_the_service_and_starts_it_and_uninstall_takes_it_away(
-    place: Place, checkout: Path, tmp_path: Path
-) -> None:
-    place.checkout = checkout
-    systemctl = Systemctl(place, tmp_path)
-    before = place.files()
-    done = place.run("--warm", env=systemctl.env, before=UNDER_SYSTEMD)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert sorted(os.listdir(place.unit_dir)) == UNITS
-    service = place.lib_dir / "pycni-warm"
-    assert f'ExecStart="{service}"' in (place.unit_dir / UNITS[0]).read_text()
-    assert service.stat().st_mode & 0o7777 == 0o755
-    started = ["daemon-reload [2]", "enable --now pycni-warm.socket [2]", "try-restart pycni-warm.service [2]"]
-    assert systemctl.calls() == started
-
-    change_code(checkout, "one")
-    done = place.run(env=systemctl.env, before=UNDER_SYSTEMD)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert str(place.codes()[-1]) in service.read_text(), "what is there is kept up to date"
-    assert systemctl.calls() == ["try-restart pycni-warm.service [2]"]
-
-    done = place.run("--uninstall", env=systemctl.env, before=UNDER_SYSTEMD)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert place.files() == before
-    assert systemctl.calls() == ["disable --now pycni-warm.socket pycni-warm.service [2]", "daemon-reload [0]"]
-
-
-@pytest.mark.kernel
-def test_warm_without_systemd_says_what_is_to_be_done(place: Place, tmp_path: Path) -> None:
-    systemctl = Systemctl(place, tmp_path)
-    done = place.run("--warm", env=systemctl.env, before=WITHOUT_SYSTEMD)
-    assert done.returncode == 0
-    assert f"systemd does not run here; start {place.lib_dir}/pycni-warm by other means" in done.stderr
-    assert sorted(os.listdir(place.unit_dir)) == UNITS
-    assert place.run("--uninstall", env=systemctl.env, before=WITHOUT_SYSTEMD).stderr == ""
-    assert place.files() == {}
-    assert systemctl.calls() == []
-
-
-def test_units_are_what_systemd_understands(place: Place) -> None:
-    place.lib_dir = place.root / "100% lib"
-    place.run("--warm")
-    units = [str(place.unit_dir / name) for name in UNITS]
-    verified = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, timeout=CALL_BOUND)
-    assert (verified.returncode, verified.stderr) == (0, "")
-
-
-@pytest.mark.kernel
-def test_service_that_was_installed_runs_the_calls_of_the_executables(
-    place: Place, new_host: Callable[[], Host]
-) -> None:
-    place.run("--warm")
-    host = new_host()
-    service = host.start(str(place.lib_dir / "pycni-warm"), stderr=subprocess.PIPE)
-    assert wait_until(lambda: host.run("ls", "/run/pycni/warm.socket", check=False).returncode == 0, CALL_BOUND)
-    for name in EXECUTABLES:
-        assert_works(place.bin_dir / name, *host.argv())
-    service.terminate()
-    assert service.communicate(timeout=CALL_BOUND)[1] == "pycni-warm: 2 calls run, 0 not taken\n"
 
 
 def test_pip_installs_both_commands(tmp_path: Path, checkout: Path) -> None:

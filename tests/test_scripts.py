@@ -19,13 +19,14 @@ from cni_protocol import errors
 from cni_protocol.fields import Fields
 from tests.conftest import ROOT
 from tests.kit.calls import make_request
+from tests.kit.pages import code_blocks, machine_network, normalized
 
 README = (ROOT / "README.md").read_text("utf-8")
 CONFIGURATION = (ROOT / "docs/configuration.md").read_text("utf-8")
 ERRORS = (ROOT / "docs/errors.md").read_text("utf-8")
 FIRST_NETWORK = (ROOT / "docs/first-network.md").read_text("utf-8")
 PERFORMANCE = (ROOT / "docs/performance.md").read_text("utf-8")
-DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
+DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
 MODES = ("cold", "warm")
 RUN_BOUND = 100  # seconds for a script
 BENCH_ROWS = (
@@ -51,19 +52,6 @@ RICH: dict[str, Any] = {
         "routes": [{"dst": "0.0.0.0/0"}],
     },
 }
-
-
-def machine_network() -> list[str]:
-    """What must be the same before and after: interfaces, addresses, routes, rules, named namespaces."""
-    commands = (
-        ["ip", "-o", "link"],
-        ["ip", "-o", "address"],
-        ["ip", "route", "show", "table", "all"],
-        ["nft", "list", "ruleset"],
-        ["ip", "netns", "list"],
-    )
-    outputs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in commands]
-    return [re.sub(r"(valid_lft|preferred_lft|expires) \w+", "", text) for text in outputs]
 
 
 def run_script(*command: str, **options: Any) -> "subprocess.CompletedProcess[str]":
@@ -240,10 +228,6 @@ def test_the_readme_fits_a_few_screens() -> None:
     assert len(README.splitlines()) <= README_LINES
 
 
-def code_blocks(text: str) -> list[tuple[str, str]]:
-    return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
-
 def first_columns(text: str) -> list[str]:
     """What stands in backticks in the first cell of each line of the tables."""
     cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
@@ -332,32 +316,19 @@ def test_table_of_configurations_names_the_files_in_conf() -> None:
 
 # --- the first network, word for word
 
-# What differs from run to run: the directory, MACs, the code's directory, times.
-RANDOM = (
-    (r"/\S*/tmp\.\w+", "DIR"),
-    (r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", "MAC"),
-    (r"lib/[0-9a-f]{16}", "lib/CODE"),
-    (r"\d+\.\d{3}(?: ms)?", "TIME"),
-    (r"[ \t]+$", ""),
-)
-
-
-def normalized(text: str) -> str:
-    for pattern, replacement in RANDOM:
-        text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
-    return text.strip()
-
 
 @pytest.mark.kernel
-def test_first_network_runs_as_written_and_prints_what_it_shows(tmp_path: Path) -> None:
+def test_first_network_runs_as_written_and_prints_what_it_shows(cnitool: Path, tmp_path: Path) -> None:
     """All commands go to one shell through a pipe, as if typed; the shell of `unshare ... bash` reads on from there."""
     before = machine_network()
     blocks = code_blocks(FIRST_NETWORK)
     assert [language for language, _ in blocks].count("sh") >= 5
     script = "".join(body if language == "sh" else "echo END OF OUTPUT\n" for language, body in blocks)
     options = "errexit:pipefail"  # inherited by the shell inside: the first failure ends both
-    env = {**os.environ, "SHELLOPTS": options, "TMPDIR": str(tmp_path)}
-    result = run_script("bash", input=script, env=env)
+    path = f"{cnitool.parent}:{os.environ['PATH']}"
+    result = run_script(
+        "bash", input=script, env={**os.environ, "SHELLOPTS": options, "TMPDIR": str(tmp_path), "PATH": path}
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     shown = [normalized(body) for language, body in blocks if language != "sh"]
     printed = [normalized(part) for part in result.stdout.split("END OF OUTPUT\n")]

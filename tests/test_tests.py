@@ -16,7 +16,6 @@ EXEMPT = {
     "tests/conformance/": "a sentence of the SPEC is about a variable, which its case gives or takes away by name",
     "tests/system/test_bad_input.py": "variables that are malformed",
     "tests/system/test_isolation.py": "variables that are no UTF-8",
-    "tests/cni_warm/test_answers.py": "a variable that the service is to pass on",
     "tests/system/test_libcni.py": "CNI_PATH is a variable of libcni's client there",
 }
 

@@ -14,9 +14,11 @@ from cni_node.backoff import Backoff
 from cni_node.client import CallError
 from cni_node.snapshot import Snapshot
 from cni_node.sources.board import Board
-from cni_node.sources.etcd_calls import AWAY, Batch, CompactedError, Entry, Etcd, explain
+from cni_node.sources.etcd_calls import AWAY, CompactedError, Etcd, explain
 from cni_node.sources.etcd_keys import parse_node
 from cni_node.sources.etcd_lease import EtcdSettings, Registration
+from cni_node.sources.etcd_members import Members
+from cni_node.sources.etcd_messages import Batch, Entry
 from cni_node.sources.members import Member
 from cni_protocol.errors import CNIError
 
@@ -30,7 +32,9 @@ class EtcdSource:
 
     def __init__(self, settings: EtcdSettings) -> None:
         self._settings = settings
-        self._watching, self._keeping = Etcd(settings.access), Etcd(settings.access)
+        members = Members(settings.access.endpoints)
+        self._watching = Etcd(settings.access, members)
+        self._keeping = Etcd(settings.access, members, left=self._watching.interrupt)  # what is frozen leaves both
         self._registration = Registration(self._keeping, settings)
         self._own = settings.nodes + settings.name
         self._revision = 0  # of what the board has; 0 when all is to be listed
@@ -60,21 +64,17 @@ class EtcdSource:
     def _keep(self, board: Board, stopping: Event) -> None:
         """Have a pod range, and renew the lease three times as often as it would end."""
         backoff = Backoff(LONGEST_DELAY)
-        look = healthy = False
+        look = False
         while not stopping.is_set():
             delay = self._settings.lease / 3
             try:
                 self._registration.keep(look)
                 board.say("lease", self._registration.remark)
-                healthy = True
             except CNIError as error:
                 board.say("lease", error.msg)
             except CallError as error:
                 board.say("lease", explain(error, self._settings.prefix))
                 delay = backoff.after_failure()
-                if healthy and error.status in AWAY:  # what is frozen leaves watches silent
-                    self._watching.interrupt()
-                    healthy = False
             except Exception as error:  # a fault of ours must not end what others rely on
                 board.say("lease", f"internal error while keeping the lease: {error!r}")
                 delay = LONGEST_DELAY

@@ -4,13 +4,13 @@ Source: https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/ and api_reference_
 Must not: know what the keys mean.
 """
 
-import base64
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
-from cni_node.backoff import by_chance
 from cni_node.client import ANSWER_BOUND, CallError, Client
 from cni_node.credentials import Access, load_files, read_text
+from cni_node.sources.etcd_members import Members
+from cni_node.sources.etcd_messages import Batch, Entry, behind, encode, nonsense, to_batch, to_entry, to_number
 from cni_protocol.errors import INVALID_CONFIG, CNIError
 
 PAGE = 1000  # entries of one answer
@@ -38,53 +38,39 @@ class EtcdAccess(NamedTuple):
     silence: float = SILENCE
 
 
-class Entry(NamedTuple):
-    """A key with its value. The revisions say when it was made and changed; `lease` is 0 without one."""
-
-    key: str
-    value: str
-    created: int
-    modified: int
-    lease: int
-
-
-class Batch(NamedTuple):
-    """What one moment changed. `replayed`: it is older than the watch."""
-
-    revision: int
-    put: tuple[Entry, ...]
-    deleted: tuple[str, ...]
-    replayed: bool
-
-
 class CompactedError(Exception):
     """The history does not reach back to the wanted revision: all is to be listed again."""
 
 
 class Etcd:
-    """A client of etcd. Used by one thread, but for `interrupt` and `close`. All calls raise CallError."""
+    """A client of etcd. Used by one thread, but for `interrupt` and `close`. All calls raise CallError.
 
-    def __init__(self, access: EtcdAccess) -> None:
+    `members` are shared with another client; `left` is called when this one leaves a member.
+    """
+
+    def __init__(
+        self, access: EtcdAccess, members: Members | None = None, left: Callable[[], None] = lambda: None
+    ) -> None:
         if not access.endpoints:
             raise CNIError(INVALID_CONFIG, "etcd has no endpoint; one is expected, as in https://192.168.1.10:2379")
         self._access = access
-        self._member = int(by_chance(0, len(access.endpoints) - 0.5))  # so that each has its share of the nodes
+        self._members, self._left = members or Members(access.endpoints), left
         self._token = ""
         self._closed = False
         self._client = self._new_client()
 
     def get(self, key: str) -> Entry | None:
         """The entry of a key."""
-        entries, _ = self._range({"key": _encode(key)})
+        entries, _ = self._range({"key": encode(key)})
         return entries[0] if entries else None
 
     def entries(self, prefix: str) -> tuple[list[Entry], int]:
         """All entries whose keys begin with a text, in their order, and the revision that they are of."""
-        query: dict[str, Any] = {"range_end": _encode(_behind(prefix)), "limit": str(PAGE)}
+        query: dict[str, Any] = {"range_end": encode(behind(prefix)), "limit": str(PAGE)}
         found: list[Entry] = []
         first, revision = prefix, 0
         while True:
-            entries, now = self._range({**query, "key": _encode(first)})
+            entries, now = self._range({**query, "key": encode(first)})
             found += entries
             revision = revision or now
             if len(entries) < PAGE:
@@ -99,18 +85,16 @@ class Etcd:
         """
         revisions = {key: str(entry.modified if entry else 0) for key, entry in unchanged.items()}
         compare = [
-            {"key": _encode(key), "target": "MOD", "result": "EQUAL", "mod_revision": revision}
+            {"key": encode(key), "target": "MOD", "result": "EQUAL", "mod_revision": revision}
             for key, revision in revisions.items()
         ]
         tied = {"lease": str(lease)} if lease else {}
-        puts = [
-            {"request_put": {"key": _encode(key), "value": _encode(value), **tied}} for key, value in values.items()
-        ]
+        puts = [{"request_put": {"key": encode(key), "value": encode(value), **tied}} for key, value in values.items()]
         return bool(self._call("kv/txn", {"compare": compare, "success": puts}).get("succeeded"))
 
     def grant(self, seconds: int) -> int:
         """A new lease."""
-        return _number(self._call("lease/grant", {"TTL": str(seconds)}), "ID")
+        return to_number(self._call("lease/grant", {"TTL": str(seconds)}), "ID")
 
     def keep_alive(self, lease: int) -> int:
         """Renew a lease. Returns the seconds that it has now, 0 where it is gone."""
@@ -118,11 +102,11 @@ class Etcd:
         result = answer.get("result")
         if not isinstance(result, dict):
             raise CallError(f"etcd does not renew the lease: {answer.get('error') or answer}"[:200], 503)
-        return _number(result, "TTL")
+        return to_number(result, "TTL")
 
     def seconds_left(self, lease: int) -> int:
         """How long a lease lives without being renewed; -1 where it is gone."""
-        return _number(self._call("lease/timetolive", {"ID": str(lease)}), "TTL")
+        return to_number(self._call("lease/timetolive", {"ID": str(lease)}), "TTL")
 
     def watch(self, prefix: str, revision: int) -> Iterator[Batch]:
         """Changes of the keys that begin with a text, from a revision on, as soon as the watch has begun.
@@ -130,8 +114,8 @@ class Etcd:
         The first batch is empty. The iterator ends when the watch does; it raises CompactedError, too.
         """
         request = {
-            "key": _encode(prefix),
-            "range_end": _encode(_behind(prefix)),
+            "key": encode(prefix),
+            "range_end": encode(behind(prefix)),
             "start_revision": str(revision),
             "progress_notify": True,
         }
@@ -155,8 +139,8 @@ class Etcd:
         answer = self._call("kv/range", query)
         kvs = answer.get("kvs") or []
         if not isinstance(kvs, list):
-            raise _nonsense("kvs")
-        return [_entry(each) for each in kvs], _number(answer.get("header"), "revision")
+            raise nonsense("kvs")
+        return [to_entry(each) for each in kvs], to_number(answer.get("header"), "revision")
 
     def _batches(self, messages: Iterator[Any], wanted: int) -> Iterator[Batch]:
         newest = 0
@@ -171,13 +155,13 @@ class Etcd:
                     if "compact_revision" in result:
                         raise CompactedError
                     raise CallError(f"etcd refuses the watch: {result.get('cancel_reason') or 'no reason given'}", 200)
-                revision = _number(result.get("header"), "revision")
+                revision = to_number(result.get("header"), "revision")
                 if result.get("created"):
                     newest = revision
                     if newest < wanted - 1:  # another history: etcd was set up anew, and would be silent until then
                         raise CompactedError
                     revision = wanted - 1  # what has been before is still to come
-                yield _batch(result, revision, newest)
+                yield to_batch(result, revision, newest)
         except CallError as error:
             if error.status in AWAY:
                 self._next_member()
@@ -186,11 +170,13 @@ class Etcd:
     def _call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         answer = self._somewhere(lambda headers: self._client.call("POST", f"/v3/{path}", body, headers))
         if not isinstance(answer, dict):
-            raise _nonsense(path)
+            raise nonsense(path)
         return answer
 
     def _somewhere(self, ask: Callable[[dict[str, str]], _T]) -> _T:
         """Ask the member that answered last, then each other one once."""
+        if self._member != self._members.asked:
+            self._change_member()
         for left in range(len(self._access.endpoints) - 1, -1, -1):
             try:
                 return self._authenticated(ask)
@@ -223,13 +209,18 @@ class Etcd:
         return ask({"Authorization": self._token})
 
     def _next_member(self) -> None:
-        self._member = (self._member + 1) % len(self._access.endpoints)
+        self._members.leave(self._member)
+        self._left()
+        self._change_member()
+
+    def _change_member(self) -> None:
         self._client.close()
         self._client = self._new_client()
         if self._closed:  # by another thread, which may have met the one before
             self._client.close()
 
     def _new_client(self) -> Client:
+        self._member = self._members.asked
         access, endpoint = self._access, self._access.endpoints[self._member]
 
         def load() -> Access:
@@ -249,52 +240,3 @@ def explain(error: CallError, prefix: str) -> str:
 
 def _code(error: CallError) -> Any:
     return error.body.get("code") if isinstance(error.body, dict) else None
-
-
-def _encode(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
-def _decode(text: Any) -> str:
-    return base64.b64decode(text).decode(errors="replace")
-
-
-def _behind(prefix: str) -> str:
-    """The first key that does not begin with the prefix."""
-    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
-
-
-def _entry(document: Any) -> Entry:
-    try:
-        return Entry(
-            _decode(document["key"]),
-            _decode(document.get("value", "")),
-            *(int(document.get(key, 0)) for key in ("create_revision", "mod_revision", "lease")),
-        )
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise _nonsense("kv") from None
-
-
-def _batch(result: dict[str, Any], revision: int, newest: int) -> Batch:
-    put, deleted = [], []
-    events = result.get("events") or []
-    for event in events if isinstance(events, list) else ():
-        entry = _entry(event.get("kv") if isinstance(event, dict) else None)
-        if event.get("type") == "DELETE":
-            deleted.append(entry.key)
-        else:
-            put.append(entry)
-        revision = entry.modified  # the header's is the store's, and may be ahead of what was sent
-    return Batch(revision, tuple(put), tuple(deleted), revision <= newest)
-
-
-def _number(document: Any, key: str) -> int:
-    """A number, which comes as a text; one that is absent is 0."""
-    try:
-        return int(document.get(key, 0))
-    except (AttributeError, TypeError, ValueError):
-        raise _nonsense(key) from None
-
-
-def _nonsense(what: str) -> CallError:
-    return CallError(f"etcd's answer makes no sense: {what!r} is of another kind than expected", 200)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from cni_node.snapshot import Node
-from cni_node.sources.etcd_calls import Entry, Etcd, EtcdAccess
+from cni_node.sources.etcd_calls import Etcd, EtcdAccess
 from cni_node.sources.etcd_keys import (
     Cluster,
     candidates,
@@ -24,6 +24,7 @@ from cni_node.sources.etcd_keys import (
     render_owner,
     subnet_key,
 )
+from cni_node.sources.etcd_messages import Entry
 from cni_protocol.address import CIDR, IP, parse_cidr
 from cni_protocol.errors import ALREADY_EXISTS, INVALID_CONFIG, NO_ADDRESS, TRY_AGAIN_LATER, CNIError
 

@@ -40,6 +40,7 @@ class Members:
         self._members: dict[str, Member] = {}
         self._names: list[tuple[str, str]] = []  # name and key, in order
         self._spans: list[_Span] = []  # in order
+        self._clashing = False  # spans may overlap
         self._addresses: Counter[IP] = Counter()
         self._shared: set[IP] = set()  # addresses that several nodes have
 
@@ -63,7 +64,10 @@ class Members:
         self._members[key] = member
         insort(self._names, (member.node.name, key))
         for span in _spans_of(key, member.node):
-            insort(self._spans, span)
+            place = bisect_left(self._spans, span)
+            self._spans.insert(place, span)
+            # of spans that overlap, there are always two that are neighbours
+            self._clashing |= bool(_overlapping(self._spans[max(place - 1, 0) : place + 2]))
         for ip in member.node.addresses:
             self._addresses[ip] += 1
             if self._addresses[ip] > 1:
@@ -100,12 +104,10 @@ class Members:
         keys = [key for _, key in self._names if key != own]
         nodes = [self._remaining(key, lost) if key in lost else members[key].node for key in keys]
         peers = [node for node in nodes if node.pods and node.addresses]
-        if len(peers) < len(nodes):
-            bare = [members[key].node.name for key in keys if not members[key].node.pods]
-            away = [node.name for node in nodes if not node.addresses]
-            for what, names in (("pod range", bare), ("address", away)):
-                if names:
-                    problems.append(f"without {what}, so no routes lead there: {name_some(names)}")
+        if len(peers) < len(nodes):  # one without a pod range is a machine without pods: nothing is to lead there
+            away = [node.name for node in nodes if node.pods and not node.addresses]
+            if away:
+                problems.append(f"without address, so no routes lead there: {name_some(away)}")
         if self._shared:
             peers = self._apart(mine.node.addresses if mine else (), peers, problems)
         return Snapshot(self._remaining(own, lost) if mine else None, tuple(peers), tuple(problems))
@@ -134,7 +136,9 @@ class Members:
     def _settle(self, doubtful: Collection[str], problems: list[str]) -> dict[str, set[CIDR]]:
         """Which nodes lose which ranges to older ones."""
         lost: dict[str, set[CIDR]] = {}
-        for group in _overlapping(self._spans):
+        groups = _overlapping(self._spans) if self._clashing else []
+        self._clashing = bool(groups)
+        for group in groups:
             group.sort(key=lambda span: (span.key in doubtful, self._members[span.key].age, span))
             kept: list[tuple[int, int, str]] = []
             for span in group:

@@ -14,6 +14,9 @@ class _Function(CFuncPtr):
     _restype_ = _Int
 
 
+_found: dict[str, _Function] = {}
+
+
 def setns(descriptor: int, kind: int) -> int:
     """Enter the namespace behind a descriptor, which is of that kind (setns(2)). Returns 0 or the errno."""
     return _call("setns", descriptor, kind)
@@ -25,6 +28,7 @@ def prctl(option: int, argument: int) -> int:
 
 
 def _call(name: str, *arguments: int) -> int:
-    program = dlopen(None, 0)  # type: ignore[arg-type]  # None is the program itself (dlopen(3))
-    function = _Function(dlsym(program, name))
-    return 0 if function(*arguments) == 0 else get_errno()
+    if name not in _found:
+        program = dlopen(None, 0)  # type: ignore[arg-type]  # None is the program itself (dlopen(3))
+        _found[name] = _Function(dlsym(program, name))
+    return 0 if _found[name](*arguments) == 0 else get_errno()

@@ -1,17 +1,17 @@
-"""What the plugins use of typing, contextlib, collections.abc, signal, socket and hashlib, without loading these.
+"""What the plugins use of typing, contextlib, collections.abc, signal, socket, struct, hashlib, without loading these.
 
 A plugin is one short process per call, and loading those modules takes longer than all that a plugin does. At run time
 stand the C modules that they are made of, and the least that goes around them. Type checkers see the real ones, and so
 does a process with $PYCNI_REAL_MODULES in its environment: the tests run on both.
 
 Where these differ from the real ones:
-- signal, socket: the C modules. Numbers are plain integers instead of enums; socket.socket is the C class, whose accept
-  and dup are private.
+- signal, socket, struct: the C modules. Numbers are plain integers instead of enums; socket.socket is the C class,
+  whose accept and dup are private.
 - NamedTuple: fields cannot be renamed or checked for bad names, `_make` and `_asdict` are missing, a field's docstring
   too; what is wrong with a call is said in other words.
 - contextmanager: no decorator, and a block that is left by GeneratorExit or StopIteration is not treated apart.
 - suppress: no exception groups.
-- Any, Self, NoReturn, TextIO are `object`: good for annotations, and for nothing else.
+- Any, Self, NoReturn, TextIO, and what is of collections.abc: good for annotations, and for nothing else.
 Must not: do anything else in another way than the real ones.
 """
 
@@ -21,6 +21,7 @@ TYPE_CHECKING = False  # type checkers take this name for true
 if TYPE_CHECKING or b"PYCNI_REAL_MODULES" in posix.environ:
     import signal
     import socket
+    import struct
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from contextlib import contextmanager, suppress
     from hashlib import sha256
@@ -28,15 +29,21 @@ if TYPE_CHECKING or b"PYCNI_REAL_MODULES" in posix.environ:
 else:
     import _signal as signal
     import _socket as socket
+    import _struct as struct
     from _collections import _tuplegetter
-    from _collections_abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     try:
         from _sha256 import sha256
     except ImportError:  # from Python 3.12 on
         from _sha2 import sha256
 
-    Any = NoReturn = Self = TextIO = object  # annotations are evaluated, and then forgotten
+    class _Named:
+        def __class_getitem__(cls, _):
+            return cls
+
+    # annotations are evaluated, and then forgotten
+    Any = NoReturn = Self = TextIO = object
+    Callable = Collection = Iterable = Iterator = Mapping = Sequence = _Named
 
     class _Fields(type):
         def __new__(cls, name, bases, body):
@@ -133,5 +140,6 @@ __all__ = [
     "sha256",
     "signal",
     "socket",
+    "struct",
     "suppress",
 ]

@@ -27,6 +27,12 @@ require_packages() { # have these Debian packages installed
     [ ${#missing[@]} -gt 0 ] || return 0
     [ "$(id -u)" -eq 0 ] || die "these Debian packages are missing: ${missing[*]}; call it once as: sudo $me"
     say "apt-get install ${missing[*]}"
+    # no daemon of theirs is started: docker's would change the machine's network
+    [ -e /usr/sbin/policy-rc.d ] || {
+        printf '#!/bin/sh\nexit 101\n' >"$scratch/policy-rc.d"
+        install -m 755 "$scratch/policy-rc.d" /usr/sbin/policy-rc.d
+        trap 'rm -rf "$scratch" /usr/sbin/policy-rc.d' EXIT
+    }
     {
         apt-get update &&
             DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-PACKAGES = ("cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam", "cni_warm", "cni_node")
+PACKAGES = ("cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam", "cni_node")
 _LEFT_OUT = (".git", ".venv*", "__pycache__", ".*_cache", "build", "dist", "*.egg-info")
 _INSTALL_BOUND = 300  # seconds
 _NICENESS = 15

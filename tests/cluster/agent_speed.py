@@ -21,7 +21,7 @@ import pytest
 from tests.cluster.fabric import Machine, Port
 from tests.cluster.installation import CONFLIST, PROGRAM, Agent
 from tests.cluster.monitor import RouteMonitor
-from tests.cluster.sources import ApiSource, FileSource, Place
+from tests.cluster.sources import ApiSource, Place
 from tests.cluster.speed import start_process
 from tests.cluster.worlds import Parts, World, open_site
 from tests.kit.api_server import node as describe
@@ -39,6 +39,8 @@ CHANGES = 40
 CALLS, FEWEST_CALLS = 150, 60  # rounds; with less than that, chance is ruled out at 1 % (binomial)
 WINDOWS, FEWEST_WINDOWS, CONNECTIONS = 400, 176, 200
 IDLE_WINDOW = 20.0  # seconds
+EVENTS, BATCH = 5000, 0.02  # changes of Nodes, a thousand a second; seconds between two handfuls of them
+BUSY_CPU, PROMPT = 0.5, 1.0  # share of a core meanwhile; seconds until the last one is in the kernel
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close(2) resets the connection, and nothing is left of it
 # Makes an ADD for each line that it reads, prints the seconds that it took, and takes it away again.
 _CALLER = """
@@ -62,7 +64,10 @@ for _ in sys.stdin:
 
 
 class Sides(NamedTuple):
-    """Two nodes on one link: `none` knows no other, `many` knows PEERS of them from the API. Neither is reached."""
+    """Two nodes on one link, each with an API of its own: `none` knows no other node, `many` knows PEERS of them.
+
+    None of these is reached.
+    """
 
     world: World
     api: ApiSource
@@ -78,7 +83,12 @@ class Sides(NamedTuple):
 def sides(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sides]:
     with open_site(parts, {LINK}) as world:
         cluster = world.cluster
-        api = ApiSource(world.fabric, tmp_path_factory.mktemp("api"), Port(LINK, ("172.20.255.2/16",)))
+        apis = {
+            name: ApiSource(
+                world.fabric, tmp_path_factory.mktemp("api"), Port(LINK, (f"172.20.255.{number}/16",)), f"api{number}"
+            )
+            for number, name in ((4, "none"), (5, "many"))
+        }
         try:
             server = world.fabric.add_machine("server", Port(LINK, ("172.20.255.3/16",)))
             places = [
@@ -87,21 +97,20 @@ def sides(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
             ]
             cluster.power_on(*places)
             for number in range(PEERS):
-                api.server.put(describe_peer(number))
-            api.tell(places[1:], {"many": cluster.nodes["many"]})
-            alone = FileSource()
-            alone.tell_one(cluster.nodes["none"], places[:1])
-            cluster.agents["none"].install(parts.bundle, alone.options(places[0]))
-            cluster.agents["many"].install(parts.bundle, api.options(places[1]))
+                apis["many"].server.put(describe_peer(number))
+            for place in places:
+                apis[place.name].tell([place], {place.name: cluster.nodes[place.name]})
+                cluster.agents[place.name].install(parts.bundle, apis[place.name].options(place))
             cluster.agents["none"].await_settled(0)
             cluster.agents["many"].await_report(lambda report: report["routes"] == PEERS and report["ready"], 120)
             first = cpu_of(cluster.agents["many"])
             cluster.start_runtimes(["none", "many"])
             for name in ("none", "many"):
                 cluster.run_pod(name, f"pod of {name}")
-            yield Sides(world, api, server, first)
+            yield Sides(world, apis["many"], server, first)
         finally:
-            api.close()
+            for api in apis.values():
+                api.close()
 
 
 def describe_peer(number: int) -> dict[str, object]:
@@ -116,8 +125,11 @@ def pid_of(agent: Agent) -> int:
 
 def cpu_of(agent: Agent) -> float:
     """The seconds of CPU that all threads of an agent have had so far."""
-    tasks = agent.node.path(f"/proc/{pid_of(agent)}/task")
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()) / 1e9
+    nanoseconds = 0
+    for task in agent.node.path(f"/proc/{pid_of(agent)}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has answered a request, and ended
+            nanoseconds += int((task / "schedstat").read_text().split()[0])
+    return nanoseconds / 1e9
 
 
 def mib_of(agent: Agent) -> float:
@@ -263,3 +275,29 @@ def test_cpu_of_one_change(sides: Sides, record_property: Note) -> None:
     text = f"{1000 * seconds:.1f} ms, mean of {CHANGES}; target <= {1000 * ONE_CHANGE:.0f} ms"
     record_property("measured", [f"CPU of one change among {PEERS} peers, kubernetes", text, seconds <= ONE_CHANGE])
     assert seconds <= ONE_CHANGE
+
+
+def test_cpu_of_a_thousand_changes_a_second(sides: Sides, record_property: Note) -> None:
+    """Peers get another address and back; the last change is waited for in the kernel."""
+    agent, api = sides.agent("many"), sides.api.server
+    before, begin = cpu_of(agent), time.monotonic()
+    for number in range(EVENTS):
+        if number % int(1000 * BATCH) == 0:
+            time.sleep(max(0.0, begin + number / 1000 - time.monotonic()))
+        peer = describe_peer(number % (EVENTS // 2))
+        if number < EVENTS // 2:
+            address = f"172.20.{64 + (number >> 8)}.{number & 0xFF}"
+            peer["status"] = {"addresses": [{"type": "InternalIP", "address": address}]}
+        api.put(peer)
+    sent = time.monotonic()
+    with RouteMonitor([sides.world.machine("many")], "10.255.0.0/24") as monitor:
+        api.put(describe("last", "10.255.0.0/24", "172.20.254.1"))
+        monitor.await_all(added=True)
+    last = time.monotonic() - sent
+    share = (cpu_of(agent) - before) / (time.monotonic() - begin)
+    rate = EVENTS / (sent - begin)
+    passed = share <= BUSY_CPU and last <= PROMPT
+    text = f"{100 * share:.0f} % of a core at {rate:.0f} a second, the last in the kernel after {last:.2f} s"
+    target = f"target <= {100 * BUSY_CPU:.0f} %, {PROMPT:.0f} s"
+    record_property("measured", [f"changes of Nodes among {PEERS} peers, kubernetes", f"{text}; {target}", passed])
+    assert passed

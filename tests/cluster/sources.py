@@ -171,8 +171,8 @@ class ApiSource:
 
     gives_ranges = False
 
-    def __init__(self, fabric: Fabric, directory: Path, port: Port = STORE) -> None:
-        self._machine: Machine = fabric.add_machine("store", port)
+    def __init__(self, fabric: Fabric, directory: Path, port: Port = STORE, machine: str = "store") -> None:
+        self._machine: Machine = fabric.add_machine(machine, port)
         self.ca = make_ca(directory).certificate
         self._pair = sign(Pair(self.ca, self.ca.with_suffix(".key")), "server", hosts=f"IP:{self._machine.address(4)}")
         self._places: dict[str, Place] = {}

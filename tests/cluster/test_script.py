@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from suites.cluster import MARKERS, with_rows
 from tests.conftest import ROOT
-from tests.test_scripts import machine_network
+from tests.kit.pages import machine_network
 
 pytestmark = pytest.mark.kernel
 
@@ -37,3 +38,22 @@ def test_without_a_test_that_ran_it_fails(tree: Path) -> None:
     done = run_body(tree, "no_test_of_this_name")
     assert done.returncode == 1
     assert done.stdout.rstrip().endswith("Not all is as it should be.")
+
+
+def test_what_the_agent_costs_goes_between_the_markers() -> None:
+    begin, end = MARKERS
+    text = with_rows(f"before\n{begin}old\n{end}\nafter\n", [("memory", "32 MiB; target <= 45 MiB", True)])
+    assert text.splitlines() == [
+        "before",
+        begin.strip(),
+        "",
+        "| what | found | target | result |",
+        "|---|---|---|---|",
+        "| memory | 32 MiB | <= 45 MiB | PASS |",
+        "",
+        end,
+        "after",
+    ]
+    assert with_rows(text, [("memory", "32 MiB; target <= 45 MiB", True)]) == text
+    with pytest.raises(SystemExit, match="no markers for: agent"):
+        with_rows("nothing", ())

@@ -7,7 +7,8 @@ import pytest
 from pytest_mock import MockerFixture
 
 from cni_bridge import claims, portmap, sync
-from cni_bridge.portmap import WAITING, PortMapping, is_port, list_beside, make_rules
+from cni_bridge.mappings import PortMapping
+from cni_bridge.portmap import WAITING, is_port, list_beside, make_rules
 from cni_bridge.sync import delete_own_rules, delete_rules, ensure_rules, find_missing
 from cni_bridge.waiting_ports import called_up, port_of, waiting_for
 from cni_kernel import expressions

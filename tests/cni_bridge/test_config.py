@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cni_bridge.config import BridgeConfig, parse_config, salvage_config
-from cni_bridge.portmap import PortMapping
+from cni_bridge.mappings import PortMapping
 from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.errors import CNIError
 from cni_protocol.result import DNS, Interface, IPConfig, Result

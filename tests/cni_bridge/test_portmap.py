@@ -3,7 +3,8 @@
 import pytest
 
 from cni_bridge import portmap
-from cni_bridge.portmap import PortMapping, make_rules, udp_ports, udp_targets
+from cni_bridge.mappings import PortMapping
+from cni_bridge.portmap import make_rules, udp_ports, udp_targets
 from cni_kernel import connections, expressions
 from cni_kernel.expressions import Chain, Element, Rules
 from cni_protocol.address import CIDR, parse_cidr, parse_ip

@@ -11,6 +11,7 @@ from pytest_mock import MockerFixture
 
 from cni_bridge import masquerade, portmap
 from cni_bridge.config import parse_config
+from cni_bridge.mappings import PortMapping
 from cni_bridge.plan import make_plan
 from cni_bridge.sync import delete_own_rules, ensure_rules, find_missing
 from cni_bridge.verify import find_differences, make_expected
@@ -186,7 +187,7 @@ def test_subnets_have_their_chains_in_proportion(host: Host) -> None:
 @pytest.mark.usefixtures("inside")
 def test_of_ten_thousand_ports_one_that_is_taken_refuses_all(host: Host) -> None:
     host.run("ip", "link", "add", OTHER.host_name, "type", "bridge")
-    ensure_rules(portmap.make_rules(OTHER, "br0", [portmap.PortMapping(19999, 80, "tcp", None)], [V4]))
+    ensure_rules(portmap.make_rules(OTHER, "br0", [PortMapping(19999, 80, "tcp", None)], [V4]))
     before = host.nft()
     with pytest.raises(CNIError, match="host port 19999/tcp is taken by container c2"):
         ensure_rules(mapping_rules(OWN, MANY))

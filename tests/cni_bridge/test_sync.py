@@ -11,7 +11,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from cni_bridge import masquerade, portmap, spoofcheck, sync
-from cni_bridge.portmap import PortMapping
+from cni_bridge.mappings import PROTOCOLS, PortMapping
 from cni_bridge.refusals import kernel_refusals
 from cni_bridge.sync import (
     delete_own_rules,
@@ -611,7 +611,7 @@ CHURN = """
 import sys
 from cni_bridge import masquerade, portmap, spoofcheck, sync
 from cni_protocol.attachment import Attachment
-from cni_bridge.portmap import PortMapping
+from cni_bridge.mappings import PortMapping
 from cni_bridge.sync import delete_own_rules, ensure_rules, find_missing
 from cni_protocol.address import parse_cidr
 
@@ -794,7 +794,7 @@ def test_rules_that_nft_has_saved_and_loaded_are_the_same(
     cidrs = tuple(parse_cidr(text) for text in addresses)
     mappings = [
         PortMapping(8080, 80, protocol, parse_ip(ip) if ip else None)
-        for protocol in portmap.PROTOCOLS
+        for protocol in PROTOCOLS
         for ip in (None, "192.168.1.11", "fd00::7")
     ]
     made = [

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from cni_bridge import removal, wiring
+from cni_bridge import observation, removal, wiring
 from cni_bridge.bridge import get_bridge
 from cni_bridge.config import parse_config
 from cni_bridge.plan import LAYER_2
@@ -187,7 +187,7 @@ def test_live_means_that_the_port_forwards(rooms: Rooms) -> None:
 
 def test_a_port_that_does_not_forward_is_not_live(rooms: Rooms, mocker: MockerFixture) -> None:
     config = rooms.connect()  # the container's end is down
-    mocker.patch("cni_kernel.kernel.PORT_BOUND", 0.05)
+    mocker.patch("cni_kernel.waits.PORT_BOUND", 0.05)
     with refused(100, f"bridge port {PORT}: it is up and does not forward"):
         rooms.go_live(config, LAYER_2)
 
@@ -203,7 +203,8 @@ def test_a_container_that_may_not_announce_itself_is_connected(rooms: Rooms, moc
 
 def test_the_interfaces_of_a_result_are_those_that_stand_there(rooms: Rooms) -> None:
     config = rooms.connect(mtu=1400)
-    listed = wiring.list_interfaces(rooms.site(config), rooms.inside.get_link("eth0"), "/run/netns/c1")
+    ends = rooms.outside.get_link("cni0"), rooms.inside.get_link("eth0")
+    listed = wiring.list_interfaces(rooms.site(config), *ends, "/run/netns/c1")
     seen = [bridge(rooms.host), bridge(rooms.host, PORT), rooms.host.ip("link", "show", "eth0", container="c1")[0]]
     assert [(entry.name, entry.mac, entry.mtu) for entry in listed] == [
         (link["ifname"], link["address"], 1400) for link in seen
@@ -277,7 +278,7 @@ def test_what_is_observed_is_what_stands_there(rooms: Rooms) -> None:
     wiring.configure_container(rooms.site(config), plan, rooms.undo)
     wiring.configure_host(rooms.outside, config, plan)
     assert wait_until(lambda: rooms.outside.get_link(PORT).forwarding)
-    seen = wiring.observe(rooms.site(config), ["rule"])
+    seen = observation.observe(rooms.site(config), ["rule"])
     assert seen.bridge == rooms.outside.get_link("cni0")
     assert seen.host == rooms.outside.get_link(PORT)
     assert seen.container == rooms.inside.get_link("eth0")
@@ -288,7 +289,7 @@ def test_what_is_observed_is_what_stands_there(rooms: Rooms) -> None:
 
 
 def test_what_is_not_there_is_observed_as_nothing(rooms: Rooms) -> None:
-    seen = wiring.observe(rooms.site(config_of()), [])
+    seen = observation.observe(rooms.site(config_of()), [])
     assert seen == (None, None, None, [], [], [], None, None, {}, [])
 
 
@@ -413,7 +414,7 @@ def test_the_gateway_of_a_vlan_is_an_interface_that_leads_into_it(rooms: Rooms, 
     [port] = [link for link in rooms.host.ip("link") if link["ifname"] == own["link"]]
     assert port["master"] == "cni0"
     assert vlans.ports == {PORT: (PortVlan(5, True, True),), port["ifname"]: (PortVlan(5, True, True),)}
-    seen = wiring.observe(rooms.site(config), [])
+    seen = observation.observe(rooms.site(config), [])
     assert seen.host is not None
     assert seen.gateway_port is not None
     assert seen.gateway_port.name == port["ifname"]
@@ -474,7 +475,7 @@ def test_without_detection_addresses_are_not_waited_for(rooms: Rooms, mocker: Mo
     config = rooms.connect()
     plan = plan_of(config, "fd00:1::5/64")
     wiring.configure_container(rooms.site(config), plan, rooms.undo)
-    waited = mocker.patch.object(Kernel, "wait_for_addresses")
+    waited = mocker.patch.object(wiring, "wait_for_addresses")
     rooms.go_live(config, plan)
     assert waited.call_count == 0
 

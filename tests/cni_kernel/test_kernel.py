@@ -9,12 +9,13 @@ import pytest
 from pytest_mock import MockerFixture
 
 from cni_bridge.refusals import as_cni_error, kernel_refusals
-from cni_kernel import kernel as subject
+from cni_kernel import waits
 from cni_kernel.errors import KernelError
 from cni_kernel.kernel import Kernel
 from cni_kernel.netlink import NetlinkError, NetlinkSocket
 from cni_kernel.values import Address, Link, PortVlan, Route, Veth
 from cni_kernel.vlans import parse_vlans, vlan_message
+from cni_kernel.waits import wait_for_addresses, wait_for_port
 from cni_protocol.address import CIDR, IP, parse_cidr, parse_ip
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import CNIError
@@ -234,7 +235,7 @@ def test_flags_that_are_right_already_are_not_sent_again(host: Host, kernel: Ker
 def test_bringing_up_leaves_the_other_flags_alone(host: Host, kernel: Kernel) -> None:
     host.run("ip", "link", "add", "br0", "type", "bridge")
     host.run("ip", "link", "set", "br0", "promisc", "on")
-    kernel.set_up(kernel.get_link("br0"))
+    kernel.configure(kernel.get_link("br0"), [], up=True)
     assert {"UP", "PROMISC"} <= set(link(host, "br0")["flags"])
 
 
@@ -360,13 +361,13 @@ def test_of_many_routes_the_one_that_is_refused_is_named(inside: Kernel) -> None
     routes = [route(f"10.9.{number}.0/24") for number in range(200)]
     routes[150] = route("10.200.0.0/16", "192.168.7.1")
     with pytest.raises(KernelError, match=r"route 10\.200\.0\.0/16 via 192\.168\.7\.1 cannot be added"):
-        inside.add_routes(inside.get_link("eth0"), routes)
+        inside.configure(inside.get_link("eth0"), [], routes, up=False)
 
 
 def test_ten_thousand_routes_are_added_and_listed(inside: Kernel) -> None:
     eth0 = inside.get_link("eth0")
     wanted = [route(f"10.{9 + (number >> 8)}.{number & 255}.0/24", "10.1.0.1") for number in range(10000)]
-    inside.add_routes(eth0, wanted)
+    inside.configure(eth0, [], wanted, up=False)
     assert {entry.dst for entry in inside.list_routes(eth0)} >= {entry.dst for entry in wanted}
 
 
@@ -390,7 +391,7 @@ def test_an_address_whose_duplicates_are_looked_for_is_tentative_until_none_was_
     inside.add_addresses(eth0, [address], detect_duplicates=True)
     entry = Address(address, tentative=True, duplicate=False, ifindex=eth0.ifindex)
     assert entry in inside.list_addresses(eth0)
-    inside.wait_for_addresses(eth0)
+    wait_for_addresses(inside, eth0)
     assert entry._replace(tentative=False) in inside.list_addresses(eth0)
     [info] = [
         entry
@@ -406,7 +407,7 @@ def test_a_duplicate_address_is_found_and_named(host: Host, inside: Kernel) -> N
     eth0 = inside.get_link("eth0")
     inside.add_addresses(eth0, [parse_cidr("fd00:9::5/64")], detect_duplicates=True)
     with pytest.raises(KernelError, match="fd00:9::5/64 is in use by another host of the network"):
-        inside.wait_for_addresses(eth0)
+        wait_for_addresses(inside, eth0)
 
 
 # one IPv6 destination over two interfaces becomes one route with two next hops, whoever adds them; IPv4 needs `nexthop`
@@ -481,15 +482,15 @@ def test_a_bridge_keeps_the_mtu_that_it_is_given(host: Host, kernel: Kernel, mtu
 def test_the_wait_for_addresses_has_a_bound(inside: Kernel, mocker: MockerFixture) -> None:
     pending = Address(parse_cidr("fd00:9::5/64"), tentative=True, duplicate=False)
     mocker.patch.object(Kernel, "list_addresses", return_value=[pending])
-    mocker.patch.object(subject, "DAD_BOUND", 0.05)
+    mocker.patch.object(waits, "DAD_BOUND", 0.05)
     with pytest.raises(KernelError, match="duplicate address detection did not end"):
-        inside.wait_for_addresses(LO)
+        wait_for_addresses(inside, LO)
 
 
 def test_addresses_that_are_settled_are_not_waited_for(inside: Kernel, mocker: MockerFixture) -> None:
     slept = mocker.patch("time.sleep")
     assert wait_until_settled(inside)
-    inside.wait_for_addresses(inside.get_link("eth0"))
+    wait_for_addresses(inside, inside.get_link("eth0"))
     assert slept.call_count == 0
 
 
@@ -546,7 +547,7 @@ def test_a_route_is_added_with_all_its_numbers(
     host: Host, inside: Kernel, wanted: Route, expected: dict[str, Any]
 ) -> None:
     eth0 = inside.get_link("eth0")
-    inside.add_routes(eth0, [wanted])
+    inside.configure(eth0, [], [wanted], up=False)
     family = "-6" if wanted.dst.version == 6 else "-4"
     dst = str(wanted.dst) if wanted.dst.prefix else "default"
     [seen] = host.ip(family, "route", "show", "table", str(wanted.table), "exact", dst, container="c1")
@@ -559,7 +560,7 @@ def test_a_route_is_added_with_all_its_numbers(
 
 def test_a_route_beside_an_equal_one_is_no_conflict(host: Host, inside: Kernel) -> None:
     eth0 = inside.get_link("eth0")
-    inside.add_routes(eth0, [route("10.9.0.0/16", "10.1.0.1"), route("10.9.0.0/16", "10.1.0.2")])
+    inside.configure(eth0, [], [route("10.9.0.0/16", "10.1.0.1"), route("10.9.0.0/16", "10.1.0.2")], up=False)
     seen = host.ip("-4", "route", "show", "10.9.0.0/16", container="c1")
     assert [entry["gateway"] for entry in seen] == ["10.1.0.1", "10.1.0.2"]
 
@@ -584,13 +585,13 @@ def test_routes_of_other_links_and_local_ones_are_not_listed(host: Host, inside:
 )
 def test_a_gateway_that_cannot_be_reached_is_named(inside: Kernel, wanted: Route, words: str) -> None:
     with pytest.raises(KernelError) as caught:
-        inside.add_routes(inside.get_link("eth0"), [wanted])
+        inside.configure(inside.get_link("eth0"), [], [wanted], up=False)
     assert as_cni_error(caught.value).msg.startswith(words)
 
 
 def test_the_remedy_for_an_unreachable_gateway_names_the_keys(inside: Kernel) -> None:
     with pytest.raises(CNIError, match="correct routes and gateway in ipam"), kernel_refusals():
-        inside.add_routes(inside.get_link("eth0"), [route("0.0.0.0/0", "192.168.7.1")])
+        inside.configure(inside.get_link("eth0"), [], [route("0.0.0.0/0", "192.168.7.1")], up=False)
 
 
 @pytest.mark.parametrize("mtu", [67, 65536])
@@ -626,13 +627,13 @@ ACTIONS: dict[str, Callable[[Kernel], object]] = {
     "filter_vlans": lambda kernel: kernel.filter_vlans(LO),
     "set_vlans": lambda kernel: kernel.set_vlans(LO, [PortVlan(5)]),
     "list_vlans": lambda kernel: kernel.list_vlans(LO),
-    "wait_for_addresses": lambda kernel: kernel.wait_for_addresses(LO),
-    "wait_for_port": lambda kernel: kernel.wait_for_port("lo"),
+    "wait_for_addresses": lambda kernel: wait_for_addresses(kernel, LO),
+    "wait_for_port": lambda kernel: wait_for_port(kernel, "lo"),
     "find_link": lambda kernel: kernel.find_link("lo"),
     "list_ports": lambda kernel: kernel.list_ports(LO),
     "create_bridge": lambda kernel: kernel.create_bridge("br0", 0),
     "delete_link": lambda kernel: kernel.delete_link("br0"),
-    "set_up": lambda kernel: kernel.set_up(LO),
+    "configure": lambda kernel: kernel.configure(LO, [], up=True),
     "set_flags": lambda kernel: kernel.set_flags(LO, up=True, promisc=True),
     "set_mac": lambda kernel: kernel.set_mac(LO, "02:00:00:00:00:01"),
     "set_mtu": lambda kernel: kernel.set_mtu(LO, 1500),
@@ -641,7 +642,7 @@ ACTIONS: dict[str, Callable[[Kernel], object]] = {
     "list_addresses": lambda kernel: kernel.list_addresses(LO),
     "add_addresses": lambda kernel: kernel.add_addresses(LO, [parse_cidr("10.1.0.5/16")]),
     "delete_address": lambda kernel: kernel.delete_address(LO, parse_cidr("10.1.0.5/16")),
-    "add_routes": lambda kernel: kernel.add_routes(LO, [route("10.9.0.0/16")]),
+    "routes": lambda kernel: kernel.configure(LO, [], [route("10.9.0.0/16")], up=False),
     "list_routes": lambda kernel: kernel.list_routes(LO),
 }
 
@@ -660,7 +661,7 @@ def test_no_netlink_exception_leaves_the_kernel_room(
 def test_the_wait_ends_when_the_port_forwards(host: Host, kernel: Kernel) -> None:
     make_pair(host, kernel)
     host.run("ip", "-n", "c1", "link", "set", "eth0", "up")
-    kernel.wait_for_port("veth1")
+    wait_for_port(kernel, "veth1")
     assert link(host, "veth1")["linkinfo"]["info_slave_data"]["state"] == "forwarding"
 
 
@@ -668,9 +669,9 @@ def test_a_port_that_never_forwards_is_an_error_after_a_bound(
     host: Host, kernel: Kernel, mocker: MockerFixture
 ) -> None:
     make_pair(host, kernel)  # its other end stays down
-    mocker.patch.object(subject, "PORT_BOUND", 0.05)
+    mocker.patch.object(waits, "PORT_BOUND", 0.05)
     with pytest.raises(KernelError, match="bridge port veth1: it is up and does not forward"):
-        kernel.wait_for_port("veth1")
+        wait_for_port(kernel, "veth1")
 
 
 def test_a_link_that_runs_is_told_from_one_that_is_merely_up(host: Host, kernel: Kernel) -> None:

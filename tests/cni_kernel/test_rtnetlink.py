@@ -11,6 +11,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from cni_kernel.rtnetlink import (
     address_body,
+    gone_index,
     link_info,
     link_message,
     parse_address,
@@ -291,3 +292,14 @@ def test_the_address_of_a_point_to_point_link_is_the_local_one() -> None:
     message["family"], message["prefixlen"] = socket.AF_INET, 32
     message["attrs"] = [("IFA_ADDRESS", "10.1.0.9"), ("IFA_LOCAL", "10.1.0.5")]
     assert parse_address(body_of(message)).cidr == parse_cidr("10.1.0.5/32")
+
+
+@pytest.mark.parametrize(
+    ("kind", "family", "index"),
+    [(17, 0, 9), (17, AF_BRIDGE, 0), (16, 0, 0)],
+    ids=["an interface is gone", "a port left its bridge", "an interface changed"],
+)
+def test_an_interface_that_is_gone_is_told_from_other_news(kind: int, family: int, index: int) -> None:
+    message = ifinfmsg()
+    message["family"], message["index"] = family, 9
+    assert gone_index(kind, body_of(message)) == index

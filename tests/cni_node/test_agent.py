@@ -1,13 +1,14 @@
 """The agent on the kernel: what it makes, adopts, repairs and leaves. Judged by ip, nft, ping and TCP."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from tests.cni_node.agents import NODES, PODS, REPAIR_BOUND, Agent, agents_on, state_of
-from tests.kit.host import open_host, wait_until
+from tests.kit.host import RUN_BOUND, open_host, wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -121,4 +122,8 @@ def test_what_is_taken_from_the_overlay_is_back_within_a_second(overlaid: tuple[
 def test_the_log_says_who_took_something_away(routed: tuple[Agent, Agent]) -> None:
     first = routed[0]
     first.host.run("nft", "flush", "set", "inet", "pycni", "exempt4")
-    first.await_true(lambda: 'what="2 exempt networks added" by="nft pid ' in first.log.read_text())
+    first.await_true(lambda: 'what="2 exempt intervals added" by="nft pid ' in first.log.read_text())
+    gone = first.host.start("ip", "route", "del", PODS[4][1])
+    gone.wait(RUN_BOUND)
+    pattern = f'what="route .* made" by="(ip|netlink port) (pid )?{gone.pid}"'
+    first.await_true(lambda: re.search(pattern, first.log.read_text()) is not None)

@@ -120,14 +120,29 @@ def test_peers_with_one_address_are_kept_and_named() -> None:
     assert snapshot.problems == ("these nodes have one address, 1.1.1.1: a, b",)
 
 
-def test_peers_without_range_or_address_are_left_out_and_named() -> None:
-    found = members(member("a", "", "1.1.1.1"), member("b", "10.0.2.0/24", ""), member("c", "10.0.3.0/24", "1.1.1.3"))
+def test_peers_without_address_are_left_out_and_named_and_machines_without_pods_are_nothing_odd() -> None:
+    found = members(
+        member("a", "", "1.1.1.1"),
+        member("b", "10.0.2.0/24", ""),
+        member("c", "10.0.3.0/24", "1.1.1.3"),
+        member("d", "", ""),
+    )
     snapshot = found.snapshot("")
     assert list(shown(snapshot)) == ["c"]
-    assert snapshot.problems == (
-        "without pod range, so no routes lead there: a",
-        "without address, so no routes lead there: b",
-    )
+    assert snapshot.problems == ("without address, so no routes lead there: b",)
+
+
+def test_ranges_that_overlap_are_seen_whenever_they_come_and_forgotten_when_they_go() -> None:
+    found = members(*(member(f"n{index}", f"10.0.{index}.0/24", f"1.1.1.{index}", 1) for index in range(9)))
+    assert found.snapshot("").problems == ()
+    found.put("big", member("big", "10.0.0.0/16", "1.1.2.1", 2))
+    found.put("late", member("late", "10.0.200.0/24", "1.1.2.2", 3))
+    told = ["pod range 10.0.0.0/16 of node big overlaps with what node n0 has already"]
+    assert [list(found.snapshot("").problems) for _ in range(2)] == [told] * 2
+    found.remove("big")
+    assert [list(found.snapshot("").problems) for _ in range(2)] == [[]] * 2
+    found.put("n3b", member("n3b", "10.0.3.0/25", "1.1.2.3", 2))
+    assert found.snapshot("").problems == ("pod range 10.0.3.0/25 of node n3b overlaps with what node n3 has already",)
 
 
 def test_many_names_are_cut_short() -> None:

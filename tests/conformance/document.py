@@ -30,9 +30,9 @@ Made by `sudo scripts/conformance --document docs/conformance.md`; do not edit. 
 """
 
 
-def our_pair(bin_dir: str, *, warm: bool = False) -> Pair:
-    """The pair of this repository, installed in a directory; with the warm service or without."""
-    return Pair((bin_dir,), "cni-bridge", "cni-ipam", _CAPABILITIES | {"portMappings"}, warm)
+def our_pair(bin_dir: str) -> Pair:
+    """The pair of this repository, installed in a directory."""
+    return Pair((bin_dir,), "cni-bridge", "cni-ipam", _CAPABILITIES | {"portMappings"})
 
 
 def reference_pair() -> Pair:

@@ -90,7 +90,6 @@ def _run_case(pair: Pair, case: Case, version: str, spoken: Sequence[str]) -> Ve
     world = World(pair, version, spoken)
     try:
         case.run(world)
-        world.judge_service()
     except Mismatch as mismatch:
         return Verdict(version, False, _plain(mismatch.expected, pair), _plain(mismatch.seen, pair))
     except Exception as error:  # an answer that the case could not go on with

@@ -48,13 +48,6 @@ def test_ours_passes(case: Case, reports: Reports) -> None:
 
 
 @FOR_EACH_CASE
-def test_the_warm_service_passes(case: Case, bin_dir: str) -> None:
-    verdicts = run_cases(our_pair(bin_dir, warm=True), [case])[case.number]
-    assert [verdict.version for verdict in verdicts] == list(case.versions or ALL[-1:])
-    assert all(verdict.passed for verdict in verdicts), "\n".join(map(str, verdicts))
-
-
-@FOR_EACH_CASE
 def test_reference_fails_where_it_is_known_to(case: Case, reports: Reports) -> None:
     verdicts = reports.reference[case.number]
     failed = tuple(verdict.version for verdict in verdicts if not verdict.passed)

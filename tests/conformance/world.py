@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from tests.conformance.registry import BRIDGE, IPAM, Mismatch, expect
 from tests.kit.calls import call_environment
 from tests.kit.host import RUN_BOUND, Host, Outcome, open_host
-from tests.kit.warm import Service
 
 NETWORK_BRIDGE = "br0"
 SUBNET = "10.1.0.0/24"
@@ -47,7 +46,6 @@ class Pair(NamedTuple):
     bridge: str
     ipam: str
     capabilities: frozenset[str]
-    warm: bool = False  # with the warm service on every host
 
     def roles(self) -> list[str]:
         """The roles that a plugin is given for."""
@@ -119,13 +117,6 @@ class World:
         self.host: Host = open_host()
         self.scratch = Path(tempfile.mkdtemp(prefix="cni-conformance-"))
         self._front: list[str] = []
-        self._service = Service(self.host, pair.path[0]) if pair.warm else None
-
-    def judge_service(self) -> None:
-        """The warm service, where there is one, has run every call that it was asked for, and there were some."""
-        if self._service:
-            counts = self._service.stop()
-            expect(counts.run > 0 and counts.not_taken == 0, "the warm service runs the calls", self._service.said)
 
     def close(self) -> None:
         """Let the host and all files go."""

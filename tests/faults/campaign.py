@@ -5,7 +5,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
 from tests.faults import trials
-from tests.faults.points import CLIENT, Point, mutating, on_netlink, on_store
+from tests.faults.points import Point, mutating, on_netlink, on_store
 from tests.faults.subjects import Network, Subject, networks_of
 from tests.faults.trials import DUPLICATE, LEAK, Trial, Verdict, record, run_trial
 
@@ -56,7 +56,6 @@ def list_kills(subject: Subject, network: Network, command: str, points: Sequenc
 
 def list_errors(network: Network, command: str, points: Sequence[Point]) -> list[Trial]:
     """Errors of the disk at every call on the store, errors of the kernel at every netlink request."""
-    points = [point for point in points if point.process != CLIENT]  # before it was taken, or after it was done
     disk = [Trial(network, command, error, p) for p in on_store(points) for error in trials.DISK_ERRORS]
     kernel = [Trial(network, command, error, p) for p in on_netlink(points) for error in trials.KERNEL_ERRORS]
     return disk + kernel
@@ -64,7 +63,7 @@ def list_errors(network: Network, command: str, points: Sequence[Point]) -> list
 
 def list_interruptions(network: Network, points: Sequence[Point]) -> list[Trial]:
     """SIGTERM and SIGINT at every call that changes something, but the very end."""
-    places = [p for p in mutating(points) if p.call != "exit_group" and p.process != CLIENT]
+    places = [p for p in mutating(points) if p.call != "exit_group"]
     return [Trial(network, "ADD", name, point) for point in places for name in ("TERM", "INT")]
 
 

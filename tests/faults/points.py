@@ -11,9 +11,7 @@ from typing import NamedTuple
 
 from tests.faults.subjects import DATA_DIR
 
-# The processes of a command. With the warm service the first two are workers of it, and the last one is the executable
-# of the bridge plugin, which waits for its worker.
-BRIDGE, IPAM, CLIENT = "bridge", "ipam", "client"
+BRIDGE, IPAM = "bridge", "ipam"  # the processes of a command
 
 _SENDS = ("sendto", "sendmsg")
 _WRITES = (
@@ -26,7 +24,6 @@ TRACED = (*_SENDS, *_WRITES, *_PROCESSES, *_OTHERS, "openat", "getdents64")
 
 _LINE = re.compile(r"(?:(\d+) +)?(\w+)\((.*)")
 _CHANGES = re.compile(r"O_(CREAT|WRONLY|RDWR|TMPFILE)")
-_HANDSHAKE = re.compile(r'\d+<socket:\[\d+\]>, "[TS]')  # a worker to its client
 _ASKS = re.compile(r"RTM_GET|NFT_MSG_GET|IPCTNL_MSG_CT_GET")
 _RESTARTED = "? ERESTART"  # strace's word for a call that the kernel makes again by itself
 _SHOWN = 100  # characters of a call's arguments
@@ -71,7 +68,7 @@ def on_store(points: Sequence[Point]) -> list[Point]:
 
 def on_netlink(points: Sequence[Point]) -> list[Point]:
     """The requests to the kernel."""
-    return [p for p in points if p.call in _SENDS and not _HANDSHAKE.match(p.arguments)]
+    return [p for p in points if p.call in _SENDS]
 
 
 def _is_mutating(point: Point) -> bool:

@@ -9,10 +9,7 @@ RECORDS = "/.pycni/"  # in a path: what cni-ipam remembers beside the reservatio
 
 
 class Subject(NamedTuple):
-    """A pair of plugins. `collects`: it knows GC. `threads`: which thread makes a call differs from run to run.
-
-    `warm`: the warm service runs the calls.
-    """
+    """A pair of plugins. `collects`: it knows GC. `threads`: which thread makes a call differs from run to run."""
 
     name: str
     bin_dir: str
@@ -21,7 +18,6 @@ class Subject(NamedTuple):
     version: str
     collects: bool
     threads: bool
-    warm: bool = False
 
 
 class Network(NamedTuple):
@@ -63,9 +59,9 @@ FULL = Network(
 )
 
 
-def ours(bin_dir: str, *, warm: bool = False) -> Subject:
+def ours(bin_dir: str) -> Subject:
     """The plugins of this repository, installed in a directory."""
-    return Subject("pycni", bin_dir, "cni-bridge", "cni-ipam", "1.1.0", collects=True, threads=False, warm=warm)
+    return Subject("pycni", bin_dir, "cni-bridge", "cni-ipam", "1.1.0", collects=True, threads=False)
 
 
 def reference() -> Subject:

@@ -1,7 +1,11 @@
 """The harness itself: what it takes for a point, what it takes for left behind, and that it finds faults at all."""
 
+from typing import Any
+
 import pytest
 
+from suites import agent_faults
+from tests.faults.agent import Kill
 from tests.faults.campaign import Finding, Row, list_kills, run_all, sample, tabulate, total
 from tests.faults.document import write_document
 from tests.faults.points import BRIDGE, IPAM, Point, mutating, on_netlink, on_store, parse_log
@@ -102,3 +106,15 @@ def test_the_harness_finds_faults_in_the_reference() -> None:
     rows = total(tabulate(run_all(subject, sample(kills, 12), workers=2)))
     assert rows.tried > 0
     assert rows.leaks + rows.others > 0
+
+
+def test_an_agent_that_is_not_right_after_a_kill_is_shown_and_fails(mocker: Any, capsys: Any) -> None:
+    kills = [Kill("unlink", 1, ""), Kill("sendto", 1, ""), Kill("sendto", 2, "routes is {}, not {...}")]
+    tried = mocker.patch.object(agent_faults, "kill_at_every_call")
+    for number, status in ((0, 1), (2, 0), (3, 1)):
+        tried.return_value = iter(kills[:number])
+        assert agent_faults.main("/opt/cni/bin") == status
+    said = capsys.readouterr().out
+    assert "FAULT       killed at sendto 2: routes is {}, not {...}\n" in said
+    assert "agent killed at each unlink, then started again: 1 of 1 survived\n" in said
+    assert said.endswith("agent killed at each sendto, then started again: 1 of 2 survived\n")

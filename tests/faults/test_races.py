@@ -4,7 +4,7 @@ import json
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from threading import Lock
@@ -15,7 +15,6 @@ import pytest
 from tests.faults.state import look
 from tests.kit.calls import call_environment
 from tests.kit.host import Host, Outcome
-from tests.kit.warm import Service
 
 pytestmark = pytest.mark.kernel
 
@@ -68,11 +67,9 @@ class Plugin:
         return process.wait(CALL_BOUND) == 0
 
 
-@pytest.fixture(params=["cold", "warm"])
-def plugin(request: pytest.FixtureRequest, host: Host, bin_dir: str) -> Iterator[Plugin]:
-    service = Service(host, bin_dir) if request.param == "warm" else None
-    yield Plugin(host, bin_dir)
-    assert service is None or service.stop().run > 0
+@pytest.fixture
+def plugin(host: Host, bin_dir: str) -> Plugin:
+    return Plugin(host, bin_dir)
 
 
 def make_containers(host: Host, names: list[str]) -> None:

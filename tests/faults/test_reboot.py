@@ -14,7 +14,6 @@ import pytest
 from tests.conftest import REFERENCE_DIR
 from tests.kit.calls import call_environment
 from tests.kit.host import Host, Outcome, open_host
-from tests.kit.warm import Service
 
 pytestmark = pytest.mark.kernel
 
@@ -24,9 +23,8 @@ Call = Callable[..., Outcome]
 class Machine:
     """A machine whose disk outlives its boots."""
 
-    def __init__(self, disk: Path, bin_dir: str, *, warm: bool) -> None:
+    def __init__(self, disk: Path, bin_dir: str) -> None:
         self._disk = disk
-        self._warm = warm
         self.bin_dir = bin_dir
         self.data_dir = disk / "networks"
 
@@ -48,9 +46,7 @@ class Machine:
             boot_id = self._disk / "boot_id"
             boot_id.write_text(f"{uuid.uuid4()}\n")
             host.run("mount", "--bind", str(boot_id), "/proc/sys/kernel/random/boot_id")
-            service = Service(host, self.bin_dir) if self._warm else None
             yield host
-            assert service is None or service.stop().run > 0
         finally:
             host.close()
 
@@ -71,9 +67,9 @@ class Machine:
         return sorted(path.name for path in (self.data_dir / "mynet").glob("10.*"))
 
 
-@pytest.fixture(params=["cold", "warm"])
-def machine(request: pytest.FixtureRequest, tmp_path: Path, bin_dir: str) -> Machine:
-    return Machine(tmp_path, bin_dir, warm=request.param == "warm")
+@pytest.fixture
+def machine(tmp_path: Path, bin_dir: str) -> Machine:
+    return Machine(tmp_path, bin_dir)
 
 
 def test_a_full_pool_is_free_again_after_a_reboot_without_any_del(machine: Machine) -> None:

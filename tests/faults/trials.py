@@ -13,12 +13,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.faults.points import BRIDGE, CLIENT, IPAM, TRACED, Point, parse_log
+from tests.faults.points import BRIDGE, IPAM, TRACED, Point, parse_log
 from tests.faults.state import CONTAINER, LATECOMER, NEIGHBOUR, State, leftovers, look
 from tests.faults.subjects import DATA_DIR, RECORDS, Network, Subject
-from tests.faults.warm import attach, write_stand_in
 from tests.kit.host import Host, Outcome, open_host, wait_until
-from tests.kit.warm import Service
 
 SIGNALS = ("KILL", "TERM", "INT")
 DISK_ERRORS, KERNEL_ERRORS = ("ENOSPC", "EIO"), ("ENOMEM", "EPERM")
@@ -65,8 +63,6 @@ class Bench:
         self._subject = subject
         self._network = network
         self._scratch = scratch
-        # one worker waits at a time: so it is known which one the next call goes to
-        self._service = Service(host, subject.bin_dir, workers=1) if subject.warm else None
 
     def call(self, command: str, container: str, *, netns: bool = True, **keys: Any) -> Outcome:
         """A command as it is."""
@@ -91,14 +87,7 @@ class Bench:
             arguments += ["-e", f"inject={injection}"]
         executable, directories = f"{bin_dir}/{self._subject.bridge}", [bin_dir]
         prefix: list[str] = []
-        if self._service:
-            self._service.settle()
-        if self._service and process == BRIDGE:
-            attach(self.host, arguments, self._service.workers[0])
-        elif self._service and process == IPAM:
-            write_stand_in(self._scratch, f"{bin_dir}/{self._subject.ipam}", self._service, arguments)
-            directories = [str(self._scratch), bin_dir]
-        elif process in (BRIDGE, CLIENT):
+        if process == BRIDGE:
             prefix = arguments
         else:
             threads = ["-f"] if self._subject.threads else []
@@ -118,16 +107,9 @@ class Bench:
                 netns=f"/run/netns/{CONTAINER}",
                 path=directories,
             )
-        if not wait_until(self._is_quiet, _END_BOUND):
+        if not wait_until(lambda: not _others_in(self.host), _END_BOUND):
             raise TimeoutError(f"a process of {command} goes on for more than {_END_BOUND:.0f} s")
         return outcome, log.read_text("utf-8", "replace").splitlines() if log.exists() else []
-
-    def _is_quiet(self) -> bool:
-        """Whether nobody works on the host any more."""
-        if not self._service:
-            return not _others_in(self.host)
-        waiting = {self._service.pid, *self._service.workers} if self._service.settled else set()
-        return not set(_others_in(self.host)) - waiting
 
     def remove_container(self) -> None:
         """The container's namespace goes, with its interfaces."""
@@ -162,7 +144,7 @@ def open_bench(subject: Subject, network: Network) -> Iterator[Bench]:
 def record(subject: Subject, network: Network, command: str) -> list[Point]:
     """The system calls of both processes of a command that nothing disturbs, in their order."""
     points = []
-    for process in (BRIDGE, IPAM, CLIENT) if subject.warm else (BRIDGE, IPAM):
+    for process in (BRIDGE, IPAM):
         with open_bench(subject, network) as bench:
             if command == "DEL":
                 _require(bench.call("ADD", CONTAINER))

@@ -109,6 +109,13 @@ class EtcdCluster:
         assert result.returncode == 0, result.stderr
         return result.stdout
 
+    @property
+    def leader(self) -> int:
+        """Which of the members leads the others."""
+        told = json.loads(self.ctl("endpoint", "status", "--write-out", "json"))
+        leads = [each["Endpoint"] for each in told if each["Status"]["leader"] == each["Status"]["header"]["member_id"]]
+        return self.urls.index(leads[0])
+
     def keys(self, prefix: str) -> dict[str, Any]:
         """The values below a prefix, by their keys."""
         lines = self.ctl("get", "--prefix", prefix).splitlines()

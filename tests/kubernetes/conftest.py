@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.cluster import at_once
 from tests.kit.kubernetes.cluster import Kubernetes, gather_parts
 from tests.kit.kubernetes.command import SetupError
+from tests.kit.kubernetes.images import write_program_image
+from tests.kit.kubernetes.programs import ensure_traefik
 from tests.kubernetes import workloads
+from tests.kubernetes.ingress import IMAGE as TRAEFIK
 from tests.kubernetes.probes import Prober
 
 NODES = ("node1", "node2", "node3")
@@ -62,6 +66,13 @@ def web(kubernetes: Kubernetes) -> Kubernetes:
     kubernetes.kubectl.roll_out("deployment/web", "daemonset/client", "statefulset/member")
     kubernetes.kubectl.roll_out("deployment/kube-dns", namespace="kube-system")
     return kubernetes
+
+
+@pytest.fixture(scope="package")
+def traefik(kubernetes: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Has the image of Traefik on every node."""
+    image = write_program_image(tmp_path_factory.mktemp("traefik") / "traefik.tar", TRAEFIK, ensure_traefik(print))
+    at_once(lambda name: kubernetes.nodes[name].import_image(image), list(kubernetes.nodes))
 
 
 @pytest.fixture(scope="package")

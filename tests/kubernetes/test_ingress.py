@@ -4,11 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.cluster import at_once
 from tests.kit.kubernetes.command import await_value
-from tests.kit.kubernetes.images import write_program_image
 from tests.kit.kubernetes.pki import Authority
-from tests.kit.kubernetes.programs import ensure_traefik
 from tests.kubernetes import ingress
 from tests.kubernetes.conftest import Record
 from tests.kubernetes.ingress import HOST_PORT, NODE_PORT, SECURE, SHOP, TLS_NODE_PORT
@@ -20,12 +17,9 @@ SOON = 30.0  # seconds
 
 
 @pytest.fixture(scope="module")
-def shop(prober: Prober, tmp_path_factory: pytest.TempPathFactory) -> Iterator[bytes]:
+def shop(prober: Prober, traefik: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[bytes]:
     """The controller and what is behind it, serving. Yields the certificate of the secure host."""
     made = tmp_path_factory.mktemp("ingress")
-    image = write_program_image(made / "traefik.tar", ingress.IMAGE, ensure_traefik(print))
-    cluster = prober.cluster
-    at_once(lambda name: cluster.nodes[name].import_image(image), list(cluster.nodes))
     authority = Authority(made, "")
     authority.issue("secure", f"/CN={SECURE}", [f"DNS:{SECURE}"])
     certificate = (made / "secure.crt").read_bytes()

@@ -1,5 +1,6 @@
 """The cluster whole: links, control plane, nodes, pycni on the nodes; and nodes that come, go and restart."""
 
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -136,6 +137,13 @@ class Kubernetes:
         """The range of a node's pods, as the API has it; "" while there is none."""
         path = "--output=jsonpath={.spec.podCIDR}"
         return self.kubectl("get", "node", name, "--ignore-not-found", path)
+
+    def commands(self) -> dict[str, str]:
+        """What a shell on this machine types to reach kubectl and the nodes, by the name that they shall have there."""
+        return {
+            "kubectl": self.kubectl.command(),
+            **{name: shlex.join(each.argv()) for name, each in self.nodes.items()},
+        }
 
     def close(self) -> None:
         """Let all of it go."""

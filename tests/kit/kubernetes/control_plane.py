@@ -7,7 +7,7 @@ from tests.kit.kubernetes.machine import PROGRAMS, SETTINGS, Machine, await_read
 from tests.kit.kubernetes.pki import Authority
 
 ADDRESS = "192.168.1.10"
-PODS, SERVICES = "10.244.0.0/16", "10.96.0.0/16"
+PODS, SERVICES = "10.244.0.0/16", "10.96.0.0/12"
 API, NAMES = "10.96.0.1", "10.96.0.10"  # addresses of services: the first is Kubernetes', the other is custom
 SERVER = f"https://{ADDRESS}:6443"
 _READY_BOUND = 90.0  # seconds

@@ -62,7 +62,7 @@ def ensure_traefik(say: Say) -> Path:
 
 def ensure_source(say: Say) -> Path:
     """Debian's source package, unpacked where Go looks for it in GOPATH mode. Returns the GOPATH."""
-    return ensure("source", "1", _unpack_source, say)
+    return ensure("source", "1", _unpack_kubernetes, say)
 
 
 def go_environment(gopath: Path, target: Path) -> dict[str, str]:
@@ -115,9 +115,9 @@ def ensure(name: str, recipe: str, make: Callable[[Path, Say], None], say: Say) 
         return fresh.rename(target)
 
 
-def _unpack_source(target: Path, say: Say) -> None:
-    """Fetch it by apt, with a list of sources and a state of its own: the machine's stay as they are."""
-    say("fetching Debian's source package of Kubernetes")
+def unpack_source(package: str, target: Path, unpacked: Path) -> None:
+    """Fetch Debian's source package by apt into `target`, with a list of sources and a state of its own: the machine's
+    stay as they are. `unpacked` becomes the directory of the source. Raises SetupError."""
     for made in ("lists/partial", "archives/partial"):
         (target / "apt" / made).mkdir(parents=True)
     targets = run(["apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)", "Created-By: Packages"], seconds=60)
@@ -132,12 +132,17 @@ def _unpack_source(target: Path, say: Say) -> None:
     )
     env = {**os.environ, "APT_CONFIG": str(settings)}
     run(["apt-get", "-q", "update"], seconds=_FETCH_BOUND, env=env)
-    run(["apt-get", "-q", "source", "--download-only", _PACKAGE], seconds=_FETCH_BOUND, env=env, cwd=target)
+    run(["apt-get", "-q", "source", "--download-only", package], seconds=_FETCH_BOUND, env=env, cwd=target)
     (description,) = target.glob("*.dsc")
-    source_of(target).parent.mkdir(parents=True)
-    unpack = ["dpkg-source", "--no-check", "-x", str(description), str(source_of(target))]
+    unpacked.parent.mkdir(parents=True)
+    unpack = ["dpkg-source", "--no-check", "-x", str(description), str(unpacked)]
     run(unpack, seconds=_FETCH_BOUND)  # apt has checked it
     shutil.rmtree(target / "apt")
+
+
+def _unpack_kubernetes(target: Path, say: Say) -> None:
+    say("fetching Debian's source package of Kubernetes")
+    unpack_source(_PACKAGE, target, source_of(target))
     _generate_openapi(target, say)
 
 

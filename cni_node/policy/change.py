@@ -31,14 +31,18 @@ class _SetChange(NamedTuple):
 
 
 class Difference:
-    """One change of the table. A pod that waits in PENDING and is not among the `judged` addresses waits on."""
+    """One change of the table. A pod that waits in PENDING and is not among the `judged` addresses waits on.
 
-    def __init__(self, wanted: Ruleset, known: Contents, judged: frozenset[bytes]) -> None:
+    When an agent begins, all isolated pods that it does not know yet wait (`adopting`): it may be the API that has not
+    heard yet which address a pod has.
+    """
+
+    def __init__(self, wanted: Ruleset, known: Contents, judged: frozenset[bytes], *, adopting: bool = False) -> None:
         self._wanted, self._known = wanted, known
         self._chains = [name for name, rules in wanted.digests.items() if known.chains.get(name) != rules]
         self._old_chains = [name for name in known.chains if name not in wanted.digests]
         self._old_sets = [name for name in known.sets if name not in wanted.sets]
-        elements = {name: found for name, (_, found) in wanted.sets.items()} | _waiting(wanted, known, judged)
+        elements = {name: found for name, (_, found) in wanted.sets.items()} | _waiting(wanted, known, judged, adopting)
         self._new_sets = [name for name in elements if name not in known.sets]
         self._sets = dict(self._compare(elements))
         self.after = Contents(wanted.digests, elements)
@@ -81,7 +85,7 @@ class Difference:
                 yield name, _SetChange(self._wanted.sets[name][0], added, deleted)
 
 
-def _waiting(wanted: Ruleset, known: Contents, judged: frozenset[bytes]) -> dict[str, Elements]:
+def _waiting(wanted: Ruleset, known: Contents, judged: frozenset[bytes], adopting: bool) -> dict[str, Elements]:
     """The sets of isolated pods with those beside that wait."""
     found: dict[str, Elements] = {}
     for version in (4, 6):
@@ -90,7 +94,7 @@ def _waiting(wanted: Ruleset, known: Contents, judged: frozenset[bytes]) -> dict
             key
             for name in maps
             for key, chain in known.sets.get(name, {}).items()
-            if chain == PENDING and key not in judged and key not in wanted.sets[name][1]
+            if (adopting or chain == PENDING) and key not in judged and key not in wanted.sets[name][1]
         }
         if waiting:
             added: dict[str, Elements] = {name: dict.fromkeys(waiting, PENDING) for name in maps}

@@ -130,7 +130,7 @@ class Enforcer:
         desired = self._compiler.compile(cluster, admission.pending)
         gone = frozenset(ip.packed for each in announced if each.gone for ip in each.addresses)
         desired = desired._replace(judged=desired.judged | gone)  # nobody waits there any more
-        change = self._table.ensure(desired)
+        change = self._table.ensure(desired, adopting=not self._complete)
         first, self._complete = not self._complete, True
         with self._woken:
             self._answers |= {each: said for each, said in admission.answers.items() if each in self._answers}

@@ -162,6 +162,23 @@ def test_an_agent_that_begins_takes_nothing_away_before_it_knows_everything(
         assert not passes(network, YA4, A4)
 
 
+def test_a_pod_whose_address_the_api_does_not_have_yet_stays_closed_when_an_agent_begins(
+    api: ApiServer, enforcer: Enforcer, network: PodNetwork, tmp_path: Path
+) -> None:
+    """88. Only the agent before was told of the address, at ADD."""
+    api.put(pod_item("x-a"), "pods")
+    put_policy(api, "x", "deny", from_spaces(ns="z"))
+    assert wait_until(lambda: enforcer.state.isolated == 4, BOUND)
+    assert enforcer.admit(Announced("x", "a", "", (A4,)), BOUND) == IN_FORCE
+    enforcer.close()
+    with running(network.host, api.url, tmp_path) as later:
+        assert wait_until(lambda: later.state.ready, BOUND)
+        assert not passes(network, YA4, A4)
+        api.put(pod_item("x-a", *PODS["x-a"]), "pods")
+        assert wait_until(lambda: passes(network, parse_ip("10.0.3.1"), A4), BOUND)
+        assert not passes(network, YA4, A4)
+
+
 def test_while_the_api_is_away_all_stays_and_pods_start_by_what_is_known(
     api: ApiServer, enforcer: Enforcer, network: PodNetwork
 ) -> None:

@@ -47,6 +47,12 @@ def _doctor() -> tuple[AddOptions, Run]:
     return command.add_options, command.run
 
 
+def _why() -> tuple[AddOptions, Run]:
+    from cni_node.why import command
+
+    return command.add_options, command.run
+
+
 def _install_plugins() -> tuple[AddOptions, Run]:
     from cni_node import plugins
 
@@ -59,16 +65,40 @@ def _load_module() -> tuple[AddOptions, Run]:
     return modules.add_options, modules.run
 
 
+def _manual() -> tuple[AddOptions, Run]:
+    from cni_node import manual
+
+    return manual.add_manual_options, lambda _: manual.print_manual(all_parsers())
+
+
+def _completion() -> tuple[AddOptions, Run]:
+    from cni_node import manual
+
+    return manual.add_completion_options, lambda _: manual.print_completion(all_parsers())
+
+
 COMMANDS: dict[str, tuple[str, Callable[[], tuple[AddOptions, Run]]]] = {
     "agent": ("keep this node's pod network equal to what the cluster says", _agent),
     "status": ("how the agent of this node is, in one screen", _status),
     "cluster": ("which node has which pod range, as etcd has it", _cluster),
     "inspect": ("this node's network as it is: pods, bridges, peers, what is left over", _inspect),
-    "repair": ("put back the rules of what runs, after a flush", _repair),
+    "repair": ("put back the rules, routes and sysctls of what runs", _repair),
     "doctor": ("what is wrong with this node, and what to do about it", _doctor),
+    "why": ("whether one reaches another, by which way, and what stops it", _why),
     "install-plugins": ("put the plugins of this image on the node", _install_plugins),
     "load-module": ("load a module of the kernel, with the node's own modprobe", _load_module),
+    "manual": ("the manual page, for man(1)", _manual),
+    "completion": ("what a shell completes, to be sourced by it", _completion),
 }
+
+
+def all_parsers() -> dict[str, argparse.ArgumentParser]:
+    """The parser of each subcommand, with its options."""
+    parsers = {}
+    for name, (what, load) in COMMANDS.items():
+        parsers[name] = argparse.ArgumentParser(prog=f"pycni {name}", description=what, allow_abbrev=False)
+        load()[0](parsers[name])
+    return parsers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""`pycni repair`: puts back the packet filter rules of what runs, from what the runtime remembers of it.
+"""`pycni repair`: puts back the rules, routes and sysctls of what runs, from what the runtime remembers of it.
 
 A flush of the rule set takes NAT and host ports from running containers, which no runtime notices.
 Must not: make rules for what does not run, or change anything without --apply.
@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cni_bridge.attachment_rules import list_rules
-from cni_bridge.config import parse_config
+from cni_bridge.config import BridgeConfig, parse_config
 from cni_bridge.locks import attachment_lock
 from cni_bridge.refusals import kernel_refusals
 from cni_bridge.sync import ensure_rules, find_missing
-from cni_bridge.verify import make_expected
+from cni_bridge.verify import Expected, make_expected
 from cni_kernel.expressions import Rules
 from cni_kernel.kernel import Kernel
+from cni_node.repair_ways import Wanted, is_running, repair_pod, repair_sysctls
 from cni_node.results import DIRECTORY, PLUGIN, Cached, list_attachments
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import CNIError
@@ -26,7 +27,7 @@ from cni_protocol.request import parse_request
 
 
 class Finding(NamedTuple):
-    """Rules that a running attachment lacks: whose they are, and in sentences what is missing."""
+    """What a running attachment lacks: whose it is, and in sentences what is missing."""
 
     attachment: Attachment
     missing: tuple[str, ...]
@@ -43,16 +44,38 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Say what is missing, or put it back. Returns 0 when nothing is missing (any more), else 1."""
     findings, problems = repair(options.results, apply=options.apply)
-    for problem in problems:
+    others, more = _repair_others(options.results, apply=options.apply)
+    for problem in dict.fromkeys([*problems, *more]):
         print(f"pycni: {problem}", file=sys.stderr)
-    for finding in findings:
-        whose = f"container {finding.attachment.container_id} interface {finding.attachment.ifname}"
-        state = "put back" if options.apply else "missing"
-        for what in finding.missing:
-            print(f"{state}: {whose} of network {finding.attachment.network}: {what}")
-    if findings and not options.apply:
+    state = "put back" if options.apply else "missing"
+    texts = [f"{_whose(finding.attachment)}: {what}" for finding in findings for what in finding.missing] + others
+    for text in texts:
+        print(f"{state}: {text}")
+    if texts and not options.apply:
         print("pycni: nothing was changed; --apply puts it back", file=sys.stderr)
-    return 1 if problems or (findings and not options.apply) else 0
+    return 1 if problems or more or (texts and not options.apply) else 0
+
+
+def _whose(attachment: Attachment) -> str:
+    return f"container {attachment.container_id} interface {attachment.ifname} of network {attachment.network}"
+
+
+def _repair_others(directory: Path, *, apply: bool) -> tuple[list[str], list[str]]:
+    """Routes, gateways and sysctls: what is missing or was put back, and in sentences what went wrong."""
+    cached, problems = list_attachments(directory)
+    pods, texts = [], []
+    for entry in cached:
+        attachment = Attachment(entry.network, entry.container_id, entry.ifname)
+        try:
+            pod = Wanted(attachment, entry.netns, *_parse(entry))
+            texts += [f"{_whose(attachment)}: {what}" for what in repair_pod(pod, apply=apply)]
+        except CNIError as error:
+            problems.append(f"container {entry.container_id} of network {entry.network}: {error.msg}")
+            continue
+        if is_running(attachment):
+            pods.append(pod)
+    done, refused = repair_sysctls(pods, apply=apply)
+    return texts + done, problems + refused
 
 
 def repair(directory: Path, *, apply: bool) -> tuple[list[Finding], list[str]]:
@@ -86,6 +109,13 @@ def _repair_one(entry: Cached, *, apply: bool) -> Iterator[str]:
 
 def wanted_rules(entry: Cached, attachment: Attachment) -> list[Rules]:
     """The rules that ADD made. Raises CNIError."""
+    config, expected = _parse(entry)
+    mac = expected.container.mac if expected.container is not None else ""
+    return list_rules(config, attachment, [ip.address for ip in expected.ips], mac)
+
+
+def _parse(entry: Cached) -> tuple[BridgeConfig, Expected]:
+    """The configuration of ADD, and what it made. Raises CNIError."""
     env = {
         "CNI_COMMAND": "ADD",
         "CNI_CONTAINERID": entry.container_id,
@@ -96,6 +126,4 @@ def wanted_rules(entry: Cached, attachment: Attachment) -> list[Rules]:
     }
     config = parse_config(parse_request(env, json.dumps(entry.config).encode()))
     assert config.previous is not None
-    expected = make_expected(config.previous, entry.ifname, [entry.netns])
-    mac = expected.container.mac if expected.container is not None else ""
-    return list_rules(config, attachment, [ip.address for ip in expected.ips], mac)
+    return config, make_expected(config.previous, entry.ifname, [entry.netns])

@@ -1,4 +1,4 @@
-"""Answers on the agent's socket, and perhaps on 127.0.0.1: /status, /healthz, /readyz, /metrics; and POST /pods.
+"""Answers on the agent's socket, and perhaps on 127.0.0.1: /status, /healthz, /readyz, /metrics; for root more.
 
 Must not: decide or change anything; it reads the last report of the loop, and hands pods over to that of policies.
 """
@@ -13,10 +13,13 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import parse_qs
 
 from cni_node.policy.announced import OFF, parse_announced
 from cni_node.policy.enforcer import Enforcer
+from cni_node.policy.evaluator import Connection
 from cni_node.report import Report, to_document, to_metrics
+from cni_protocol.address import parse_ip
 
 _QUIET = 3600.0  # seconds between two looks at whether to end, which the process's end answers
 _CLIENT_BOUND = 10  # seconds for a request to arrive
@@ -69,6 +72,26 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _RootsHandler(_Handler):
     """What root alone may ask, by the socket: on 127.0.0.1 anybody of this host could announce pods."""
+
+    def do_GET(self) -> None:
+        """Beside what everybody may ask: which policy lets a connection through, or does not."""
+        path, _, query = self.path.partition("?")
+        if path != "/policy":
+            super().do_GET()
+            return
+        try:
+            asked = {key: values[0] for key, values in parse_qs(query, strict_parsing=True).items()}
+            source, destination = parse_ip(asked["source"]), parse_ip(asked["destination"])
+            connection = Connection(source, destination, asked["protocol"], int(asked["port"]))
+        except (ValueError, LookupError) as error:
+            self._answer(400, f"this is no connection: {error!r}\n")
+            return
+        verdict = self.page.policies.judge(connection) if self.page.policies else None
+        if verdict is None:
+            self._answer(404, "no policies are in force\n")
+            return
+        ends = {key: end and end._asdict() for key, end in verdict._asdict().items()}
+        self._answer(200, json.dumps({"allowed": verdict.allowed, **ends}) + "\n", "application/json")
 
     def do_POST(self) -> None:
         """The plugin connects a pod, and asks whether its policies are in force."""

@@ -39,7 +39,7 @@ def ensure_sysctls(wanted: Mapping[str, str]) -> Outcome:
     """Have these values. What the kernel does not have is a problem only for bridge netfilter as a whole."""
     outcome = Outcome([], [])
     for name, value in wanted.items():
-        found = _read(name)
+        found = read_sysctl(name)
         if found == value:
             continue
         if found is None and name in BRIDGED.values():
@@ -68,7 +68,8 @@ def load_module() -> None:
     os.waitpid(pid, 0)
 
 
-def _read(name: str) -> str | None:
+def read_sysctl(name: str) -> str | None:
+    """The value of a sysctl by its path; None where there is none, or it cannot be read."""
     try:
         with open(ROOT / name, "rb", buffering=0) as file:
             return file.read(_BYTES).strip().decode()

@@ -23,6 +23,10 @@ DELEGATE_FAILED = 104
 INCOMPLETE_DELETE = 105
 INTERNAL = 199
 
+# What the state of the node decides, and what looks at that.
+OF_THE_NODE = (NOT_AVAILABLE, NOT_AVAILABLE_LIMITED, KERNEL_REFUSED, NO_ADDRESS, CHECK_FAILED)
+DIAGNOSIS = "pycni doctor on this node tells more"
+
 
 class CNIError(Exception):
     """A failure as the runtime is told of it.

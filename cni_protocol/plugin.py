@@ -8,7 +8,16 @@ import sys
 import time
 from io import TextIOBase
 
-from .errors import INTERNAL, INVALID_ENVIRONMENT, IO_FAILURE, TRY_AGAIN_LATER, CNIError, Interrupted
+from .errors import (
+    DIAGNOSIS,
+    INTERNAL,
+    INVALID_ENVIRONMENT,
+    IO_FAILURE,
+    OF_THE_NODE,
+    TRY_AGAIN_LATER,
+    CNIError,
+    Interrupted,
+)
 from .light.json_text import write_json
 from .light.standard import Any, Callable, Mapping, NamedTuple, TextIO, signal, suppress
 from .light.system import os
@@ -108,8 +117,9 @@ def answer(
 
 
 def error_json(error: CNIError, version: str) -> dict[str, Any]:
-    """The error object of the specification."""
-    return {"cniVersion": version, "code": error.code, "msg": error.msg, "details": error.details}
+    """The error object of the specification; where the node's state is the cause, it says what tells more."""
+    details = error.details or (DIAGNOSIS if error.code in OF_THE_NODE else "")
+    return {"cniVersion": version, "code": error.code, "msg": error.msg, "details": details}
 
 
 def _interruption_json(signal_name: Interrupted, version: str) -> dict[str, Any]:

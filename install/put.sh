@@ -66,8 +66,11 @@ install() {
         chmod 755 "$stage/$name"
         "$stage/$name" --help >/dev/null || die "$name does not run with $python; nothing was changed"
     done
+    "$stage/pycni" manual >"$stage/pycni.1" || die "pycni manual does not run with $python; nothing was changed"
+    "$stage/pycni" completion bash >"$stage/pycni.bash" || die "pycni completion does not run; nothing was changed"
     put_code
     put_file "$lib_dir/pycni" 755 < <(launcher_text pycni "$code")
+    for name in pycni.1 pycni.bash; do put_file "$lib_dir/$name" 644 <"$stage/$name"; done
     for name in "${executables[@]}"; do put_file "$bin_dir/$name" 755 < <(executable_text "$name" "$code"); done
     if [ -n "$conf" ]; then
         make_dir "$conf_dir"

@@ -1,7 +1,7 @@
 """The body of scripts/kubernetes: a cluster, its checks, and its end; it is run as root, from the repository's root.
 
-The cluster lives in a PID namespace of its own, whose first process is this module once more. That process ends with
-whoever called it: by a pipe that breaks, so that it can outlive its caller when it is to be kept.
+The cluster lives in a PID namespace of its own, with this module once more. That process ends with whoever called it,
+and the namespace with that: by a pipe that breaks, so that it can outlive its caller when it is to be kept.
 """
 
 import argparse
@@ -29,8 +29,11 @@ from tests.kit.kubernetes.programs import CACHE, cache
 from tests.kit.kubernetes.worker import remove_stale_cgroups
 
 TESTS = "tests/kubernetes"
+# Those that take the cluster apart and together again, or fill it: three quarters of the time.
+LONG = tuple(f"{TESTS}/test_{name}.py" for name in ("restarts", "topology", "updates"))
 LIFELINE = "PYCNI_KUBERNETES_LIFELINE"  # inside: the descriptor of the pipe that breaks
-BEGIN, END = "<!-- table: the end-to-end tests -->", "<!-- end of table -->"
+TESTED, REACHED = "<!-- table: the end-to-end tests -->", "<!-- table: who reached what -->"
+END = "<!-- end of table -->"
 FAILURE = 1500  # characters of a failure that are shown
 KEPT = b"\0"  # what the inner half says next is for the outer one
 
@@ -52,11 +55,12 @@ class Report:
         for _, (path, source, destination, seen) in noted:
             self._reached.setdefault(path, {})[source, destination] = (seen, report.passed)
 
-    def print(self) -> None:
+    def lines(self) -> list[str]:
         """All of it."""
+        lines = ["", "Who reached what: what the other end saw or said; ! is wrong."]
         for path, cells in self._reached.items():
-            print(f"\nWho reached what: {path} (what the other end saw or said; ! is wrong)")
-            print("\n".join(grid(cells)))
+            lines += ["", f"{path}:", *(line.rstrip() for line in grid(cells))]
+        return lines
 
 
 def main() -> int:
@@ -81,8 +85,9 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--e2e", metavar="FOCUS", nargs="?", const=FOCUS, help=f"run Kubernetes' own tests instead, by name [{FOCUS}]"
     )
-    parser.add_argument("--document", metavar="FILE", type=Path, help="with --e2e: write the results into this page")
-    parser.add_argument("-k", metavar="EXPRESSION", dest="chosen", help="only these checks, as pytest chooses them")
+    parser.add_argument("--document", metavar="FILE", type=Path, help="write what comes of it into this page")
+    parser.add_argument("--all", action="store_true", help="also: updates, 100 pods, outages, nodes that come and go")
+    parser.add_argument("-k", metavar="EXPRESSION", dest="chosen", help="only these of all checks, as pytest has it")
     return parser.parse_args(arguments)
 
 
@@ -91,7 +96,9 @@ def outside(arguments: Sequence[str]) -> int:
     scratch = cache() / "scratch"  # a place for a file system in memory, which only the other half sees
     scratch.mkdir(parents=True, exist_ok=True)
     lifeline, our_life = os.pipe()
-    within = ["sh", "-c", 'mount -t tmpfs scratch "$TMPDIR" && exec "$@"', "sh", sys.executable, "-m", __spec__.name]
+    # the shell stays, as the first process: it lets orphans go, without which no namespace in this one could end
+    mounted = 'mount -t tmpfs scratch "$TMPDIR" && "$@"; exit $?'
+    within = ["sh", "-c", mounted, "sh", sys.executable, "-m", __spec__.name]
     command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *within, *arguments]
     env = {**os.environ, LIFELINE: str(lifeline), "TMPDIR": str(scratch)}
     signal.signal(signal.SIGTERM, interrupt)
@@ -102,11 +109,11 @@ def outside(arguments: Sequence[str]) -> int:
         try:
             kept = print_until_kept(process.stdout)
             if kept:
-                (first,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-                print_how_to_reach(kept, first)
+                print_how_to_reach(kept, child_of(child_of(str(process.pid))))
                 os._exit(0)  # without a wait for the process, which goes on
             status = process.wait()
         except KeyboardInterrupt:
+            print("scripts/kubernetes: interrupted; whatever it has started ends", file=sys.stderr)
             status = 128 + signal.SIGINT
         finally:
             os.close(our_life)
@@ -133,12 +140,18 @@ def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def print_how_to_reach(told: dict[str, str], first: str) -> None:
-    """What a user types from here on."""
+def child_of(pid: str) -> str:
+    """The one process that a process has started."""
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return child
+
+
+def print_how_to_reach(told: dict[str, str], inner: str) -> None:
+    """What a user types from here on; `inner` is the process of the other half."""
     print("\nThe cluster stays up. A shell reaches it so; behind the name of a node stands a command for that node:")
     for name, command in told.items():
-        print(f'  {name}() {{ nsenter -t {first} -p -m -- {command} "$@"; }}')
-    print(f"and it ends, with all that is in it, by\n  kill {first}", flush=True)
+        print(f'  {name}() {{ nsenter -t {inner} -p -m -- {command} "$@"; }}')
+    print(f"and it ends, with all that is in it, by\n  kill {inner}", flush=True)
 
 
 def inside(options: argparse.Namespace, lifeline: int) -> int:
@@ -152,7 +165,7 @@ def inside(options: argparse.Namespace, lifeline: int) -> int:
 
     try:
         cluster = Kubernetes(gather_parts(Path(os.environ["TMPDIR"]), say), say)
-    except SetupError as error:
+    except (SetupError, OSError) as error:
         print(f"scripts/kubernetes: {error}", file=sys.stderr)
         return 1
     try:
@@ -162,7 +175,7 @@ def inside(options: argparse.Namespace, lifeline: int) -> int:
         if options.keep:
             keeping.set()
             stay(cluster)
-    except (SetupError, AssertionError) as error:
+    except (SetupError, AssertionError, OSError, subprocess.TimeoutExpired) as error:
         print(f"scripts/kubernetes: {error}", file=sys.stderr)
         status = 1
     finally:
@@ -175,17 +188,18 @@ def try_out(cluster: Kubernetes, options: argparse.Namespace) -> int:
     if options.no_checks:
         return 0
     if options.e2e is None:
-        return check(cluster, options.chosen)
+        return check(cluster, options)
     cases = run_e2e(cluster, options.e2e)
     for case in cases:
         print(f"  {'FAIL' if case.failure else 'PASS'}  {case.seconds:6.1f} s  {case.name}")
         if case.failure:
-            print(textwrap.indent(case.failure[:FAILURE], "    "))
+            print(textwrap.indent(case.reason or case.failure[:FAILURE], "    "))
     if options.document:
         write_table(options.document, cases)
-    failed = sum(bool(case.failure) for case in cases)
-    print(f"{len(cases) - failed} of {len(cases)} passed")
-    return 0 if cases and not failed else 1
+    failed = [case for case in cases if case.failure]
+    known = [case for case in failed if case.reason]
+    print(f"{len(cases) - len(failed)} of {len(cases)} passed; {len(known)} of the others fail for a known reason")
+    return 0 if cases and len(failed) == len(known) else 1
 
 
 def write_table(page: Path, cases: Sequence[Case]) -> None:
@@ -193,28 +207,32 @@ def write_table(page: Path, cases: Sequence[Case]) -> None:
     lines = ["| test | result |", "|---|---|"]
     for case in cases:
         name = case.name.replace("|", "\\|").replace("[", "\\[")
-        lines.append(f"| {name} | {'fails' if case.failure else 'passes'} |")
-    text = page.read_text("utf-8")
-    begin, rest = text.split(BEGIN)
-    _, end = rest.split(END)
-    page.write_text("\n".join([begin + BEGIN, *lines, END]) + end, "utf-8")
+        result = f"fails: {case.reason or 'not explained'}" if case.failure else "passes"
+        lines.append(f"| {name} | {result} |")
+    write_between(TESTED, page, lines)
 
 
-def check(cluster: Kubernetes, chosen: str | None) -> int:
+def write_between(begin: str, page: Path, lines: Sequence[str]) -> None:
+    """Put lines into a page, in the place of those from a marker to the end of the table that it begins."""
+    before, found, after = page.read_text("utf-8").partition(begin)
+    _, end, rest = after.partition(END)
+    if not found or not end:
+        raise SetupError(f"{page} has no line {begin!r} with a line {END!r} after it")
+    page.write_text("\n".join([before + begin, *lines, end]) + rest, "utf-8")
+
+
+def check(cluster: Kubernetes, options: argparse.Namespace) -> int:
     """Run the tests on the cluster. Returns the exit status."""
     told = Report(cluster)
-    options = [
-        "-q",
-        "-rN",
-        "--tb=short",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-        *(["-k", chosen] if chosen else []),
-    ]
-    status = pytest.main([*options, TESTS], plugins=[told])
-    told.print()
+    arguments = ["-q", "-rN", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    if options.chosen:
+        arguments += ["-k", options.chosen]
+    elif not options.all:
+        arguments += [f"--ignore={path}" for path in LONG]
+    status = pytest.main([*arguments, TESTS], plugins=[told])
+    print("\n".join(told.lines()))
+    if options.document:
+        write_between(REACHED, options.document, ["```text", *told.lines()[1:], "```"])
     return 0 if status == pytest.ExitCode.OK else 1
 
 
@@ -233,7 +251,7 @@ def stay(cluster: Kubernetes) -> None:
 
 
 def end_with_caller(lifeline: int, keeping: threading.Event) -> None:
-    """End the namespace's first process, and all others with it, when the caller is gone and nothing is to be kept."""
+    """End this process, and all of the namespace with it, when the caller is gone and nothing is to be kept."""
     os.read(lifeline, 1)
     if not keeping.is_set():
         os._exit(1)

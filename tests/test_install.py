@@ -147,7 +147,9 @@ def test_puts_two_executables_and_their_code(place: Place) -> None:
     assert not place.conf_dir.exists()
     (code,) = place.codes()
     assert {"cni_protocol", "cni_kernel", "cni_bridge", "cni_ipam", "pyroute2"} <= set(os.listdir(code))
-    assert sorted(os.listdir(place.lib_dir)) == sorted([code.name, "manifest", "pycni"]), "nothing of the work is left"
+    assert sorted(os.listdir(place.lib_dir)) == sorted([code.name, "manifest", "pycni", "pycni.1", "pycni.bash"]), (
+        "nothing of the work is left"
+    )
 
 
 def test_executables_run_isolated_with_the_python_they_were_made_for(place: Place) -> None:

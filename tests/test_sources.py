@@ -31,13 +31,33 @@ ALLOWED = {
     # what of the plugin says and makes the rules of an attachment: repair puts them back
     "cni_node": {
         *("cni_protocol", "cni_kernel"),
-        *(f"cni_bridge.{name}" for name in ("attachment_rules", "config", "locks", "refusals", "sync", "verify")),
+        *(
+            f"cni_bridge.{name}"
+            for name in ("attachment_rules", "config", "locks", "plan", "refusals", "sync", "verify")
+        ),
     },
 }
 
 POLICY = ("compiler", "desired", "evaluator", "intervals", "model", "names", "parsing", "parts", "pods", "rules")
-DOCTOR = ("checks", "facts", "filter_checks", "link_checks", "node_checks", "route_checks")
-INSPECT = ("document", "join", "svg", "text", "values")
+DOCTOR = ("checks", "facts", "filter_checks", "link_checks", "moving", "node_checks", "route_checks")
+WHY = (
+    *(
+        "ask",
+        "decode",
+        "discovery",
+        "extensions",
+        "hooks",
+        "machine",
+        "names",
+        "packets",
+        "routing",
+        "rules",
+        "segment",
+        "sets",
+    ),
+    *("tracking", "values", "walk"),
+)
+INSPECT = ("document", "html", "join", "svg", "text", "values")
 
 # Modules that compute and touch nothing, and what they must not import: the host and the rooms that reach for it.
 PURE = (
@@ -63,6 +83,7 @@ PURE = (
     *(f"cni_node/policy/{name}.py" for name in POLICY),
     *(f"cni_node/doctor/{name}.py" for name in DOCTOR),
     *(f"cni_node/inspect/{name}.py" for name in INSPECT),
+    *(f"cni_node/why/{name}.py" for name in WHY),
     *("cni_node/exempt.py", "cni_node/peer_routes.py", "cni_node/same.py", "cni_node/snapshot.py"),
     "cni_node/yaml_subset.py",
     "cni_node/sources/members.py",
@@ -80,6 +101,8 @@ PURE_OF_OURS = {
     *(f"cni_node.policy.{name}" for name in POLICY),
     *(f"cni_node.doctor.{name}" for name in DOCTOR),
     *(f"cni_node.inspect.{name}" for name in INSPECT),
+    *(f"cni_node.why.{name}" for name in WHY),
+    "cni_kernel.nft_attributes",
     *("cni_ipam.ranges", "cni_node.peer_routes", "cni_node.same", "cni_node.snapshot", "cni_node.sources.members"),
 }
 

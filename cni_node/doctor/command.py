@@ -6,22 +6,34 @@ Must not: change anything.
 import argparse
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 
 from cni_node.doctor.checks import diagnose
 from cni_node.doctor.facts import HARMS, Finding
-from cni_node.doctor.reading import Places, read_facts
+from cni_node.doctor.moving import compare
+from cni_node.doctor.reading import Places, read_facts, read_moving
 from cni_node.settings import SOCKET
 
 HEALTHY, FAULTY = 0, 1  # exit statuses
+_MINUTE = 60  # seconds
 _SHOWN = 10  # findings of one kind on the screen; JSON has all
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     option = parser.add_argument
+    option(
+        "--watch",
+        metavar="SECONDS",
+        type=int,
+        nargs="?",
+        const=_MINUTE,
+        help=f"tell which counters of lost packets move meanwhile, instead of looking at once [{_MINUTE}]",
+    )
     option("--json", action="store_true", help="all of it, for programs")
     option("--conf-dir", metavar="DIR", default="/etc/cni/net.d", help="of the runtime [/etc/cni/net.d]")
     option("--bin-dir", metavar="DIR", default="/opt/cni/bin", help="with the plugins, several with : [/opt/cni/bin]")
@@ -31,20 +43,30 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Show the findings. Returns 0 when there is none, else 1; what could not be read is no finding."""
-    facts = read_facts(Places(options.root, options.conf_dir, options.bin_dir, options.socket))
-    findings = diagnose(facts)
+    if options.watch is not None:
+        findings, unreadable = _watch(options.watch)
+    else:
+        facts = read_facts(Places(options.root, options.conf_dir, options.bin_dir, options.socket))
+        findings, unreadable = diagnose(facts), list(facts.unreadable)
     if options.json:
-        print(
-            json.dumps(
-                {"findings": [_to_document(each) for each in findings], "unreadable": facts.unreadable}, indent=2
-            )
-        )
+        print(json.dumps({"findings": [_to_document(each) for each in findings], "unreadable": unreadable}, indent=2))
     else:
         for line in render(findings):
             print(line)
-        for text in facts.unreadable:
+        for text in unreadable:
             print(f"pycni: {text}", file=sys.stderr)
     return FAULTY if findings else HEALTHY
+
+
+def _watch(seconds: int) -> tuple[list[Finding], list[str]]:
+    """The counters that move meanwhile; SIGINT ends the wait, and what moved until then is told."""
+    problems: list[str] = []
+    before, began = read_moving(problems), time.monotonic()
+    with suppress(KeyboardInterrupt):
+        print(f"pycni: counters are watched for {seconds} s; Ctrl-C ends that", file=sys.stderr, flush=True)
+        time.sleep(seconds)
+    found = compare(before, read_moving(problems), time.monotonic() - began)
+    return found, list(dict.fromkeys(problems))
 
 
 def _to_document(finding: Finding) -> dict[str, str]:

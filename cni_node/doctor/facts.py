@@ -45,6 +45,7 @@ class Link(NamedTuple):
     received: int = 0
     sent: int = 0
     derived: str = ""
+    running: bool = True
 
 
 class Address(NamedTuple):
@@ -56,7 +57,10 @@ class Address(NamedTuple):
 
 
 class Route(NamedTuple):
-    """A route; `refuses` for one that drops (blackhole, unreachable, prohibit)."""
+    """A route; `refuses` for one that drops (blackhole, unreachable, prohibit), `local` for one to the host itself.
+
+    `source` is the address that the host sends from, where the route says so.
+    """
 
     dst: CIDR
     ifindex: int
@@ -65,6 +69,8 @@ class Route(NamedTuple):
     metric: int
     table: int
     refuses: bool = False
+    local: bool = False
+    source: IP | None = None
 
 
 class Neighbour(NamedTuple):

@@ -19,15 +19,16 @@ from cni_protocol.address import CIDR, IP
 
 _GETLINK, _GETROUTE, _GETNEIGH = 18, 26, 30  # RTM_*
 _AF_BRIDGE, _AF_INET, _AF_INET6 = 7, 2, 10
-_UP = 1
+_UP, _RUNNING = 1, 0x40  # IFF_*
 _STATS64, _NETNSID = 23, 37  # IFLA_STATS64, IFLA_LINK_NETNSID
 _REFUSING = (6, 7, 8)  # RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT
-_UNICAST = 1
+_UNICAST, _LOCAL = 1, 2  # RTN_*
+_DEAD = 1  # RTNH_F_DEAD
 _FAILED, _PERMANENT, _NOARP = 0x20, 0x80, 0x40  # NUD_*
 _LINK_HEAD, _ROUTE_HEAD = struct.Struct("=BxHiII"), struct.Struct("=BBBBBBBBI")
 _NEIGHBOUR_HEAD = struct.Struct("=BxxxiHBB")  # ndmsg: family, index, state, flags, type
 _NEXT_HOP = struct.Struct("=HxxI")
-_NFT, _GETTABLE, _GETCHAIN, _GETRULE = 10 << 8, 1, 4, 7  # NFNL_SUBSYS_NFTABLES, NFT_MSG_*
+_NFT, GETTABLE, GETCHAIN, GETRULE = 10 << 8, 1, 4, 7  # NFNL_SUBSYS_NFTABLES, NFT_MSG_*
 _NFT_HEAD = struct.Struct("!BBH")
 _FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}
 _FORWARD = 2  # NF_INET_FORWARD
@@ -71,6 +72,7 @@ def _parse_link(body: bytes) -> Link:
         mac=found.get("IFLA_ADDRESS", ""),
         mtu=found.get("IFLA_MTU", 0),
         up=bool(flags & _UP),
+        running=bool(flags & _RUNNING),
         master=found.get("IFLA_MASTER", 0),
         lower=data.get("IFLA_VXLAN_LINK", 0) or found.get("IFLA_LINK", 0),
         alias=found.get("IFLA_IFALIAS", ""),
@@ -90,20 +92,20 @@ def read_addresses() -> list[Address]:
         return [Address(entry.ifindex, entry.cidr, entry.duplicate) for entry in host.list_all_addresses()]
 
 
-def read_routes() -> list[Route]:
-    """The routes of all tables that lead somewhere or refuse."""
+def read_routes(*, local: bool = False) -> list[Route]:
+    """The routes of all tables that lead somewhere or refuse; with `local` those to the host itself, too."""
     with NetlinkSocket(ROUTE) as sock:
         bodies = [
             body
             for family in (_AF_INET, _AF_INET6)
             for body in sock.dump(_GETROUTE, _ROUTE_HEAD.pack(family, *(0,) * 8))
         ]
-    return [route for body in bodies for route in _parse_route(body)]
+    return [route for body in bodies for route in _parse_route(body) if local or not route.local]
 
 
 def _parse_route(body: bytes) -> Iterator[Route]:
-    family, prefix, _, _, table, protocol, _, kind, _ = _ROUTE_HEAD.unpack_from(body)
-    if kind not in (_UNICAST, *_REFUSING):
+    family, prefix, _, _, table, protocol, _, kind, flags = _ROUTE_HEAD.unpack_from(body)
+    if kind not in (_UNICAST, _LOCAL, *_REFUSING) or flags & _DEAD:
         return
     found = RTA.unpack(body[_ROUTE_HEAD.size :])
     dst = CIDR(found.get("RTA_DST") or IP(4 if family == _AF_INET else 6, 0), prefix)
@@ -116,7 +118,17 @@ def _parse_route(body: bytes) -> Iterator[Route]:
             hops.append((index, RTA.unpack(data[_NEXT_HOP.size : length]).get("RTA_GATEWAY")))
             data = data[max((length + 3) & ~3, _NEXT_HOP.size) :]
     for index, gateway in hops:
-        yield Route(dst, index, gateway, protocol, found.get("RTA_PRIORITY", 0), number, kind in _REFUSING)
+        yield Route(
+            dst,
+            index,
+            gateway,
+            protocol,
+            found.get("RTA_PRIORITY", 0),
+            number,
+            kind in _REFUSING,
+            kind == _LOCAL,
+            found.get("RTA_PREFSRC"),
+        )
 
 
 def read_neighbours() -> list[Neighbour]:
@@ -141,10 +153,10 @@ def _parse_neighbour(body: bytes) -> Neighbour:
 def read_filter() -> tuple[list[Chain], frozenset[tuple[str, str]]]:
     """The chains at the forward hook with what they may come to, and the tables as (family, name)."""
     with NetlinkSocket(NETFILTER) as sock:
-        heads = [(body[0], _TABLE.unpack(body[4:])["NFTA_TABLE_NAME"]) for body in _dump(sock, _GETTABLE, 0, b"")]
+        heads = [(body[0], _TABLE.unpack(body[4:])["NFTA_TABLE_NAME"]) for body in dump_filter(sock, GETTABLE, 0, b"")]
         tables = frozenset((_FAMILIES[family], name) for family, name in heads if family in _FAMILIES)
         chains = []
-        for body in _dump(sock, _GETCHAIN, 0, b""):
+        for body in dump_filter(sock, GETCHAIN, 0, b""):
             found = _CHAIN.unpack(body[4:])
             hook = found.get("NFTA_CHAIN_HOOK", {}).get("NFTA_HOOK_HOOKNUM")
             if body[0] not in _FAMILIES or hook != _FORWARD:
@@ -156,7 +168,11 @@ def read_filter() -> tuple[list[Chain], frozenset[tuple[str, str]]]:
     return chains, tables
 
 
-def _dump(sock: NetlinkSocket, kind: int, family: int, attributes: bytes) -> list[bytes]:
+def dump_filter(sock: NetlinkSocket, kind: int, family: int, attributes: bytes) -> list[bytes]:
+    """What the packet filter has of a kind (NFT_MSG_GET...), each behind 4 bytes with the family first.
+
+    `family` 0 stands for all. Nothing where there is no such thing; raises NetlinkError.
+    """
     try:
         return sock.dump(_NFT | kind, _NFT_HEAD.pack(family, 0, 0) + attributes)
     except NetlinkError as error:
@@ -166,7 +182,7 @@ def _dump(sock: NetlinkSocket, kind: int, family: int, attributes: bytes) -> lis
 
 
 def _read_rules(sock: NetlinkSocket, family: int, table: str) -> Iterator[Rule]:
-    for body in _dump(sock, _GETRULE, family, _RULE.pack([("NFTA_RULE_TABLE", table)])):
+    for body in dump_filter(sock, GETRULE, family, _RULE.pack([("NFTA_RULE_TABLE", table)])):
         found = _RULE.unpack(body[4:])
         data = found.get("NFTA_RULE_EXPRESSIONS", b"")
         names = names_in(data)

@@ -3,7 +3,7 @@
 Must not: write; a file that is not there is no fault by itself.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,10 +19,13 @@ _GLOBAL = (
     "netfilter/nf_conntrack_max",
     "ipv4/neigh/default/gc_thresh3",
     "ipv6/neigh/default/gc_thresh3",
+    "ipv4/icmp_echo_ignore_all",
+    "ipv6/icmp/echo_ignore_all",
 )
 _OF_INTERFACES = (
     "ipv4/conf/{}/forwarding",
     "ipv4/conf/{}/rp_filter",
+    "ipv4/conf/{}/route_localnet",
     "ipv6/conf/{}/accept_ra",
     "ipv6/conf/{}/disable_ipv6",
 )
@@ -70,6 +73,33 @@ def read_counters() -> dict[str, int]:
             for head, values in zip(lines[::2], lines[1::2], strict=False):
                 found.update({f"{head[0]}{key}": int(value) for key, value in zip(head[1:], values[1:], strict=False)})
     return found
+
+
+def read_moving_counters() -> dict[str, int]:
+    """Those of IP, of connection tracking, of processors, of the neighbour table, and of interfaces."""
+    found = read_counters()
+    for group, name in (("conntrack", "nf_conntrack"), ("arp", "arp_cache")):
+        with suppress(OSError):
+            head, *rows = (_NET / "stat" / name).read_text().splitlines()
+            found.update({f"{group}:{key}": sum(each) for key, *each in _columns(head, rows)})
+    with suppress(OSError):  # of each processor: taken, dropped, squeezed, ...
+        processors = [line.split() for line in (_NET / "softnet_stat").read_text().splitlines()]
+        for column, name in ((1, "dropped"), (2, "squeezed")):
+            found[f"softnet:{name}"] = sum(int(each[column], 16) for each in processors)
+    with suppress(OSError):
+        for line in (_NET / "dev").read_text().splitlines()[2:]:
+            interface, _, rest = line.partition(":")
+            values = [int(value) for value in rest.split()]
+            for name, column in (("rx errors", 2), ("rx dropped", 3), ("tx errors", 10), ("tx dropped", 11)):
+                found[f"interface:{interface.strip()}:{name}"] = values[column]
+    return found
+
+
+def _columns(head: str, rows: Iterable[str]) -> Iterator[tuple[str, *tuple[int, ...]]]:
+    """The columns of a table in hexadecimal, each behind its name."""
+    values = [[int(value, 16) for value in row.split()] for row in rows]
+    for number, name in enumerate(head.split()):
+        yield name, *(row[number] for row in values if number < len(row))
 
 
 def read_legacy_tables() -> tuple[str, ...]:

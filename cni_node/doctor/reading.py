@@ -17,6 +17,7 @@ from cni_kernel.errors import KernelError
 from cni_kernel.expressions import Rules
 from cni_node.doctor import configurations, kernel_facts, proc_files
 from cni_node.doctor.facts import Configuration, Facts, Network, Pod, Reservation, Room
+from cni_node.inspect.packet_filter import read_policies
 from cni_node.repair import wanted_rules
 from cni_node.results import Cached, list_attachments
 from cni_node.status import fetch
@@ -98,6 +99,13 @@ def read_facts(places: Places) -> Facts:
         stub_resolver=proc_files.find_stub_resolver(places.root),
         unreadable=tuple(reader.problems),
     )
+
+
+def read_moving(problems: list[str]) -> dict[str, int]:
+    """All counters of lost packets at this moment; what cannot be read is said in `problems`."""
+    policies = read_policies(problems)
+    denied = policies.denied if policies is not None else {}
+    return {**proc_files.read_moving_counters(), **{f"policy:{why}": number for why, number in denied.items()}}
 
 
 def _read_kernel(reader: Reader) -> Facts:

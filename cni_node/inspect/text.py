@@ -44,13 +44,18 @@ def _cut(lines: Sequence[str], bound: int) -> list[str]:
 
 
 def _head(view: View) -> list[str]:
+    return [f"node {view.node}: {summary_of(view)}"]
+
+
+def summary_of(view: View) -> str:
+    """How much of everything there is, in words."""
     counts = [
         _count(len(view.attached), "interface of a pod", "interfaces of pods"),
         _count(len(view.bridges), "bridge", "bridges"),
         _count(len(view.peers), "way to a peer", "ways to peers"),
         _count(len(view.leftovers), "leftover", "leftovers"),
     ]
-    return [f"node {view.node}: {', '.join(counts)}"]
+    return ", ".join(counts)
 
 
 def _count(number: int, one: str, many: str) -> str:

@@ -14,7 +14,7 @@ from cni_node import logs
 from cni_node.policy.announced import GONE, IN_FORCE, Announced, admit
 from cni_node.policy.change import Change
 from cni_node.policy.compiler import Compiler
-from cni_node.policy.evaluator import Evaluator
+from cni_node.policy.evaluator import Connection, Evaluator, Verdict
 from cni_node.policy.model import Cluster
 from cni_node.policy.recheck import recheck
 from cni_node.policy.state import PolicyState
@@ -29,7 +29,7 @@ _RECHECK_AGAIN = 1.0  # seconds after a change; a connection may just have been 
 
 
 class Enforcer:
-    """Keeps one node's table. `admit`, `state`, `wake` and `disturb` are for any thread, the rest for its own."""
+    """Keeps one node's table. `admit`, `judge`, `state`, `wake`, `disturb` are for any thread, the rest for its own."""
 
     def __init__(self, settings: KubernetesSettings, own: Callable[[], Iterable[IP]], *, log: bool, cut: bool) -> None:
         """`own` lists the node's addresses; `log` denied packets; `cut` established connections. Raises KernelError."""
@@ -48,6 +48,7 @@ class Enforcer:
         self._look_again = self._ended = False
         self._complete = False  # everything that is needed was known once
         self._state = PolicyState()
+        self._cluster: Cluster | None = None  # as it was put in force last
 
     @property
     def port(self) -> int:
@@ -99,6 +100,10 @@ class Enforcer:
             self._woken.wait_for(lambda: self._answers.get(announced) in (IN_FORCE, GONE), bound)
             return self._answers.pop(announced, "")
 
+    def judge(self, asked: Connection) -> Verdict | None:
+        """What the policies in force say of a connection, and which of them; None where none were put in force yet."""
+        return Evaluator(self._cluster, self._node).allowed(asked) if self._cluster is not None else None
+
     def _run(self) -> None:
         while not self._ended:
             with self._woken:
@@ -131,6 +136,7 @@ class Enforcer:
         gone = frozenset(ip.packed for each in announced if each.gone for ip in each.addresses)
         desired = desired._replace(judged=desired.judged | gone)  # nobody waits there any more
         change = self._table.ensure(desired, adopting=not self._complete)
+        self._cluster = cluster
         first, self._complete = not self._complete, True
         with self._woken:
             self._answers |= {each: said for each, said in admission.answers.items() if each in self._answers}

@@ -130,3 +130,49 @@ def test_the_agent_puts_them_back_by_itself(pair: tuple[Agent, Agent], bin_dir: 
 
 def test_a_host_without_results_has_nothing_to_repair(tmp_path: Path) -> None:
     assert list_attachments(tmp_path / "none") == ([], [])
+
+
+def state_of(runtime: Runtime) -> Any:
+    """The ways of a node and of a container, and the gateway's addresses."""
+    found = [runtime.host.ip("route"), runtime.host.ip("route", container="c1")]
+    ways = [{(each["dst"], each.get("gateway", ""), each["dev"]) for each in routes} for routes in found]
+    return ways, runtime.host.addresses("cni0")
+
+
+@pytest.mark.parametrize(
+    ("script", "missing"),
+    [
+        ("ip -n c1 route delete default", "eth0 of network mynet: route 0.0.0.0/0 via 10.1.0.1 in the container"),
+        ("ip route delete 10.1.0.0/16 dev cni0", "route 10.1.0.0/16 through cni0"),
+        ("ip address delete 10.1.0.1/16 dev cni0", "gateway address 10.1.0.1/16 on cni0"),
+        ("echo 0 >/proc/sys/net/ipv4/ip_forward", "sysctl net.ipv4.ip_forward"),
+        ("echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables", "sysctl net.bridge.bridge-nf-call-iptables"),
+    ],
+    ids=["route", "bridge", "gateway", "forwarding", "bridge netfilter"],
+)
+def test_routes_and_sysctls_are_put_back(runtime: Runtime, script: str, missing: str) -> None:
+    runtime.add("c1", 8080, requireBridgeNetfilter=True)
+    runtime.add("c2", 8081)
+    runtime.host.run("sh", "-c", "echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables")
+    before = state_of(runtime)
+    assert (runtime.repair().returncode, runtime.repair().stdout) == (0, "")
+    runtime.host.run("sh", "-ec", script)
+    harmed = state_of(runtime)
+    said = runtime.repair()
+    assert (said.returncode, len(said.stdout.splitlines())) == (1, said.stdout.count("missing: "))
+    assert missing in said.stdout
+    assert state_of(runtime) == harmed
+    done = runtime.repair("--apply")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert missing in done.stdout
+    assert state_of(runtime) == before
+    assert (runtime.repair().returncode, runtime.repair().stdout) == (0, "")
+
+
+def test_what_stands_is_not_touched_and_a_pod_that_is_gone_needs_nothing(runtime: Runtime) -> None:
+    runtime.add("c1", 8080)
+    runtime.host.run("ip", "-n", "c1", "route", "replace", "default", "via", "10.1.0.1", "metric", "7")
+    runtime.host.run("ip", "-n", "c1", "link", "set", "eth0", "down")
+    assert runtime.repair("--apply").stdout == ""
+    runtime.host.remove_container("c1")
+    assert (runtime.repair("--apply").returncode, runtime.repair("--apply").stdout) == (0, "")

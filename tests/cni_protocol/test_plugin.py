@@ -65,6 +65,19 @@ def test_an_error_becomes_the_error_object_of_the_specification() -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "details"),
+    [
+        (7, ""),
+        (11, ""),
+        (102, ""),
+        *((code, "pycni doctor on this node tells more") for code in (50, 51, 100, 101, 103)),
+    ],
+)
+def test_an_error_of_the_node_points_at_what_tells_more(code: int, details: str) -> None:
+    assert call(fail(CNIError(code, "so it is")), config())[1]["details"] == details
+
+
+@pytest.mark.parametrize(
     "error",
     [KeyError("k"), OSError(28, "No space left on device"), RecursionError(), MemoryError()],
     ids=lambda error: type(error).__name__,

@@ -21,8 +21,8 @@ _RULES = [
 ]
 
 
-def controller() -> list[dict[str, Any]]:
-    """Traefik with what it may read, at a port of every node and at a host port of its own node."""
+def controller(node: str) -> list[dict[str, Any]]:
+    """Traefik on a node, with what it may read, at a port of every node and at a host port of its own one."""
     meta = {"name": CLASS, "namespace": NAMESPACE}
     role = {"apiGroup": _GROUP, "kind": "ClusterRole", "name": CLASS}
     subject = {"kind": "ServiceAccount", **meta}
@@ -32,7 +32,7 @@ def controller() -> list[dict[str, Any]]:
     ]
     exposed = service(CLASS, CLASS, type="NodePort", ports=ports)
     deployment = workload("Deployment", CLASS, [_container()], replicas=1)
-    deployment["spec"]["template"]["spec"]["serviceAccountName"] = CLASS
+    deployment["spec"]["template"]["spec"].update(serviceAccountName=CLASS, nodeName=node)
     return [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},

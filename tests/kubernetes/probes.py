@@ -32,10 +32,10 @@ class Prober:
         (found,) = [pod for pod in self.kubectl.pods("app=client") if pod.node == node]
         return found
 
-    def from_pod(self, pod: str, *questions: Question, seconds: float = 60.0) -> list[Any]:
+    def from_pod(self, pod: str, *questions: Question, namespace: str = "default", seconds: float = 60.0) -> list[Any]:
         """The answers to questions that are asked in a pod."""
         command = ("python3", "-IBS", "/pods/ask.py", json.dumps(questions))
-        answers: list[Any] = json.loads(self.kubectl.execute(pod, *command, seconds=seconds))
+        answers: list[Any] = json.loads(self.kubectl.execute(pod, *command, namespace=namespace, seconds=seconds))
         return answers
 
     def from_node(self, node: str, *questions: Question) -> list[Any]:

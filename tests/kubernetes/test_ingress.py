@@ -20,10 +20,11 @@ SOON = 30.0  # seconds
 def shop(prober: Prober, traefik: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[bytes]:
     """The controller and what is behind it, serving. Yields the certificate of the secure host."""
     made = tmp_path_factory.mktemp("ingress")
+    node = next(iter(prober.cluster.nodes))
     authority = Authority(made, "")
     authority.issue("secure", f"/CN={SECURE}", [f"DNS:{SECURE}"])
     certificate = (made / "secure.crt").read_bytes()
-    objects = [*ingress.controller(), *ingress.shops(certificate, (made / "secure.key").read_bytes())]
+    objects = [*ingress.controller(node), *ingress.shops(certificate, (made / "secure.key").read_bytes())]
     prober.kubectl.apply(*objects)
     prober.kubectl.roll_out(f"deployment/{ingress.CLASS}", namespace=ingress.NAMESPACE)
     prober.kubectl.roll_out("deployment/wear", "deployment/watch")

@@ -1,11 +1,16 @@
 """The kit by itself: what is built is kept whole or not at all, and failures are said in words."""
 
+import fcntl
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from suites.kubernetes import REACHED, TESTED, write_between, write_table
 from tests.kit.kubernetes import programs
 from tests.kit.kubernetes.command import SetupError, await_value, run
+from tests.kit.kubernetes.e2e_run import EXPLAINED, Case
+from tests.kit.kubernetes.machine import last_words
 
 
 @pytest.fixture
@@ -47,6 +52,18 @@ def test_what_was_there_before_stays_when_the_new_one_fails(kept: Path) -> None:
     assert (kept / "thing/made").read_text() == "whole"
 
 
+def test_who_waits_for_another_run_says_so(kept: Path) -> None:
+    kept.mkdir()
+    said: list[str] = []
+    with (kept / "thing.lock").open("w") as lock, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = pool.submit(programs.ensure, "thing", "1", make, said.append)
+        await_value("it waits", lambda: said, 60)
+        assert (said, made.done()) == (["another run makes thing: waiting for it"], False)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert (made.result(60) / "made").read_text() == "whole"
+
+
 @pytest.mark.kernel
 @pytest.mark.parametrize(
     ("command", "complaint"),
@@ -65,3 +82,26 @@ def test_a_program_that_does_not_do_its_work_is_named_with_what_it_said(command:
 def test_what_does_not_come_is_named_with_what_came() -> None:
     with pytest.raises(SetupError, match="the light is on: not so after 0 s; at last it was ''"):
         await_value("the light is on", str, 0.1)
+
+
+def test_a_daemons_last_words_begin_where_it_says_why_it_ends() -> None:
+    long = "I1 all is well\n" * 1000
+    assert last_words(f"{long}F1125 17:00:00 no API\ngoroutine 1\n{long}").startswith(
+        "F1125 17:00:00 no API\ngoroutine"
+    )
+    assert last_words(f"{long}panic: why\n").endswith("well\npanic: why\n")
+
+
+def test_what_comes_of_a_run_is_written_between_its_markers_alone(tmp_path: Path) -> None:
+    end = "<!-- end of table -->"
+    page = tmp_path / "page.md"
+    page.write_text(f"a\n{TESTED}\nold\n{end}\nb\n{REACHED}\n{end}\nc\n")
+    (part,) = EXPLAINED
+    cases = [Case("[x] a|b", 1.0, ""), Case("c", 1.0, "no"), Case(f"d {part}", 1.0, "no")]
+    write_table(page, cases)
+    write_between(REACHED, page, ["new"])
+    rows = ["| test | result |", "|---|---|", "| \\[x] a\\|b | passes |", "| c | fails: not explained |"]
+    rows.append(f"| d {part} | fails: {EXPLAINED[part]} |")
+    assert page.read_text().splitlines() == ["a", TESTED, *rows, end, "b", REACHED, "new", end, "c"]
+    with pytest.raises(SetupError, match="has no line 'elsewhere'"):
+        write_between("elsewhere", page, [])

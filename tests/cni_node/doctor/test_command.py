@@ -38,8 +38,10 @@ def test_many_findings_of_one_kind_are_cut_short() -> None:
 
 
 def test_the_page_names_exactly_the_kinds_that_there_are() -> None:
-    text = "".join(path.read_text() for path in (ROOT / "cni_node/doctor").glob("*_checks.py"))
-    made = set(re.findall(r'"((?:[a-z0-9]+-)+[a-z0-9]+|networkmanager|noexec)"', text)) - NO_KINDS
+    files = [*(ROOT / "cni_node/doctor").glob("*_checks.py"), ROOT / "cni_node/doctor/moving.py"]
+    text = "".join(path.read_text() for path in files)
+    single = "networkmanager|noexec|martians|retransmissions"
+    made = set(re.findall(rf'"((?:[a-z0-9]+-)+[a-z0-9]+|{single})"', text)) - NO_KINDS
     rows = [line.split("|")[1] for line in (ROOT / "docs/doctor.md").read_text().splitlines() if line.startswith("| `")]
     named = {kind for row in rows for kind in re.findall(r"`([a-z0-9][a-z0-9-]+)`", row)}
     assert named == made
@@ -102,3 +104,16 @@ def test_a_large_node_takes_little(patient: Patient, tmp_path: Path) -> None:
     seconds, memory = map(float, done.stderr.split())
     assert seconds < SECONDS
     assert memory < KIB, seconds
+
+
+@pytest.mark.kernel
+def test_the_example_of_the_page_is_what_is_printed(patient: Patient) -> None:
+    page = (ROOT / "docs/doctor.md").read_text()
+    example = page[page.index("## An example") :].split("```text\n")[1].split("```")[0]
+    patient.add("c1")
+    patient.add("c2")
+    patient.sh(f"iptables -w -P FORWARD DROP; ip link set {patient.port('c2')} nomaster")
+    patient.sh("echo 0 >/proc/sys/net/ipv4/ip_forward")
+    done = patient.doctor()
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout == example

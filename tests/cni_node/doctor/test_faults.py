@@ -2,16 +2,13 @@
 
 import json
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.cni_node.doctor.patients import PEER, STORE, Fault, Patient, worsen
-from tests.kit.host import Host
+from tests.kit.host import Host, wait_until
 from tests.kit.runtime import HOST_ADDRESSES, OUTSIDE
 
 pytestmark = pytest.mark.kernel
@@ -77,6 +74,14 @@ def test_faults_of_the_network_are_found(patient: Patient, faults: list[Fault]) 
     worsen(patient, faults)
 
 
+def together(patient: Patient, faults: list[Fault], beside: frozenset[str] | set[str] = frozenset()) -> None:
+    """Healthy first but for what stands beside; then all of them at once."""
+    assert patient.kinds() == beside
+    for _, make, _ in faults:
+        make(patient)
+    assert patient.kinds() == set(beside).union(*(kinds for _, _, kinds in faults))
+
+
 def send_into_silence(patient: Patient) -> None:
     with patient.host.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for _ in range(60):
@@ -93,43 +98,70 @@ OVERLAY: list[Fault] = [
     ("strict", set_sysctl("ipv4/conf/vxlan.42/rp_filter", 1), {"reverse-path"}),
     ("MTU of the underlay", sh("ip link set uplink mtu 1400"), {"mtu-overlay", "mtu-pods"}),
     ("silence", send_into_silence, {"overlay-silent"}),
-    ("blackhole", sh("ip route add blackhole 10.2.0.0/25"), {"route-refuses"}),
     ("checksum", send_a_wrong_checksum, {"udp-checksums"}),
     ("neighbour", sh("ip neighbour delete 10.2.0.0 dev vxlan.42"), {"peer-entry-missing"}),
     ("MAC", sh("ip link set vxlan.42 address 02:00:00:00:00:99"), {"overlay-mac"}),
+    ("down", sh("ip link set vxlan.42 down"), {"overlay-down"}),
 ]
 
 
-# --- the packet filter
-
-DOCKER = """
-table ip filter {{
-  chain DOCKER-USER {{ {user}; }}
-  chain FORWARD {{ type filter hook forward priority filter; policy drop;
-    jump DOCKER-USER
-    ct state established,related accept
-    oifname "docker0" jump DOCKER
-    iifname "docker0" accept
-  }}
-  chain DOCKER {{ ip daddr 172.17.0.2 tcp dport 80 accept; }}
-}}
-"""
-HARMLESS = """
-table ip nat { chain PREROUTING { type nat hook prerouting priority dstnat; jump KUBE-SERVICES; }
-               chain KUBE-SERVICES { ip daddr 10.96.0.10 udp dport 53 dnat to 10.1.0.2; } }
-table ip kube-proxy { chain filter-forward { type filter hook forward priority -110; policy accept;
-                        ct state new ip daddr 10.96.0.99 tcp dport 1 reject; } }
-table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10; policy accept;
-                         ct state established,related accept
-                         iifname "cni0" accept
-                         oifname "cni0" accept
-                         reject with icmpx admin-prohibited; } }
-"""
-TRUSTING = DOCKER.format(user='iifname "cni0" accept; oifname "cni0" accept')
+def test_faults_of_the_overlay_are_found_together(patient: Patient) -> None:
+    patient.make_overlay()
+    # its route goes with the device, and with that whatever is said of its way
+    together(patient, OVERLAY[:-1])
+    OVERLAY[-1][1](patient)
+    assert patient.kinds() >= {"overlay-down", "overlay-mac"}
 
 
-def load(text: str) -> Callable[[Patient], None]:
-    return lambda patient: patient.sh(f"nft -f - <<'END'\n{text}\nEND")
+def fill_the_table(patient: Patient) -> None:
+    """More connections than there may be, as far as the doctor can see."""
+    patient.host.ping(PEER)
+    patient.write("/run/one", "1\n")
+    patient.sh("mount --bind /run/one /proc/sys/net/netfilter/nf_conntrack_max")
+
+
+def have_one_pod_twice(patient: Patient) -> None:
+    mappings = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
+    patient.remember("c2", patient.result("c1"), mappings)
+
+
+TWICE = {"host-port-twice", "duplicate-address", "duplicate-mac", "rules-missing"}
+NODE: list[Fault] = [
+    ("connections", fill_the_table, {"connections-full"}),
+    ("pod", have_one_pod_twice, TWICE),
+    ("noexec", lambda patient: patient.sh(NOEXEC.format(patient.bin_dir)), {"noexec"}),
+]
+NOEXEC = "mount --bind {0} {0}; mount -o remount,bind,noexec {0}"
+
+
+def test_faults_of_a_whole_node_are_found_together(patient: Patient) -> None:
+    with patient.host.entered():
+        listener = socket.create_server(("0.0.0.0", 8082))
+    with listener:
+        together(patient, NODE, beside={"host-port-taken"})
+
+
+def test_a_bridge_that_is_gone_and_one_that_is_none_are_found(patient: Patient) -> None:
+    patient.sh(f"ip link set {patient.port('c1')} nomaster; ip link delete cni0")
+    assert "bridge-missing" in patient.kinds()
+    patient.sh("ip link add cni0 type veth peer name other")
+    assert "bridge-name-taken" in patient.kinds()
+
+
+def test_a_full_disk_a_small_range_and_a_namespace_without_a_name_are_found(
+    host: Host, tmp_path: Path, bin_dir: str
+) -> None:
+    patient = Patient(host, tmp_path, bin_dir)
+    patient.configure("10-mynet.conflist", ipam={"type": "cni-ipam", "subnet": "10.1.0.0/29", "rangeEnd": "10.1.0.3"})
+    patient.add("c1")
+    assert patient.kinds() == set()
+    patient.add("c2")
+    with host.start("sleep", "600", container="c1") as holder:
+        assert wait_until(lambda: Path(f"/proc/{holder.pid}/comm").read_text() == "sleep\n")
+        patient.sh("ip netns delete c1; mount -o remount,nr_inodes=60 /var/lib/cni")
+        patient.host.run("sh", "-c", "for i in $(seq 99); do echo x >/var/lib/cni/x$i; done", check=False)
+        assert patient.kinds() == {"pool-full", "namespace-gone", "disk-full"}
+        holder.kill()
 
 
 # --- files
@@ -176,35 +208,3 @@ FILES: list[Fault] = [
 
 def test_faults_of_files_are_found(patient: Patient) -> None:
     worsen(patient, FILES)
-
-
-# --- the agent
-
-
-@contextmanager
-def answering(path: Path, **report: Any) -> Iterator[None]:
-    """Somebody who answers as an agent."""
-    body = json.dumps({"state": "ready", "ready": True, "problems": [], **report})
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
-    listener.listen()
-
-    def answer() -> None:
-        while True:
-            try:
-                caller = listener.accept()[0]
-            except OSError:
-                return
-            with caller:
-                caller.recv(4096)
-                caller.sendall(f"HTTP/1.0 200 OK\r\n\r\n{body}".encode())
-
-    thread = threading.Thread(target=answer, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join()
-        path.unlink()

@@ -15,6 +15,7 @@ from cni_node.policy.announced import IN_FORCE, PENDING, Announced
 from cni_node.policy.enforcer import Enforcer
 from cni_node.report import Report
 from cni_node.server import Page, serve
+from cni_node.status import fetch
 from cni_node.watch import POLICIES, View, Watcher
 from cni_protocol.address import parse_ip
 from tests.cni_node.policy.kernel import A4, B4, PODS, passes
@@ -60,6 +61,21 @@ def test_the_plugin_asks_on_the_agents_socket(api: ApiServer, enforcer: Enforcer
     assert post(tmp_path / "agent.sock", {})[0] == 400
     serve(Page(Report, lambda: True), tmp_path / "other.sock", 0)
     assert post(tmp_path / "other.sock", pod) == (200, {"state": "off"})
+
+
+def test_the_agent_says_which_policy_decides(api: ApiServer, enforcer: Enforcer, tmp_path: Path) -> None:
+    asked = f"/policy?source={B4}&destination={A4}&protocol=TCP&port=80"
+    put_policy(api, "x", "deny", DENY)
+    assert ready(enforcer)
+    serve(Page(Report, lambda: True, enforcer), tmp_path / "agent.sock", 0)
+    said = json.loads(fetch(tmp_path / "agent.sock", asked))
+    assert (said["allowed"], said["ingress"]["policy"], said["egress"]["allowed"]) == (False, "x/deny", True)
+    for path, answered in (("/policy?source=nobody", "400"), ("/policy", "400"), ("/other", "404")):
+        with pytest.raises(ValueError, match=answered):
+            fetch(tmp_path / "agent.sock", path)
+    serve(Page(Report, lambda: True), tmp_path / "other.sock", 0)
+    with pytest.raises(ValueError, match="404"):
+        fetch(tmp_path / "other.sock", asked)
 
 
 def test_what_root_may_ask_is_not_answered_to_everybody_of_the_host(tmp_path: Path) -> None:

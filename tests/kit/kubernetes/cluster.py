@@ -18,6 +18,7 @@ from tests.kit.kubernetes.command import await_value, run
 from tests.kit.kubernetes.control_plane import ADDRESS, ControlPlane
 from tests.kit.kubernetes.images import write_pods_image
 from tests.kit.kubernetes.kubectl import Kubectl
+from tests.kit.kubernetes.machine import await_ready
 from tests.kit.kubernetes.names import objects as names_objects
 from tests.kit.kubernetes.programs import Say, ensure_programs
 from tests.kit.kubernetes.tree import ensure_tree
@@ -26,7 +27,8 @@ from tests.kit.kubernetes.worker import Worker, remove_stale_cgroups
 LINK, GATEWAY = "lan", "192.168.1.1"
 MANIFEST = ROOT / "conf/pycni.yaml"
 _IMAGE_BOUND = 300.0  # seconds
-READY_BOUND = 90.0  # seconds from a node's start until it is Ready
+_LOOK = 5  # seconds for which kubectl waits for nodes, before somebody looks whether all daemons still run
+READY_BOUND = 180.0  # seconds from a node's start until it is Ready
 _FAR = Port("far", ("198.51.100.100/24",), ("198.51.100.1",))  # RFC 5737
 _ROUTER = (Port("far", ("198.51.100.1/24",)), Port(LINK, (f"{GATEWAY}/24",)))
 
@@ -77,15 +79,14 @@ class Kubernetes:
         """From nothing to nodes that are Ready, with pycni and a DNS server. Raises SetupError or AssertionError."""
         self.control.boot()
         self.control.prepare(self._directory)
-        self.control.start_control_plane()
+        self.control.start_api()
         self.power_on(*names)
         self.say("machines are up; starting Kubernetes")
-        at_once(self._start_node, list(names))
-        self.control.await_api()
+        at_once(self._start_machine, [self.control.name, *names])
         self.kubectl("apply", "--filename=-", input=MANIFEST.read_text())
+        self.kubectl.apply(*names_objects())
         self.settle()
         self.say("nodes are Ready")
-        self.kubectl.apply(*names_objects())
         account = ("get", "serviceaccount", "default", "--ignore-not-found", "--output=name")
         await_value("there is a service account for pods", lambda: self.kubectl(*account), READY_BOUND)
 
@@ -128,10 +129,18 @@ class Kubernetes:
 
     def settle(self) -> None:
         """Wait until every node has its range and is Ready, by the agent that its DaemonSet runs there."""
-        cidrs = {name: await_value(f"{name} has a range", partial(self.cidr, name), READY_BOUND) for name in self.nodes}
-        for name, cidr in cidrs.items():  # the API server reaches pods, and its machine is no node
-            run_in(self.control.netns, "ip", "route", "replace", cidr, "via", self.nodes[name].address)
-        self.kubectl.wait("Ready", *(f"node/{name}" for name in self.nodes), seconds=READY_BOUND)
+        machines = (self.control, *self.nodes.values())
+        for name, node in self.nodes.items():
+            cidr = await_ready(f"{name} has a range", partial(self.cidr, name), READY_BOUND, *machines)
+            # the API server reaches pods, and its machine is no node
+            run_in(self.control.netns, "ip", "route", "replace", cidr, "via", node.address)
+        await_ready(f"{', '.join(self.nodes)} are Ready", self._are_ready, READY_BOUND, *machines)
+
+    def _are_ready(self) -> bool:
+        """Whether all nodes are, or become so within some seconds."""
+        names = [f"node/{name}" for name in self.nodes]
+        said = self.kubectl("wait", "--for=condition=Ready", f"--timeout={_LOOK}s", *names, check=False)
+        return all(f"{name} condition met" in said for name in names)
 
     def cidr(self, name: str) -> str:
         """The range of a node's pods, as the API has it; "" while there is none."""
@@ -148,6 +157,12 @@ class Kubernetes:
     def close(self) -> None:
         """Let all of it go."""
         self._stack.close()
+
+    def _start_machine(self, name: str) -> None:
+        if name == self.control.name:
+            self.control.start_control_plane()
+        else:
+            self._start_node(name)
 
     def _start_node(self, name: str) -> None:
         node = self.nodes[name]

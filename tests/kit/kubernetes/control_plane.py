@@ -10,11 +10,13 @@ ADDRESS = "192.168.1.10"
 PODS, SERVICES = "10.244.0.0/16", "10.96.0.0/12"
 API, NAMES = "10.96.0.1", "10.96.0.10"  # addresses of services: the first is Kubernetes', the other is custom
 SERVER = f"https://{ADDRESS}:6443"
-_READY_BOUND = 90.0  # seconds
+_READY_BOUND = 180.0  # seconds
 _ETCD = "http://127.0.0.1:2379"
 _API_NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
 # Controllers would take their time: by default each of them may ask the API server twenty times a second.
 _HASTE = ("--kube-api-qps=200", "--kube-api-burst=400", "--leader-elect=false", "--bind-address=127.0.0.1")
+_RANGES = "-ranges"  # the end of a daemon's name, and not of its program's
+_MANAGER = (f"--kubeconfig={SETTINGS}/kube-controller-manager.conf", "--use-service-account-credentials=true", *_HASTE)
 
 
 class ControlPlane(Machine):
@@ -35,25 +37,28 @@ class ControlPlane(Machine):
         self.authority.issue_token_key()
         shutil.copytree(directory, self.path(SETTINGS), dirs_exist_ok=True)
 
+    def start_api(self) -> None:
+        """Start etcd and the API server, which may need some seconds more."""
+        self._start("etcd", "etcd")
+        self._start("kube-apiserver")
+
     def start_control_plane(self) -> None:
-        """Start what does not run; the API server may need some seconds more."""
-        for name, options in _OPTIONS.items():
-            if name not in self.daemons():
-                program = name if name == "etcd" else f"{PROGRAMS}/{name}"
-                self.start_daemon(name, program, *options)
+        """Start what does not run, and wait until the API server is ready; controllers give up after ten seconds."""
+        self.start_api()
+        ready = ("kubectl", f"--kubeconfig={SETTINGS}/admin.conf", "get", "--raw=/readyz")
+        await_ready("the API server is ready", lambda: not self.run(*ready, check=False).returncode, _READY_BOUND, self)
+        for name in _OPTIONS:
+            self._start(name)
 
-    def await_api(self) -> None:
-        """Wait until the API server is ready."""
+    def end_control_plane(self) -> None:
+        """End all but etcd, whose data are in memory here."""
+        for name in reversed(_OPTIONS):
+            if name != "etcd":
+                self.end_daemon(name)
 
-        def answers() -> bool:
-            return (
-                self.run(
-                    "kubectl", f"--kubeconfig={SETTINGS}/admin.conf", "get", "--raw=/readyz", check=False
-                ).returncode
-                == 0
-            )
-
-        await_ready("the API server is ready", answers, _READY_BOUND, self)
+    def _start(self, name: str, program: str = "") -> None:
+        if name not in self.daemons():
+            self.start_daemon(name, program or f"{PROGRAMS}/{name.removesuffix(_RANGES)}", *_OPTIONS[name])
 
 
 _OPTIONS: dict[str, tuple[str, ...]] = {
@@ -84,11 +89,17 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
         *("--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true"),
     ),
     "kube-controller-manager": (
-        *(f"--kubeconfig={SETTINGS}/kube-controller-manager.conf", "--use-service-account-credentials=true", *_HASTE),
-        *("--allocate-node-cidrs=true", f"--cluster-cidr={PODS}", "--node-cidr-mask-size=24"),
+        *_MANAGER,
+        "--controllers=*,-nodeipam",
         *(f"--service-cluster-ip-range={SERVICES}", f"--root-ca-file={SETTINGS}/ca.crt"),
         f"--service-account-private-key-file={SETTINGS}/sa.key",
         *(f"--cluster-signing-cert-file={SETTINGS}/ca.crt", f"--cluster-signing-key-file={SETTINGS}/ca.key"),
+    ),
+    # the nodes' ranges by a process of their own: this controller first waits ten seconds, and the others for it
+    f"kube-controller-manager{_RANGES}": (
+        *_MANAGER,
+        *("--controllers=nodeipam", "--secure-port=0", "--port=0"),
+        *("--allocate-node-cidrs=true", f"--cluster-cidr={PODS}", "--node-cidr-mask-size=24"),
     ),
     "kube-scheduler": (f"--kubeconfig={SETTINGS}/kube-scheduler.conf", *_HASTE),
 }

@@ -5,10 +5,10 @@ import shutil
 import tarfile
 from pathlib import Path
 
-from tests.cluster.tree import build_tree
 from tests.kit.kubernetes.command import run_gently
 from tests.kit.kubernetes.images import add_entry, write_archive
 from tests.kit.kubernetes.programs import GO_BOUND, Say, ensure, ensure_source, go_environment, source_of
+from tests.kit.kubernetes.tree import make_tree
 
 # What this version of the tests names, and has a registry for; here all of it is one image.
 NAMES = (
@@ -72,7 +72,7 @@ def _build(target: Path, say: Say) -> None:
 def _write_image(target: Path, programs: Path) -> None:
     tree = target / "tree"
     tree.mkdir()
-    build_tree(tree, _TOOLS)
+    make_tree(tree, _TOOLS)
     with tarfile.open(fileobj=(layer := io.BytesIO()), mode="w") as packed:
         packed.add(tree, ".", filter=lambda entry: None if entry.name.startswith("./dev/") else entry)
         add_entry(packed, "agnhost", (programs / "agnhost").read_bytes(), mode=0o755)

@@ -74,6 +74,7 @@ class Pod:
 
     def __init__(self, described: dict[str, Any]) -> None:
         self.name: str = described["metadata"]["name"]
+        self.namespace: str = described["metadata"]["namespace"]
         self.node: str = described["spec"].get("nodeName", "")
         self.address: str = described["status"].get("podIP", "")
         self.phase: str = described["status"].get("phase", "")

@@ -1,5 +1,6 @@
 """A machine of the cluster: a node of the cluster tests with Kubernetes' programs, and daemons that can be ended."""
 
+import re
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -8,7 +9,7 @@ from pathlib import Path
 from tests.cluster.fabric import Fabric, Port
 from tests.cluster.node import Node
 from tests.kit.host import RUN_BOUND
-from tests.kit.kubernetes.command import SetupError, await_value
+from tests.kit.kubernetes.command import SetupError, Value, await_value
 from tests.kit.node import kill
 
 PROGRAMS = "/opt/kubernetes"  # where they stand on a machine
@@ -59,7 +60,9 @@ class Machine(Node):
         """Raises SetupError with the end of its log when one has ended by itself."""
         for name, process in self._daemons.items():
             if process.poll() is not None:
-                raise SetupError(f"{name} on {self.name} has ended ({process.returncode}): {self.log(name)[-_TAIL:]}")
+                raise SetupError(
+                    f"{name} on {self.name} has ended ({process.returncode}): {last_words(self.log(name))}"
+                )
 
     def log(self, name: str) -> str:
         """What a daemon has said so far."""
@@ -73,15 +76,21 @@ class Machine(Node):
         self._daemons = {}
 
 
-def await_ready(what: str, condition: Callable[[], bool], seconds: float, *machines: Machine) -> None:
-    """Wait for something. Raises SetupError when it does not come, or a daemon of these machines has ended."""
+def last_words(log: str) -> str:
+    """What a daemon said of why it ended: from its fatal line on, if there is one, which a long trace may follow."""
+    fatal = re.search(r"^F\d{4} ", log, re.MULTILINE)
+    return log[fatal.start() :][:_TAIL] if fatal else log[-_TAIL:]
 
-    def reached() -> bool:
+
+def await_ready(what: str, get: Callable[[], Value], seconds: float, *machines: Machine) -> Value:
+    """Like await_value. Raises SetupError also when a daemon of these machines has ended."""
+
+    def watched() -> Value:
         for machine in machines:
             machine.check_daemons()
-        return condition()
+        return get()
 
-    await_value(what, reached, seconds)
+    return await_value(what, watched, seconds)
 
 
 def _children(pid: int) -> list[int]:

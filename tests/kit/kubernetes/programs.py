@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from tests.kit.kubernetes.command import SetupError, run, run_gently
 
@@ -103,7 +104,7 @@ def ensure(name: str, recipe: str, make: Callable[[Path, Say], None], say: Say) 
     stamp = target / ".recipe"
     cache().mkdir(parents=True, exist_ok=True)
     with (cache() / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _wait_for(lock, name, say)
         if stamp.is_file() and stamp.read_text() == recipe:
             return target
         shutil.rmtree(fresh, ignore_errors=True)
@@ -113,6 +114,15 @@ def ensure(name: str, recipe: str, make: Callable[[Path, Say], None], say: Say) 
         (fresh / ".recipe").write_text(recipe)
         shutil.rmtree(target, ignore_errors=True)
         return fresh.rename(target)
+
+
+def _wait_for(lock: IO[str], name: str, say: Say) -> None:
+    """Have the lock to oneself."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say(f"another run makes {name}: waiting for it")
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def unpack_source(package: str, target: Path, unpacked: Path) -> None:

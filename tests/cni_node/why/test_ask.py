@@ -1,0 +1,187 @@
+"""Answers about nodes that are values: names, routes, bridges, rules that cannot be followed, ways by chance."""
+
+import sys
+from typing import Any
+
+import pytest
+
+from cni_node.doctor.facts import Link, Neighbour
+from cni_node.why.ask import answer
+from cni_node.why.names import find_end, parse_service
+from cni_node.why.sets import find_element
+from cni_node.why.values import (
+    NODE,
+    PASSES,
+    STOPPED,
+    UNKNOWN,
+    Answer,
+    BaseChain,
+    Expression,
+    Filter,
+    FilterSet,
+    Question,
+    RoutingRule,
+    Rule,
+    SetElement,
+    World,
+)
+from cni_protocol.address import parse_ip
+from tests.cni_node.why.stacks import route, world
+
+KEY = ("inet", "foreign", "c")
+DROP = Expression("immediate", {"DATA": {"NFTA_DATA_VERDICT": {"NFTA_VERDICT_CODE": 0}}})
+ACCEPT = Expression("immediate", {"DATA": {"NFTA_DATA_VERDICT": {"NFTA_VERDICT_CODE": 1}}})
+STRANGE = Expression("socket", None)
+FORWARD = 2
+
+
+def ask(there: World, source: str, destination: str, service: str = "icmp") -> Answer:
+    question = Question(source, destination, *parse_service(service))
+    return answer(there, find_end(source, there), find_end(destination, there), question)
+
+
+def filtered(*rules: tuple[Expression, ...], hook: int = FORWARD, drops: bool = False) -> Filter:
+    numbered = tuple(Rule(number, parts) for number, parts in enumerate(rules, 1))
+    return Filter((BaseChain(KEY, hook, 0, "filter", drops),), {KEY: numbered})
+
+
+def changed(there: World, name: str, **more: Any) -> tuple[Link, ...]:
+    """The node's interfaces with one of them changed."""
+    return tuple(link._replace(**more) if link.name == name else link for link in there.stacks[NODE].links)
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "service", "expected"),
+    [
+        ("shop/a", "shop/b", "80/tcp", (PASSES, "")),
+        ("shop/a", "shop/b", "81/tcp", (STOPPED, "no-listener")),
+        ("shop/a", "node", "icmp", (PASSES, "")),
+        ("0f2b5d0c", "10.1.0.3", "icmp", (PASSES, "")),
+        ("node1", "shop/a", "80/tcp", (PASSES, "")),
+        ("shop/a", "node2", "icmp", (PASSES, "")),
+        ("192.0.2.9", "shop/a", "80/tcp", (PASSES, "")),
+        ("shop/a", "10.1.0.9", "icmp", (STOPPED, "no-neighbour")),
+        ("shop/a", "fd00::1", "icmp", (STOPPED, "no-address")),
+    ],
+)
+def test_ends_have_names(source: str, destination: str, service: str, expected: tuple[int, str]) -> None:
+    found = ask(world(), source, destination, service)
+    assert (found.status, found.kind) == expected, found
+
+
+def test_who_is_beyond_the_node_and_asks_himself_is_not_seen() -> None:
+    assert ask(world(), "192.0.2.9", "192.0.2.9").status == UNKNOWN
+
+
+@pytest.mark.parametrize("name", ["shop/c", "node3", "0f2b", "10.1.0", ""])
+def test_what_is_not_known_here_is_no_end(name: str) -> None:
+    with pytest.raises(ValueError, match="is no pod"):
+        find_end(name, world())
+
+
+@pytest.mark.parametrize("text", ["80", "tcp", "0/tcp", "65536/udp", "80/http", "-1/tcp", "8 0/tcp"])
+def test_what_is_no_service_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="PORT/PROTOCOL"):
+        parse_service(text)
+
+
+def test_a_service_has_the_name_that_kube_proxy_gives_it() -> None:
+    verdict = (-4, "service-ULMVA6XW-shop/web/tcp/http")
+    element = SetElement(b"\x0a\x60\0\x0a" + bytes(8), b"", verdict=verdict)
+    sets = {("ip", "kube-proxy", "service-ips"): FilterSet(12, (element,))}
+    assert find_end("shop/web", world(filter=Filter(sets=sets))).addresses == (parse_ip("10.96.0.10"),)
+    parts = (
+        Expression("cmp", {"DATA": {"NFTA_DATA_VALUE": b"\x0a\x60\0\x0b"}}),
+        Expression("match", {"NAME": "comment", "INFO": b"shop/old:http cluster IP\0\0"}),
+    )
+    chains = {("ip", "nat", "KUBE-SERVICES"): (Rule(1, parts),)}
+    assert find_end("shop/old", world(filter=Filter(chains=chains))).addresses == (parse_ip("10.96.0.11"),)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "kind"),
+    [
+        ("veth1", {"up": False}, "link-down"),
+        ("veth1", {"running": False}, "no-carrier"),
+        ("veth1", {"state": 1}, "port-blocked"),
+        ("veth1", {"master": 0}, "port-detached"),
+        ("cni0", {"up": False}, "link-down"),
+    ],
+)
+def test_a_port_that_is_cut_off_is_named(name: str, change: dict[str, Any], kind: str) -> None:
+    found = ask(world(links=changed(world(), name, **change)), "shop/a", "shop/b")
+    assert (found.status, found.kind) == (STOPPED, kind)
+    assert name in found.reason
+
+
+def test_isolated_ports_are_apart_and_reach_the_node() -> None:
+    links = tuple(link._replace(isolated=link.kind == "veth") for link in world().stacks[NODE].links)
+    assert ask(world(links=links), "shop/a", "shop/b").kind == "port-isolated"
+    assert ask(world(links=links), "shop/a", "node").status == PASSES
+
+
+def test_a_rule_that_cannot_be_followed_matters_only_where_it_decides() -> None:
+    decides = ask(world(filter=filtered((STRANGE, DROP))), "shop/a", "node2")
+    assert decides.status == UNKNOWN
+    assert decides.reason == "inet foreign c rule 1 cannot be followed (socket)"
+    assert ask(world(filter=filtered((STRANGE, ACCEPT))), "shop/a", "node2").status == PASSES
+    both = ask(world(filter=filtered((STRANGE, DROP), (DROP,))), "shop/a", "node2")
+    assert (both.status, both.reason) == (STOPPED, "inet foreign c rule 2 drops it")
+
+
+def test_a_policy_of_drop_is_named_and_lets_through_what_a_rule_accepts() -> None:
+    found = ask(world(filter=filtered(drops=True)), "shop/a", "node2")
+    assert found.reason == "inet foreign c has the policy drop, and none of its rules accepts it"
+    assert ask(world(filter=filtered((ACCEPT,), drops=True)), "shop/a", "node2").status == PASSES
+
+
+def test_ways_that_are_taken_by_chance_must_all_pass() -> None:
+    number = Expression("numgen", {"DREG": 1, "MODULUS": 2})
+    second = Expression("cmp", {"SREG": 1, "DATA": {"NFTA_DATA_VALUE": (1).to_bytes(4, sys.byteorder)}})
+    found = ask(world(filter=filtered((number, second, DROP))), "shop/a", "node2")
+    assert (found.status, found.reason) == (STOPPED, "inet foreign c rule 1 drops it")
+    assert found.notes[-1] == "3 ways are taken by chance, and not all of them pass"
+
+
+def test_what_could_not_be_read_leaves_an_answer_open() -> None:
+    blind = ask(world(unreadable=("the packet filter cannot be read: no",)), "shop/a", "shop/b")
+    assert (blind.status, blind.reason) == (UNKNOWN, "the packet filter cannot be read: no")
+    strange = RoutingRule(4, 10, 100, understood=False)
+    assert ask(world(rules=(strange,)), "shop/a", "node2").status == UNKNOWN
+
+
+def test_a_neighbour_entry_of_another_mac_is_found() -> None:
+    wrong = Neighbour(3, parse_ip("10.1.0.3"), "02:00:00:00:00:99", permanent=True)
+    assert ask(world(neighbours=(wrong,)), "node", "shop/b").kind == "neighbour"
+    assert ask(world(neighbours=(wrong._replace(permanent=False),)), "node", "shop/b").status == PASSES
+
+
+def test_an_overlay_needs_its_entries() -> None:
+    node = world().stacks[NODE]
+    links = (*node.links, Link(20, "vxlan.1", "vxlan"))
+    routes = (*node.routes, route("10.2.0.0/16", 20, "10.2.0.0"))
+    near = Neighbour(20, parse_ip("10.2.0.0"), "02:00:00:00:00:07", permanent=True)
+    far = Neighbour(20, parse_ip("192.0.2.12"), "02:00:00:00:00:07", forwarding=True)
+    sysctls = {**node.sysctls, "ipv4/conf/vxlan.1/forwarding": "1"}
+    for entries, kind in (((), "neighbour"), ((near,), "neighbour"), ((near, far), "")):
+        there = world(links=links, routes=routes, neighbours=entries, sysctls=sysctls)
+        assert ask(there, "shop/a", "10.2.0.5").kind == kind
+
+
+def test_packets_that_do_not_fit_are_noted() -> None:
+    found = ask(world(links=changed(world(), "uplink", mtu=1400)), "shop/a", "node2")
+    assert "packets of more than 1400 bytes do not pass node uplink whole" in found.notes
+
+
+@pytest.mark.parametrize(
+    ("key", "found"),
+    [
+        (b"\x0a\x01\0\0\0\x50\0\0", True),
+        (b"\x0a\x01\0\0\0\x51\0\0", False),
+        (b"\x0a\x02\0\0\0\x50\0\0", False),
+        (b"\x0a\x01\0\x07\0\x10\0\0", True),
+    ],
+)
+def test_every_part_of_a_concatenation_has_an_interval_of_its_own(key: bytes, *, found: bool) -> None:
+    element = SetElement(b"\x0a\x01\0\0\0\x10\0\0", b"\x0a\x01\xff\xff\0\x50\0\0")
+    assert (find_element(FilterSet(8, (element,), (4, 2)), key) is not None) == found

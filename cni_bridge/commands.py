@@ -56,7 +56,7 @@ def add(request: Request) -> dict[str, Any]:
             bridge = wiring.connect(site, undo)
             plan = plan or _ask_ipam(config, request, undo)
             addresses = [entry.address for entry in plan.ips]
-            _announce(config, request, addresses)
+            _announce(config, request, addresses, undo)
             link = wiring.configure_container(site, plan, undo)
             interfaces = wiring.list_interfaces(site, bridge, link, request.netns)
             if config.wants_rules:
@@ -86,6 +86,8 @@ def delete(request: Request) -> None:
             lambda: remove_pair(request, config, attachment),
             # what holds the container to its MAC goes after its interface
             lambda: remove_frame_rules(config, attachment, attachment.owner.__eq__),
+            # what keeps packets from it goes after its interface, too
+            lambda: _withdraw(config, request),
             # last: an address must not be given out while it is still in use here
             lambda: run_plugin(config.ipam_type, "DEL", request) if config.ipam_type else None,
         )
@@ -170,12 +172,21 @@ def collect(request: Request) -> None:
         do_all(*steps, lambda: run_plugin(config.ipam_type, "GC", request) if config.ipam_type else None)
 
 
-def _announce(config: BridgeConfig, request: Request, addresses: list[CIDR]) -> None:
+def _announce(config: BridgeConfig, request: Request, addresses: list[CIDR], undo: Undo) -> None:
     """While the container's end is down: nothing passes before its policies are in force."""
     if config.agent:
-        from .policy import announce_pod
+        from .policy import announce_pod, withdraw_pod
 
+        undo.on_failure(withdraw_pod, config.agent, request, addresses)
         announce_pod(config.agent, request, addresses, required=config.require_policies)
+
+
+def _withdraw(config: BridgeConfig, request: Request) -> None:
+    """The addresses are about to be another pod's."""
+    if config.agent and config.previous is not None:
+        from .policy import withdraw_pod
+
+        withdraw_pod(config.agent, request, [entry.address for entry in config.previous.ips])
 
 
 def _ask_ipam(config: BridgeConfig, request: Request, undo: Undo) -> Plan:

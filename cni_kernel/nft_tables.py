@@ -4,13 +4,16 @@ Source: include/uapi/linux/netfilter/nf_tables.h.
 Must not: know what the table is for; touch another table.
 """
 
-from cni_protocol.light.standard import Any, Iterator, Mapping, NamedTuple, Sequence, sha256, struct
+import errno
+
+from cni_protocol.light.standard import Any, Iterator, Mapping, NamedTuple, Sequence, struct
 
 from . import nft_attributes
 from .attributes import NESTED, attribute, split
-from .expressions import INET, VERDICT, Chain, Rule
+from .expressions import INET, VERDICT
 from .filter_expressions import Elements, SetType
-from .netlink import ACK, APPEND, CREATE, EXCL, NETFILTER, Message, NetlinkSocket
+from .netlink import ACK, APPEND, CREATE, EXCL, NETFILTER, Message, NetlinkError, NetlinkSocket
+from .packed_rules import PackedChain, digest_of
 
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _DELCHAIN = 0, 1, 2, 3, 4, 5  # NFT_MSG_*
@@ -82,6 +85,25 @@ class TableSocket:
         names = self._names(_GETSET, nft_attributes.SET, "SET")
         return Contents(chains, {name: self._read_set(name, types.get(name.partition("_")[0])) for name in names})
 
+    def find_elements(self, name: str) -> Elements:
+        """The elements of a set without intervals, or of a verdict map; none where there is no such set, or table."""
+        try:
+            return self._read_set(name, None)
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return {}
+
+    def has_rules(self, chain: str) -> bool:
+        """Whether a chain is there and has a rule."""
+        place = [("NFTA_RULE_TABLE", self._table), ("NFTA_RULE_CHAIN", chain)]
+        try:
+            return bool(self._dump(_GETRULE, nft_attributes.RULE.pack(place)))
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return False
+
     def counted(self, chain: str) -> int:
         """The packets that the counter of a chain's first rule has seen; 0 without one."""
         place = [("NFTA_RULE_TABLE", self._table), ("NFTA_RULE_CHAIN", chain)]
@@ -129,7 +151,7 @@ class TableSocket:
         """Elements of a set; ENOENT when one is not there."""
         return self._portions(_DELSETELEM, 0, name, _pack_elements(kind, elements, with_data=False))
 
-    def add_chain(self, chain: Chain) -> Message:
+    def add_chain(self, chain: PackedChain) -> Message:
         """A chain without its rules; one that is there is fine."""
         attributes: list[tuple[str, Any]] = [("NFTA_CHAIN_TABLE", self._table), ("NFTA_CHAIN_NAME", chain.name)]
         if chain.kind:
@@ -137,17 +159,12 @@ class TableSocket:
             attributes += [("NFTA_CHAIN_HOOK", hook), ("NFTA_CHAIN_TYPE", chain.kind)]
         return _message(_NEWCHAIN, CREATE, nft_attributes.CHAIN.pack(attributes))
 
-    def add_rules(self, chain: Chain) -> Iterator[Message]:
+    def add_rules(self, chain: PackedChain) -> Iterator[Message]:
         """The rules of a chain, behind those that it has."""
+        place = nft_attributes.RULE.pack([("NFTA_RULE_TABLE", self._table), ("NFTA_RULE_CHAIN", chain.name)])
         for rule in chain.rules:
             mark = nft_attributes.pack_user_data(_COMMENT, digest_of(rule).encode() + b"\0")
-            body: list[tuple[str, Any]] = [
-                ("NFTA_RULE_TABLE", self._table),
-                ("NFTA_RULE_CHAIN", chain.name),
-                ("NFTA_RULE_EXPRESSIONS", rule),
-                ("NFTA_RULE_USERDATA", mark),
-            ]
-            yield _message(_NEWRULE, CREATE | APPEND, nft_attributes.RULE.pack(body))
+            yield _message(_NEWRULE, CREATE | APPEND, place + rule + attribute(7, mark))  # NFTA_RULE_USERDATA
 
     def delete_rules(self, chain: str) -> Message:
         """All rules of a chain."""
@@ -190,11 +207,6 @@ class TableSocket:
     def _dump(self, kind: int, body: bytes) -> list[bytes]:
         message = _message(kind, 0, body)
         return self._socket.dump(message.kind, message.body)
-
-
-def digest_of(rule: Rule) -> str:
-    """What a rule has as its comment: another rule has another one."""
-    return sha256(nft_attributes.RULE.pack([("NFTA_RULE_EXPRESSIONS", rule)])).hexdigest()[:16]
 
 
 def _message(kind: int, flags: int, body: bytes) -> Message:

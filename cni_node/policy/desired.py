@@ -14,7 +14,7 @@ Must not: know messages of the kernel.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-PENDING = "pending"  # the chain for pods that nothing is known of yet: nothing passes
+from cni_kernel.policy_frame import PENDING as PENDING
 
 ADDRESSES, NETWORKS, PORTS, NAMED, VERDICTS, PAIRS = "addresses", "networks", "ports", "named", "verdicts", "pairs"
 

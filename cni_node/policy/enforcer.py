@@ -11,7 +11,7 @@ from threading import Condition, Lock, Thread
 from cni_kernel.errors import KernelError, asking
 from cni_kernel.flows import Flows
 from cni_node import logs
-from cni_node.policy.announced import IN_FORCE, Announced, admit
+from cni_node.policy.announced import GONE, IN_FORCE, Announced, admit
 from cni_node.policy.change import Change
 from cni_node.policy.compiler import Compiler
 from cni_node.policy.evaluator import Connection, Evaluator, Verdict
@@ -25,7 +25,6 @@ from cni_protocol.address import IP
 
 GATHER = 0.02  # seconds after an event in which others are waited for
 RETRY = 1.0  # seconds until what the kernel refused is tried again
-_ANNOUNCED_BOUND = 600.0  # seconds that a pod may take from its ADD to its address in the API
 _RECHECK_AGAIN = 1.0  # seconds after a change; a connection may just have been on its way through the old rules
 
 
@@ -42,8 +41,8 @@ class Enforcer:
         self._compiler = Compiler(settings.node_name, log=log)
         self._woken = Condition()
         self._dirty = self._disturbed = self._urgent = False
-        self._announced: dict[Announced, float] = {}  # and when they are forgotten
-        self._answers: dict[Announced, str] = {}
+        self._announced: list[Announced] = []  # until the API says the same; it may be away for hours
+        self._answers: dict[Announced, str] = {}  # for who waits for one
         self._settings = settings
         self._again = 0.0  # when everything is looked at once more, 0 for not by itself
         self._look_again = self._ended = False
@@ -86,17 +85,20 @@ class Enforcer:
             self._woken.notify_all()
 
     def admit(self, announced: Announced, bound: float) -> str:
-        """Have a pod's policies in force before it starts: IN_FORCE; or PENDING, where nothing passes to or from it.
+        """Have a pod's policies in force before it starts: IN_FORCE; or PENDING, where nothing passes to or from it. Or
+        have nothing there that is about one that is gone: GONE.
 
         "" when neither is sure after `bound` seconds.
         """
         with self._woken:
-            self._announced[announced] = time.monotonic() + _ANNOUNCED_BOUND
-            self._answers.pop(announced, None)
+            mine = set(announced.addresses)  # what was said of these before is over
+            self._announced = [each for each in self._announced if mine.isdisjoint(each.addresses)]
+            self._announced.append(announced)
+            self._answers[announced] = ""
             self._dirty = self._urgent = True
             self._woken.notify_all()
-            self._woken.wait_for(lambda: self._answers.get(announced) == IN_FORCE, bound)
-            return self._answers.get(announced, "")
+            self._woken.wait_for(lambda: self._answers.get(announced) in (IN_FORCE, GONE), bound)
+            return self._answers.pop(announced, "")
 
     def judge(self, asked: Connection) -> Verdict | None:
         """What the policies in force say of a connection, and which of them; None where none were put in force yet."""
@@ -110,8 +112,6 @@ class Enforcer:
                 self._woken.wait_for(lambda: self._urgent, GATHER)
                 disturbed = self._disturbed
                 self._dirty = self._disturbed = self._urgent = False
-                now = time.monotonic()
-                self._announced = {each: until for each, until in self._announced.items() if until > now}
                 announced = list(self._announced)
             self._again = 0.0
             try:
@@ -133,18 +133,18 @@ class Enforcer:
         admission = admit(known.pods, known.policies, announced)
         cluster = Cluster(known.policies, admission.pods, known.namespaces, {self._node: tuple(self._own())})
         desired = self._compiler.compile(cluster, admission.pending)
-        change = self._table.ensure(desired)
+        gone = frozenset(ip.packed for each in announced if each.gone for ip in each.addresses)
+        desired = desired._replace(judged=desired.judged | gone)  # nobody waits there any more
+        change = self._table.ensure(desired, adopting=not self._complete)
         self._cluster = cluster
         first, self._complete = not self._complete, True
         with self._woken:
-            self._answers |= admission.answers
+            self._answers |= {each: said for each, said in admission.answers.items() if each in self._answers}
             self._woken.notify_all()
         if self._cut and (first or change != Change() or self._look_again):
             self._recheck(cluster, again=first or change != Change())
         with self._woken:
-            for each in admission.settled:
-                self._announced.pop(each, None)
-                self._answers.pop(each, None)
+            self._announced = [each for each in self._announced if each not in admission.settled]
         self._state = self._state._replace(
             ready=True,
             policies=len(known.policies),
@@ -154,7 +154,7 @@ class Enforcer:
         self._say(known.problems)
 
     def _recheck(self, cluster: Cluster, *, again: bool) -> None:
-        found = recheck(self._flows, Evaluator(cluster, self._node))
+        found = recheck(self._flows, Evaluator(cluster, self._node, self._compiler.owners))
         if found.cut or found.freed:
             logs.info("connections", cut=len(found.cut), freed=len(found.freed))
         self._state = self._state._replace(cut=self._state.cut + len(found.cut))

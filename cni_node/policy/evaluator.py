@@ -4,6 +4,7 @@ Source: https://kubernetes.io/docs/concepts/services-networking/network-policies
 Must not: know the kernel, or what the compiler makes; the two are tested against each other.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from cni_node.policy.model import (
@@ -64,10 +65,13 @@ class Verdict(NamedTuple):
 class Evaluator:
     """One state of the cluster, to be asked many times."""
 
-    def __init__(self, cluster: Cluster, node: str = "") -> None:
-        """With `node` only policies of the pods on that node are judged, as that node's kernel does."""
+    def __init__(self, cluster: Cluster, node: str = "", owners: Mapping[IP, Pod] | None = None) -> None:
+        """With `node` only policies of the pods on that node are judged, as that node's kernel does.
+
+        `owners` is whose each address is, where the caller knows it already.
+        """
         self._namespaces, self._node = cluster.namespaces, node
-        self._pods = pods_by_address(cluster.pods)
+        self._pods = pods_by_address(cluster.pods) if owners is None else owners
         self._own = {name: frozenset(addresses) for name, addresses in cluster.nodes.items()}
         self._policies: dict[str, list[Policy]] = {}
         for policy in sorted(cluster.policies, key=lambda policy: policy.full_name):

@@ -6,7 +6,7 @@ Must not: ask for anything.
 
 from collections.abc import Iterable, Mapping
 
-from cni_node.policy.model import DIRECTIONS, EGRESS, Labels, Pod, PodPeer, Policy, PortName, Rule
+from cni_node.policy.model import DIRECTIONS, EGRESS, Labels, Pod, PodPeer, Policy, PortName, Rule, Selector
 
 EVERYWHERE = "*"
 MANY = 20  # namespaces; beyond, one watch of everything costs the server less than so many
@@ -20,15 +20,21 @@ def needed_namespaces(
     for pod in local:
         own.setdefault(pod.namespace, set()).add(pod.labels)
     found: set[str] = set()
+    matching: dict[Selector, set[str]] = {}
     for policy in policies:
         if any(policy.pods.matches(labels) for labels in own.get(policy.namespace, ())):
             for direction in DIRECTIONS:
                 for rule in policy.rules(direction) or ():
-                    found |= _named_by(rule, direction, namespaces)
-    return frozenset({EVERYWHERE}) if len(found) > MANY or EVERYWHERE in found else frozenset(found)
+                    found |= _named_by(rule, direction, namespaces, matching)
+            if len(found) > MANY or EVERYWHERE in found:
+                return frozenset({EVERYWHERE})
+    return frozenset(found)
 
 
-def _named_by(rule: Rule, direction: str, namespaces: Mapping[str, Labels]) -> set[str]:
+def _named_by(
+    rule: Rule, direction: str, namespaces: Mapping[str, Labels], matching: dict[Selector, set[str]]
+) -> set[str]:
+    """`matching` has what selectors of namespaces match, since many policies have the same ones."""
     found: set[str] = set()
     for peer in rule.peers or ():
         if not isinstance(peer, PodPeer):
@@ -36,7 +42,10 @@ def _named_by(rule: Rule, direction: str, namespaces: Mapping[str, Labels]) -> s
         if isinstance(peer.namespaces, str):
             found.add(peer.namespaces)
         else:
-            found |= {name for name, labels in namespaces.items() if peer.namespaces.matches(labels)}
+            selector = peer.namespaces
+            if selector not in matching:
+                matching[selector] = {name for name, labels in namespaces.items() if selector.matches(labels)}
+            found |= matching[selector]
     names = any(isinstance(port, PortName) for port in rule.ports or ())
     blocks = rule.peers is None or not all(isinstance(peer, PodPeer) for peer in rule.peers)
     if direction == EGRESS and names and blocks:  # whoever is there says which port that is

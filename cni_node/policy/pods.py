@@ -11,6 +11,7 @@ from cni_node.policy.parsing import parse_labels, parse_name
 from cni_protocol.address import IP, parse_ip
 
 _NAME = "kubernetes.io/metadata.name"  # the API server gives it to every namespace, from 1.21 on
+_MIRROR = "kubernetes.io/config.mirror"  # what a static pod's own uid is, which its runtime knows it by
 _FINISHED = ("Succeeded", "Failed")
 
 
@@ -34,7 +35,7 @@ def parse_pod(item: Any) -> Pod:
             finished=status.get("phase") in _FINISHED,
             terminating=bool(metadata.get("deletionTimestamp")),
             created=str(metadata.get("creationTimestamp") or ""),
-            uid=str(metadata.get("uid") or ""),
+            uid=str((metadata.get("annotations") or {}).get(_MIRROR) or metadata.get("uid") or ""),
         )
     except (AttributeError, TypeError) as error:
         raise ValueError(f"the API's object {namespace}/{name} is not that of a pod ({error})") from None

@@ -5,6 +5,7 @@ Must not: decide what is allowed, or touch the kernel.
 """
 
 from collections.abc import Callable, Hashable, Iterator
+from operator import is_
 from threading import Event, Lock, Thread
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
@@ -37,7 +38,10 @@ class Known(NamedTuple):
 
 
 class Collection(Generic[_K, _V]):
-    """The objects at one path of the API, each parsed: the Keeper of its own ListWatch."""
+    """The objects at one path of the API, each parsed: the Keeper of its own ListWatch.
+
+    A dictionary of objects that was handed out is never changed, so that it tells by its identity whether anything has.
+    """
 
     def __init__(self, parse: Callable[[Any], tuple[_K, _V]], changed: Callable[[], None]) -> None:
         """`changed` is called after each change."""
@@ -46,13 +50,15 @@ class Collection(Generic[_K, _V]):
         self._objects: dict[_K, _V] = {}
         self._refused: dict[str, str] = {}  # objects that make no sense; one that did stays as it was
         self._problem = ""
+        self._handed_out = False  # the next change is made in a copy
         self.listed = False
 
     @property
     def objects(self) -> dict[_K, _V]:
-        """All of them at one moment."""
+        """All of them at one moment; the same dictionary as long as nothing changes."""
         with self._lock:
-            return dict(self._objects)
+            self._handed_out = True
+            return self._objects
 
     @property
     def problems(self) -> list[str]:
@@ -76,6 +82,7 @@ class Collection(Generic[_K, _V]):
             )  # the compiler knows it by identity
         with self._lock:
             self._objects, self._refused, self.listed = found, refused, True
+            self._handed_out = False
         self._changed()
 
     def apply(self, kind: str, item: dict[str, Any]) -> None:
@@ -88,6 +95,8 @@ class Collection(Generic[_K, _V]):
             else:
                 if kind != "DELETED" and self._objects.get(key) == value:
                     return
+                if self._handed_out:
+                    self._objects, self._handed_out = dict(self._objects), False
                 self._objects.pop(key, None)
                 if kind != "DELETED":
                     self._objects[key] = value
@@ -117,6 +126,7 @@ class ClusterWatch:
         self._namespaces = self._follow(NAMESPACES, parse_namespace)
         node = urlencode({"fieldSelector": f"spec.nodeName={settings.node_name}"})
         self._pods = {_LOCAL: self._follow(f"{PODS}?{node}", _keyed(parse_pod))}
+        self._merged: tuple[list[dict[tuple[str, str], Pod]], tuple[Pod, ...]] = ([], ())  # of what, and the result
 
     def close(self) -> None:
         """End all threads."""
@@ -130,17 +140,26 @@ class ClusterWatch:
         local = self._pods[_LOCAL].collection.objects
         if self._policies.collection.listed and self._namespaces.collection.listed:
             self._need(needed_namespaces(policies.values(), local.values(), namespaces))
-        pods: dict[tuple[str, str], Pod] = {}
-        for followed in self._pods.values():
-            pods.update(followed.collection.objects)
-        pods = {key: pod for key, pod in pods.items() if pod.node != self._settings.node_name or key in local} | local
+        pods = self._merge()
         followed_all = (self._policies, self._namespaces, *self._pods.values())
         problems = [text for followed in followed_all for text in followed.collection.problems]
         problems += [text for policy in policies.values() for text in policy.problems]
         complete = all(followed.collection.listed for followed in followed_all)
-        return Known(
-            tuple(policies.values()), tuple(pods.values()), namespaces, complete, tuple(dict.fromkeys(problems))
-        )
+        return Known(tuple(policies.values()), pods, namespaces, complete, tuple(dict.fromkeys(problems)))
+
+    def _merge(self) -> tuple[Pod, ...]:
+        """All pods that are known, as the same tuple as long as they are the same; this node's by what it is told."""
+        parts: list[dict[tuple[str, str], Pod]] = [followed.collection.objects for followed in self._pods.values()]
+        before, merged = self._merged
+        local = parts[0]  # _LOCAL's
+        if len(parts) == len(before) and all(map(is_, parts, before)):
+            return merged
+        pods: dict[tuple[str, str], Pod] = {}
+        for part in parts:
+            pods.update(part)
+        pods = {key: pod for key, pod in pods.items() if pod.node != self._settings.node_name or key in local} | local
+        self._merged = (parts, tuple(pods.values()))
+        return self._merged[1]
 
     def _need(self, namespaces: frozenset[str]) -> None:
         for name in namespaces - set(self._pods):

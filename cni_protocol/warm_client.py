@@ -1,18 +1,19 @@
-"""Handing a call over to the warm service: what an executable does first where the service's socket is.
+"""The client of the warm service: an executable first tries to hand its call over to the service.
 
-A process of its own that starts Python, imports and serves the call is what a plugin is; the service (cni_warm) has
-done the first two already. It must be impossible to tell the answers of the two apart, so whatever is out of the
-ordinary is left to the process itself ("cold"), and a call is run by one of the two only:
+A call takes three steps: start Python, import the plugin, serve the call. A worker of the service (cni_warm) has done
+the first two already. Its answer must not differ from that of the executable's own process (a "cold" call). So any
+unusual call is served cold, and no call is served by both:
 
   client  REQUEST: code directory, plugin, executable, environment
-  worker  TAKEN, or it closes the connection: cold
+  worker  TAKEN; or it closes the connection, and the client serves the call cold
   client  GO with stdin and stderr; from here on the call is the worker's, and never run again
-  client  a signal's number, when it is asked to end
+  client  the number of a signal, for each SIGTERM or SIGINT that it gets
   worker  OUTPUT: a part of stdout; any number of them
   worker  STATUS, the exit status, the rest of stdout
 
-Messages are packets (SOCK_SEQPACKET). The client alone writes to stdout, so that it never has half an answer there.
-Must not: import anything that is not built into the interpreter; it costs less than a millisecond.
+Messages are packets (SOCK_SEQPACKET). Only the client writes to stdout, so a worker that dies leaves no partial answer.
+All of this costs less than a millisecond.
+Must not: import anything that is not built into the interpreter.
 """
 
 import _signal  # type: ignore[import-not-found]
@@ -22,12 +23,12 @@ import sys
 
 SOCKET = "/run/pycni/warm.socket"
 TAKEN, GO, OUTPUT, STATUS = b"T", b"G", b"O", b"S"
-REQUEST_BYTES = 1 << 17  # a larger environment than this is left to the process itself
+REQUEST_BYTES = 1 << 17  # a call with a larger request is served cold
 PART_BYTES = 1 << 16  # of stdout in one message
 TAKEN_SECONDS = 2.0  # a service that is there answers within a few milliseconds
 
 _MODE = 0o140600  # a socket that is root's alone
-_DESCRIPTORS = ["0", "1", "2", "3", "4"]  # what a runtime gives, our socket, and that of the listing itself
+_DESCRIPTORS = ["0", "1", "2", "3", "4"]  # the three standard ones, our socket, and the directory being listed
 _ENDING = (_signal.SIGTERM, _signal.SIGINT)
 _ENDED = b"""{
     "cniVersion": "1.1.0",
@@ -39,9 +40,10 @@ _ENDED = b"""{
 
 
 def hand_over(code: str, plugin: str) -> None:
-    """Have the service of the code directory `code` run this call, and end the process as it says.
+    """Have the service run this call of `plugin`, and end the process with its output and exit status.
 
-    Returns when the call is to be served here: nothing of it was done, and nothing of stdin was read.
+    `code` is our code directory; the service must have been started from the same one. Returns only when the call is to
+    be served cold: then nothing has been done, and nothing has been read from stdin.
     """
     if sys.argv[1:]:
         return
@@ -60,9 +62,9 @@ def hand_over(code: str, plugin: str) -> None:
 
 
 def _is_fit(service: _socket.socket) -> bool:
-    """Whether the service is root's, and this call an ordinary one of root's. Raises OSError.
+    """Whether root owns the socket, root makes this call, and only the three standard descriptors are open.
 
-    Other open files than the three could be meant by CNI_NETNS=/proc/self/fd/3, or be for a delegate.
+    A worker has no other descriptors, but CNI_NETNS=/proc/self/fd/3 or a delegate could need them. Raises OSError.
     """
     status = posix.lstat(SOCKET)
     if (status.st_mode, status.st_uid, posix.geteuid()) != (_MODE, 0, 0):
@@ -71,7 +73,7 @@ def _is_fit(service: _socket.socket) -> bool:
 
 
 def _ask(service: _socket.socket, code: str, plugin: str) -> bool:
-    """Whether a worker takes the call. Raises OSError, also when none does in time or the backlog is full."""
+    """Send the request. Returns whether a worker takes the call. Raises OSError, also on timeout or a full backlog."""
     request = _request(code, plugin)
     if len(request) > REQUEST_BYTES:
         return False
@@ -87,12 +89,12 @@ def _request(code: str, plugin: str) -> bytes:
 
 
 def _go(service: _socket.socket) -> bool:
-    """Have the worker begin, and forward signals from then on. Returns whether it does begin."""
+    """Have the worker begin, and forward signals to it from then on. Returns False when the worker is gone."""
 
     def forward(number: int, _: object) -> None:
         try:  # noqa: SIM105  # contextlib costs more than all of this
             service.send(bytes((number,)))
-        except OSError:  # it is done: too late to interrupt it
+        except OSError:  # the worker has finished: it is too late to interrupt it
             pass
 
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _ENDING)
@@ -111,12 +113,12 @@ def _go(service: _socket.socket) -> bool:
 
 
 def _await(service: _socket.socket) -> tuple[int, bytes]:
-    """The exit status and all of stdout, of a call that was handed over."""
+    """Wait for the worker. Returns the exit status and all of stdout; 1 and an error object when the worker died."""
     output = b""
     while True:
         try:
             message = service.recv(2 * PART_BYTES)
-        except ConnectionResetError:  # it did not read our last signal; what it said before is still to be had
+        except ConnectionResetError:  # it ended without reading our last signal; its earlier messages can still be read
             continue
         if message[:1] == STATUS:
             return message[1], output + message[2:]
@@ -126,7 +128,7 @@ def _await(service: _socket.socket) -> tuple[int, bytes]:
 
 
 def _end(status: int, output: bytes) -> None:
-    """End the process, without an interpreter's ceremonies unless stdout fails."""
+    """Write stdout and end the process at once, without the interpreter's shutdown; SystemExit(1) if stdout fails."""
     try:
         sys.stdout.buffer.write(output)
         sys.stdout.buffer.flush()

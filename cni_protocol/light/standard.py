@@ -1,18 +1,18 @@
 """What the plugins use of typing, contextlib, collections.abc, signal, socket and hashlib, without loading these.
 
-A plugin is one short process per call, and loading those modules takes longer than all that a plugin does. At run time
-stand the C modules that they are made of, and the least that goes around them. Type checkers see the real ones, and so
-does a process with $PYCNI_REAL_MODULES in its environment: the tests run on both.
+A plugin is one short process per call, and importing those modules takes longer than all that a plugin does. So this
+module takes the C modules underneath them, and adds the few missing parts in Python. Type checkers see the real
+modules. So does a process with $PYCNI_REAL_MODULES in its environment; the tests run both ways.
 
-Where these differ from the real ones:
-- signal, socket: the C modules. Numbers are plain integers instead of enums; socket.socket is the C class, whose accept
-  and dup are private.
-- NamedTuple: fields cannot be renamed or checked for bad names, `_make` and `_asdict` are missing, a field's docstring
-  too; what is wrong with a call is said in other words.
-- contextmanager: no decorator, and a block that is left by GeneratorExit or StopIteration is not treated apart.
+Differences from the real modules:
+- signal, socket: the C modules. Constants are plain integers instead of enums; socket.socket is the C class, whose
+  accept and dup are private.
+- NamedTuple: no check and no renaming of field names, no `_make`, no `_asdict`, no docstrings of fields, and other
+  error messages.
+- contextmanager: the result is no decorator, and GeneratorExit and StopIteration in the block are not special.
 - suppress: no exception groups.
-- Any, Self, NoReturn, TextIO are `object`: good for annotations, and for nothing else.
-Must not: do anything else in another way than the real ones.
+- Any, Self, NoReturn, TextIO are `object`, so they serve in annotations only.
+Must not: differ from the real modules in any other way.
 """
 
 import posix
@@ -36,7 +36,7 @@ else:
     except ImportError:  # from Python 3.12 on
         from _sha2 import sha256
 
-    Any = NoReturn = Self = TextIO = object  # annotations are evaluated, and then forgotten
+    Any = NoReturn = Self = TextIO = object  # annotations are evaluated, but their values are not used
 
     class _Fields(type):
         def __new__(cls, name, bases, body):
@@ -52,7 +52,7 @@ else:
         """typing.NamedTuple: a tuple with names."""
 
         def __new__(cls, *values, **named):
-            """Values in order, or by name; what is left out has its default."""
+            """Fields by position or by name; a field that is left out gets its default. Raises TypeError."""
             if named or len(values) != len(cls._fields):
                 rest = cls._fields[len(values) :]
                 given = {**cls._defaults, **named}
@@ -96,7 +96,7 @@ else:
             raise RuntimeError("a context manager goes on after an error")
 
     def contextmanager(function):
-        """contextlib.contextmanager: what a generator does before its yield, and after it, around a block."""
+        """contextlib.contextmanager: a `with` statement out of a generator that yields once."""
 
         def make(*values, **named):
             return _Block(function(*values, **named))
@@ -104,7 +104,7 @@ else:
         return make
 
     class suppress:  # noqa: N801 (the real one has this name)
-        """contextlib.suppress: leave a block without a word at these exceptions."""
+        """contextlib.suppress: end a block silently when it raises one of these exceptions."""
 
         def __init__(self, *kinds):
             self._kinds = kinds

@@ -1,6 +1,6 @@
-"""Asks the node's agent to have a pod's network policies in force before the pod can send a packet (docs/policy.md).
+"""Announces a pod to the node's agent, so that its policies are in force before its first packet (docs/policy.md).
 
-Must not: fail an ADD because nobody answers unless policies are required, or wait for longer than a second.
+Must not: fail an ADD because the agent does not answer unless policies are required; wait for more than a second.
 """
 
 import sys
@@ -14,14 +14,14 @@ from cni_protocol.request import Request
 
 BOUND = 1.0  # seconds in all
 _LARGEST = 1 << 12  # bytes of an answer; it has a hundred
-_SAFE_STATES = ("in force", "pending")  # "off" is what an agent says that does not care for policies
+_SAFE_STATES = ("in force", "pending")  # an agent that does not enforce policies answers "off"
 
 
 def announce_pod(path: str, request: Request, addresses: Iterable[CIDR], *, required: bool) -> None:
-    """Tell the agent behind a socket of a pod with these addresses; what is not Kubernetes' is no business of it.
+    """Announce a pod with these addresses to the agent whose socket is at `path`; only one of Kubernetes.
 
-    Where the policies are not in force afterwards, a warning on stderr says so; or, where they are `required`, CNIError
-    with code 11 is raised, and the runtime tries again.
+    If the policies are not in force afterwards, prints a warning; with `required`, raises CNIError (code 11) instead,
+    and the runtime tries again.
     """
     name, namespace = request.args.get("K8S_POD_NAME", ""), request.args.get("K8S_POD_NAMESPACE", "")
     texts = [str(address.ip) for address in addresses]
@@ -40,7 +40,7 @@ def announce_pod(path: str, request: Request, addresses: Iterable[CIDR], *, requ
 
 
 def _ask(path: str, body: bytes) -> str:
-    """The state that the agent tells. Raises OSError, ValueError."""
+    """Send the announcement. Returns the state in the agent's answer. Raises OSError; ValueError for another answer."""
     deadline = time.monotonic() + BOUND
     caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:

@@ -1,7 +1,9 @@
-"""Becoming the client as far as its call can tell, or finding that we cannot.
+"""Making a worker like its client process, so that the call runs as in the client, or refusing the call.
 
-Source: proc(5), namespaces(7), credentials(7). Only the super-user's service does this, for the super-user's calls.
-What is not compared: accounting (cgroup, priority, CPU affinity), which changes no answer.
+Namespaces, ids, capabilities and the like must be equal already. Working directory, umask, groups, limits and ignored
+signals are taken over. Cgroup, priority and CPU affinity are neither: they change no answer. Only root's service does
+this, and only for root's calls.
+Source: proc(5), namespaces(7), credentials(7).
 """
 
 import os
@@ -9,8 +11,8 @@ import resource
 import signal
 from typing import NamedTuple
 
-# Where a process is, who it is and what it may do: to be equal. One filter of system calls cannot be compared with
-# another, so there is to be none. The root directory is a path as we see it: "/" when it is ours.
+# Properties of a process that must be equal, as /proc names them. Seccomp must be 0 on both sides, since filters of
+# system calls cannot be compared. The root directory is compared as a path: "/" when it is the worker's.
 _NAMESPACES = ("net", "mnt", "uts", "ipc", "user", "pid")
 _EQUAL = ("Uid", "Gid", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "SigBlk")
 _SIGNALS = tuple(int(number) for number in signal.valid_signals())
@@ -18,18 +20,18 @@ _LIMITS = tuple(getattr(resource, name) for name in dir(resource) if name.starts
 
 
 class Refused(Exception):  # noqa: N818  # it is no error
-    """A call that is none for us, and why: the client runs it itself."""
+    """The worker does not take a call; the text says why. The client then runs it itself."""
 
 
 class Standing(NamedTuple):
-    """What has to be equal of two processes, and what one can take on."""
+    """The properties of a process: those that must be equal, and its /proc/PID/status with those to take over."""
 
     equal: dict[str, object]
     status: dict[str, str]
 
 
 def standing_of(process: int) -> Standing:
-    """How a process stands. Raises OSError."""
+    """Read the properties of a process. Raises OSError."""
     place = f"/proc/{process}"
     with open(f"{place}/status", encoding="utf-8", errors="surrogateescape") as file:
         status = {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
@@ -40,14 +42,17 @@ def standing_of(process: int) -> Standing:
 
 
 def find_difference(ours: Standing, theirs: Standing) -> str:
-    """Why two processes are not alike enough, in words; empty when they are."""
+    """The properties that differ but must be equal, in words; empty when none does."""
     if theirs.equal["Seccomp"] != "0":
         return "its system calls are filtered (Seccomp)"
     return ", ".join(f"its {name} is another" for name in ours.equal if ours.equal[name] != theirs.equal[name])
 
 
 def resemble(process: int, ours: Standing) -> None:
-    """Become like a process, also in what a delegate inherits. Raises Refused, OSError, ValueError."""
+    """Take over the properties of a process, also those that only a delegate inherits.
+
+    `ours` are this process's own. Raises Refused when others differ, OSError, ValueError.
+    """
     theirs = standing_of(process)
     difference = find_difference(ours, theirs)
     if difference:
@@ -65,7 +70,7 @@ def resemble(process: int, ours: Standing) -> None:
 
 
 def _label_of(process: int) -> str:
-    """What SELinux, AppArmor or their like call the process."""
+    """The security label of a process (SELinux, AppArmor), empty without one."""
     try:
         with open(f"/proc/{process}/attr/current", encoding="utf-8", errors="surrogateescape") as file:
             return file.read()

@@ -1,4 +1,4 @@
-"""All that a call may import, imported: the plugins, and what they import late."""
+"""Imports all modules that a call may need: the plugins, and the modules that they import inside functions."""
 
 import difflib
 import json

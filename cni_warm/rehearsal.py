@@ -1,7 +1,8 @@
-"""A call that changes nothing, run by a worker while it has nothing else to do.
+"""A rehearsal: a call that changes nothing, which a worker runs while it waits for its real call.
 
-A worker begins with its memory shared with the service, and every page that it writes to (Python counts references) is
-copied first: some 800 of them in a call, a millisecond or two. Whoever has run once has most of its own already.
+A forked worker shares its memory with the service. The kernel copies each page that the worker writes to, and Python
+writes almost everywhere (reference counts): some 800 pages in a call, which takes a millisecond or two. After a
+rehearsal the worker has its own copies of most pages.
 """
 
 from cni_bridge.__main__ import PLUGIN as BRIDGE
@@ -18,7 +19,7 @@ from cni_protocol.plugin import answer
 from cni_protocol.request import parse_request
 from cni_protocol.result import Interface, result_to_json
 
-# Documentation addresses (RFC 5737), a directory that is not there, and no IPAM plugin that would be looked for.
+# Documentation addresses (RFC 5737), a data directory that does not exist, and no IPAM plugin that would be run.
 _CONFIG = b"""{"cniVersion": "1.1.0", "name": "pycni-rehearsal", "isGateway": true, "ipMasq": true,
  "ipam": {"subnet": "192.0.2.0/24", "dataDir": "/proc/pycni-rehearsal", "routes": [{"dst": "0.0.0.0/0"}]},
  "prevResult": {"cniVersion": "1.1.0", "ips": [{"address": "192.0.2.2/24", "gateway": "192.0.2.1"}]}}"""
@@ -32,7 +33,7 @@ _NOBODY = Attachment("pycni-rehearsal", "pycni-rehearsal", "eth0")
 
 
 def rehearse() -> None:
-    """DEL of a container that nobody has, and what of ADD only reads and computes."""
+    """Run DEL for a container that does not exist, and the parts of ADD that only read and compute."""
     for plugin in (BRIDGE, IPAM):
         answer(plugin, _ENVIRONMENT, lambda: _CONFIG)
     close_sockets()

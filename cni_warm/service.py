@@ -1,6 +1,7 @@
-"""The service: keeps workers waiting, each for one call.
+"""The main process of the service: it keeps a number of forked workers waiting, each for one call.
 
-Signals are what happens to it, so it waits for signals: a worker has taken a call, a worker has ended, it is to end.
+Its only events are signals: a worker has taken a call, a worker has ended, the service is to end. So its loop waits for
+signals.
 Source: sigwaitinfo(2), fork(2).
 """
 
@@ -14,17 +15,17 @@ from contextlib import suppress
 from .listening import Listener
 from .worker import serve
 
-_TAKEN = signal.SIGRTMIN  # from a worker; a real-time signal, for these queue up and tell the sender
+_TAKEN = signal.SIGRTMIN  # sent by a worker; real-time signals are queued and carry the sender's pid
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _WATCHED = (*_ENDING, signal.SIGCHLD, _TAKEN)
 _RUN, _NOT_RUN = range(2)  # exit statuses of a worker
-_PAUSE = 1.0  # seconds, after a worker that could not be made or that ended without a call
+_PAUSE = 1.0  # seconds before the next start, after a worker could not be started or died while it waited
 
 
 def run(listener: Listener, workers: int, idle_seconds: float | None) -> int:
-    """Serve with so many workers waiting. Returns the exit status, after calls under way have ended.
+    """Keep `workers` workers waiting. Returns the exit status, after calls under way have ended.
 
-    Ends at SIGTERM or SIGINT, and after `idle_seconds` without a call where they are given.
+    Ends at SIGTERM or SIGINT, and after `idle_seconds` without a call (None: never).
     """
     _detach()
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
@@ -43,18 +44,18 @@ def run(listener: Listener, workers: int, idle_seconds: float | None) -> int:
         elif happened.si_signo in _ENDING:
             ending = True
             listener.remove()
-            pool.reap()  # and hear of calls that were taken just before
+            pool.reap()  # also notes calls that were taken just before
         elif happened.si_signo == _TAKEN:
             last = time.monotonic()
             pool.note_taken(happened.si_pid)
         else:
             pool.reap()
     print(f"pycni-warm: {pool.run} calls run, {pool.not_run} not taken", file=sys.stderr, flush=True)
-    return 0  # workers that wait end with us
+    return 0  # the kernel ends the waiting workers (PR_SET_PDEATHSIG)
 
 
 class _Pool:
-    """The workers: those that wait, and those that are at work."""
+    """The workers: those that wait for a call, and those that run one (`busy`)."""
 
     def __init__(self, listener: Listener, wanted: int) -> None:
         self.busy: set[int] = set()
@@ -67,9 +68,9 @@ class _Pool:
         self._not_before = 0.0
 
     def fill(self) -> float:
-        """Have as many workers as wanted wait. Returns in how many seconds to try again, 0 when all is well.
+        """Start workers until enough of them wait. Returns in how many seconds to try again, 0 for no need to.
 
-        As long as many still wait, calls under way have the CPUs for themselves.
+        While calls run and more than half of the workers still wait, it starts none, to leave the CPUs to the calls.
         """
         if self.busy and len(self._waiting) > self._wanted // 2:
             return 0.0
@@ -84,13 +85,13 @@ class _Pool:
         return 0.0
 
     def note_taken(self, pid: int) -> None:
-        """A worker has a call."""
+        """Note that a worker has taken a call."""
         if pid in self._waiting:
             self._waiting.discard(pid)
             self.busy.add(pid)
 
     def reap(self) -> None:
-        """Collect the workers that have ended. What they said before is still to be heard: SIGCHLD overtakes it."""
+        """Collect the workers that have ended. First reads their queued signals, since SIGCHLD overtakes them."""
         while taken := signal.sigtimedwait((_TAKEN,), 0):
             self.note_taken(taken.si_pid)
         with suppress(ChildProcessError):
@@ -123,7 +124,7 @@ class _Pool:
         return pid
 
     def _announce(self) -> None:
-        """By descriptor, not by number: the service may be gone, and its number somebody else's."""
+        """Tell the service, by pidfd: its pid may belong to another process by now."""
         with suppress(OSError):
             signal.pidfd_send_signal(self._pidfd, _TAKEN)
 
@@ -133,7 +134,7 @@ def _wait(seconds: float | None) -> signal.struct_siginfo | None:
 
 
 def _detach() -> None:
-    """Nothing of whoever started the service is to be seen in its workers; messages still go to stderr."""
+    """Drop all that the service inherited (files, directory, environment, signals), except stderr for messages."""
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1):
         os.dup2(null, number)

@@ -1,4 +1,4 @@
-"""One call: a worker waits for it, makes sure that nobody could tell the difference, runs it, and ends.
+"""A worker: it waits for one call, makes itself like the client (likeness.py), runs the plugin's main(), and ends.
 
 Source: unix(7) (SCM_RIGHTS, SO_PEERCRED), fcntl(2) (O_ASYNC), prctl(2).
 """
@@ -21,12 +21,12 @@ from .preload import PLUGINS
 from .rehearsal import rehearse
 
 CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-HANDSHAKE_SECONDS = 5.0  # for a client that is there; it takes a millisecond
+HANDSHAKE_SECONDS = 5.0  # to wait for the client's next message; it takes a millisecond
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 class Request(NamedTuple):
-    """What a client asks for."""
+    """A client's request: code directory, name of the plugin, path of the executable, environment."""
 
     code: str
     plugin: str
@@ -35,10 +35,10 @@ class Request(NamedTuple):
 
 
 def serve(listener: socket.socket, parent: int, announce: Callable[[], None], *, at_leisure: bool) -> bool:
-    """Wait for one call and run it; `announce` is called when there is one. While it waits it ends with its parent.
+    """Wait for one call and run it. Calls `announce` when a client has connected.
 
-    One that is made `at_leisure`, while no other is at work, rehearses before. Returns whether a call was run; why not
-    is said on stderr.
+    While it waits, the kernel ends it together with `parent`, the service. With `at_leisure` (no other worker is busy)
+    it rehearses first. Returns whether a call was run; if not, stderr says why.
     """
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -70,9 +70,9 @@ def serve(listener: socket.socket, parent: int, announce: Callable[[], None], *,
 
 
 def _take(connection: socket.socket) -> list[int]:
-    """Say that the call is taken. Returns the client's stdin and stderr. Raises Refused, OSError."""
+    """Tell the client that the call is taken. Returns its stdin and stderr. Raises Refused, OSError."""
     connection.send(TAKEN)
-    # GO also says that the client was there all the time, so it was the client that was looked at
+    # GO also proves that the client lived until now, so /proc showed the client and no later process with its pid
     word, descriptors, _, _ = socket.recv_fds(connection, len(GO), 2, socket.MSG_CMSG_CLOEXEC)
     if word != GO or len(descriptors) != 2:
         raise Refused("it does not want it any more")
@@ -80,7 +80,7 @@ def _take(connection: socket.socket) -> list[int]:
 
 
 def _parse(message: bytes) -> Request:
-    """Raises Refused."""
+    """Parse a REQUEST message. Raises Refused, also when the client is of another installation."""
     words = message.split(b"\0")
     if len(words) < 3:
         raise Refused("it says nothing")
@@ -92,7 +92,7 @@ def _parse(message: bytes) -> Request:
 
 
 def _put_in_place(request: Request, descriptors: list[int], output: int) -> None:
-    """What the interpreter finds when it starts."""
+    """Set stdin, stdout, stderr, sys.argv and the environment as a new interpreter would find them."""
     stdin, stderr = descriptors
     for descriptor, number in ((stdin, 0), (output, 1), (stderr, 2)):
         os.dup2(descriptor, number)
@@ -107,10 +107,10 @@ def _put_in_place(request: Request, descriptors: list[int], output: int) -> None
 
 
 def _run(main: Callable[[], int], connection: socket.socket) -> int:
-    """Run the plugin. Returns its exit status, as the interpreter does."""
+    """Run the plugin's main(). Returns the exit status that a process of its own would have."""
 
     def forward(*_: object) -> None:
-        """The client was asked to end, or has ended."""
+        """Raise the signal that the client has forwarded; SIGTERM if the client has ended."""
         try:
             word = connection.recv(1, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -125,7 +125,7 @@ def _run(main: Callable[[], int], connection: socket.socket) -> int:
     fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(connection, fcntl.F_SETFL, fcntl.fcntl(connection, fcntl.F_GETFL) | os.O_ASYNC)
     try:
-        forward()  # what came before
+        forward()  # a signal may have come before SIGIO was set up
         status = main()
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -137,9 +137,9 @@ def _run(main: Callable[[], int], connection: socket.socket) -> int:
 
 
 def _answer(connection: socket.socket, status: int, output: int) -> None:
-    """Say how it ended. Raises OSError.
+    """Send stdout and the exit status to the client. Raises OSError.
 
-    Whoever waits for the ends of stdin and stderr is not to wait for us when the client has ended: they go first.
+    stdin and stderr are closed before: a caller that waits for their end must not wait for this process.
     """
     sys.stdout.flush()
     size = os.lseek(output, 0, os.SEEK_END)

@@ -1,7 +1,7 @@
-"""`pycni repair`: puts back the packet filter rules of what runs, from what the runtime remembers of it.
+"""`pycni repair`: restores the nftables rules of running containers, from the results that the runtime has cached.
 
-A flush of the rule set takes NAT and host ports from running containers, which no runtime notices.
-Must not: make rules for what does not run, or change anything without --apply.
+A flush of the rule set removes NAT and host ports of running containers, and no runtime notices that.
+Must not: make rules for containers that do not run, or change anything without --apply.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from cni_protocol.request import parse_request
 
 
 class Finding(NamedTuple):
-    """Rules that a running attachment lacks: whose they are, and in sentences what is missing."""
+    """A running attachment that lacks rules, and the missing ones as sentences."""
 
     attachment: Attachment
     missing: tuple[str, ...]
@@ -41,7 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Say what is missing, or put it back. Returns 0 when nothing is missing (any more), else 1."""
+    """Print the missing rules, with --apply also restore them. Returns 0 when nothing is missing (any more), else 1."""
     findings, problems = repair(options.results, apply=options.apply)
     for problem in problems:
         print(f"pycni: {problem}", file=sys.stderr)
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def repair(directory: Path, *, apply: bool) -> tuple[list[Finding], list[str]]:
-    """What running attachments lack, put back where `apply` is set; and in sentences what went wrong."""
+    """Find rules that running attachments lack; with `apply` restore them. Returns these, and problems as sentences."""
     cached, problems = list_attachments(directory)
     findings = []
     for entry in cached:
@@ -71,7 +71,7 @@ def repair(directory: Path, *, apply: bool) -> tuple[list[Finding], list[str]]:
 
 
 def _repair_one(entry: Cached, *, apply: bool) -> Iterator[str]:
-    """Under the attachment's lock: a DEL that comes meanwhile would leave what we put back. Raises CNIError."""
+    """Repair one attachment under its lock, since a concurrent DEL would leave rules that we add. Raises CNIError."""
     attachment = Attachment(entry.network, entry.container_id, entry.ifname)
     with attachment_lock(attachment.host_name), kernel_refusals():
         with Kernel() as host:
@@ -85,7 +85,7 @@ def _repair_one(entry: Cached, *, apply: bool) -> Iterator[str]:
 
 
 def wanted_rules(entry: Cached, attachment: Attachment) -> list[Rules]:
-    """The rules that ADD made. Raises CNIError."""
+    """The rules that ADD made for a cached attachment. Raises CNIError."""
     env = {
         "CNI_COMMAND": "ADD",
         "CNI_CONTAINERID": entry.container_id,

@@ -30,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show the findings. Returns 0 when there is none, else 1; what could not be read is no finding."""
+    """Print the findings. Returns 0 when there is none, else 1. Facts that could not be read are no findings."""
     facts = read_facts(Places(options.root, options.conf_dir, options.bin_dir, options.socket))
     findings = diagnose(facts)
     if options.json:

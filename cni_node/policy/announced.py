@@ -1,4 +1,4 @@
-"""Pods that the plugin connects, put among those that the API tells of: their addresses are known here first. Pure."""
+"""Merges announced pods into those of the API: the plugin announces a pod's addresses before the API has them. Pure."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 from cni_node.policy.model import Pod, Policy
 from cni_protocol.address import IP, parse_ip
 
-IN_FORCE, PENDING, OFF = "in force", "pending", "off"  # what a pod that is about to start is told
+IN_FORCE, PENDING, OFF = "in force", "pending", "off"  # answers to an announcement
 
 
 class Announced(NamedTuple):
-    """A pod that is about to start. `uid` may be empty where the runtime does not tell it."""
+    """A pod that is about to start. `uid` is empty if the runtime does not pass it."""
 
     namespace: str
     name: str
@@ -19,7 +19,7 @@ class Announced(NamedTuple):
 
 
 def parse_announced(document: Any) -> Announced:
-    """What the plugin says of a pod. Raises ValueError."""
+    """Parse an announcement of the plugin. Raises ValueError."""
     if not isinstance(document, dict):
         raise ValueError("an object with namespace, name, uid and addresses is expected")
     namespace, name, uid = (str(document.get(key) or "") for key in ("namespace", "name", "uid"))
@@ -30,7 +30,7 @@ def parse_announced(document: Any) -> Announced:
 
 
 class Admission(NamedTuple):
-    """All pods with the addresses they have by now; addresses of which nothing else is known; what each one is told."""
+    """All pods with their current addresses, addresses of pods not known yet, and an answer per announcement."""
 
     pods: tuple[Pod, ...]
     pending: tuple[IP, ...]
@@ -39,9 +39,9 @@ class Admission(NamedTuple):
 
 
 def admit(pods: Iterable[Pod], policies: Iterable[Policy], announced: Iterable[Announced]) -> Admission:
-    """Give the announced pods their addresses, and take these from whoever had them before.
+    """Give the announced pods their addresses, and remove these from pods that had them before.
 
-    A pod that the API has not told of has no labels: it waits if there is any policy in its namespace.
+    Of a pod that the API does not have yet the labels are unknown: its answer is PENDING if its namespace has a policy.
     """
     by_name = {(pod.namespace, pod.name): pod for pod in pods}
     isolating = {policy.namespace for policy in policies}

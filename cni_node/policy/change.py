@@ -1,4 +1,4 @@
-"""What the kernel's table lacks of the desired one, and what it has beside; as messages of one transaction. Pure.
+"""The difference between the kernel's table and the desired one, as messages of one transaction. Pure.
 
 Must not: read or write the table.
 """
@@ -15,7 +15,7 @@ from cni_node.policy.rules import Ruleset
 
 
 class Change(NamedTuple):
-    """How much is changed: chains and sets made or taken away, elements added or deleted."""
+    """The size of a change: numbers of chains, sets and elements that are added or deleted."""
 
     chains: int = 0
     sets: int = 0
@@ -23,7 +23,7 @@ class Change(NamedTuple):
 
 
 class _SetChange(NamedTuple):
-    """What is added to a set, and deleted from it first."""
+    """The elements to delete from a set, and those to add after that."""
 
     kind: SetType
     added: Elements
@@ -31,7 +31,7 @@ class _SetChange(NamedTuple):
 
 
 class Difference:
-    """One change of the table. A pod that waits in PENDING and is not among the `judged` addresses waits on."""
+    """One change of the table. An address that is in PENDING stays there, unless `judged` has it by now."""
 
     def __init__(self, wanted: Ruleset, known: Contents, judged: frozenset[bytes]) -> None:
         self._wanted, self._known = wanted, known
@@ -52,7 +52,7 @@ class Difference:
         return Change(chains, sets, elements)
 
     def messages(self, socket: TableSocket) -> Iterator[Message]:
-        """In an order in which whatever is named is there, and nothing that is named is taken away."""
+        """The messages, ordered so that chains and sets are added before their use, and deleted after it."""
         for number, name in enumerate(self._new_sets):
             yield socket.add_set(name, self._wanted.sets[name][0], number)
         for name in self._chains:
@@ -82,7 +82,7 @@ class Difference:
 
 
 def _waiting(wanted: Ruleset, known: Contents, judged: frozenset[bytes]) -> dict[str, Elements]:
-    """The sets of isolated pods with those beside that wait."""
+    """The sets of isolated pods, with the addresses that stay in PENDING added to them."""
     found: dict[str, Elements] = {}
     for version in (4, 6):
         maps = [f"{direction}{version}" for direction in DIRECTIONS]

@@ -1,7 +1,7 @@
-"""A cluster's state and a node's name -> what the node's table should hold. Pure.
+"""Compiles the state of a cluster to the desired nftables table of one node. Pure.
 
 Pods that the same policies select share a chain, rules with the same peers share a set, and one set has the networks
-of all ipBlocks of a rule: so a packet meets as many lookups in a cluster of 5,000 pods as in one of 50.
+of all ipBlocks of a rule. So a packet passes the same number of lookups with 5,000 pods as with 50.
 Must not: know messages of the kernel, or what stands there.
 """
 
@@ -16,7 +16,7 @@ _Groups = dict[str, dict[Labels, dict[int, list[bytes]]]]  # packed addresses by
 
 
 class Compiler:
-    """Compiles for one node. Keeps what policies came to, since most of them are the same the next time."""
+    """Compiles for one node. Keeps the parts of each policy, since most policies are unchanged the next time."""
 
     def __init__(self, node: str, *, log: bool = False) -> None:
         """With `log` the names of policies are part of their chains."""
@@ -24,7 +24,7 @@ class Compiler:
         self._parts: dict[tuple[int, str], tuple[Policy, Parts]] = {}
 
     def compile(self, cluster: Cluster, pending: Iterable[IP] = ()) -> Desired:
-        """The table. Of the pods with `pending` addresses nothing is known: nothing passes to or from them."""
+        """The desired table. `pending` are addresses of pods that are not known yet: nothing passes to or from them."""
         owners = pods_by_address(cluster.pods)
         local = {ip: pod for ip, pod in owners.items() if pod.node == self._node}
         work = _Work(cluster.policies, {pod.namespace for pod in local.values()}, self._parts, log=self._log)
@@ -100,7 +100,7 @@ def _version(name: str) -> int:
 
 
 def _subject_sets(subjects: dict[IP, dict[str, str]], local: dict[IP, Pod]) -> Iterator[tuple[str, Set]]:
-    """The verdict maps, and the sets of those that are in them; they are there even when nobody is in them."""
+    """The verdict maps, and the sets of the addresses in them. They exist even when they are empty."""
     for version in VERSIONS:
         own = {ip: chains for ip, chains in subjects.items() if ip.version == version}
         for direction in DIRECTIONS:
@@ -117,7 +117,7 @@ def _subject_sets(subjects: dict[IP, dict[str, str]], local: dict[IP, Pod]) -> I
 
 
 def _group(owners: dict[IP, Pod]) -> _Groups:
-    """A selector is asked once for all pods with the same labels."""
+    """Addresses grouped by namespace and labels, so that a selector is evaluated once for each group."""
     groups: _Groups = {}
     for ip, pod in owners.items():
         own = groups.setdefault(pod.namespace, {}).setdefault(pod.labels, {4: [], 6: []})

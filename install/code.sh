@@ -1,13 +1,13 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # the variables are those of install.sh
-# The code that is installed, out of the checkout, and the text of what starts it. To be sourced by install.sh.
+# Gathers the code to install out of the checkout, and makes the text of the files that start it. Sourced by install.sh.
 
 executables=(cni-bridge cni-ipam)
-launchers=(pycni pycni-warm) # of programs that are no plugins
+launchers=(pycni pycni-warm) # executables that are no plugins
 packages=(cni_protocol cni_kernel cni_bridge cni_ipam cni_warm cni_node)
-mark=.put-here-by-pycni # in a directory of code, with its checksums: only what carries it is ever removed
-made_dirs=() stage=''   # what clean_up takes away
+mark=.put-here-by-pycni # file of checksums in a directory of code: only directories with it are ever removed
+made_dirs=() stage=''   # for clean_up: directories that were made, and the temporary one
 
-template() { # FILE of install/templates, then words that stand in it, each before what goes there
+template() { # FILE [WORD REPLACEMENT]...: print a file of install/templates with each WORD replaced
     local text
     text=$(<"$here/install/templates/$1")
     shift
@@ -18,7 +18,7 @@ template() { # FILE of install/templates, then words that stand in it, each befo
     printf '%s\n' "$text"
 }
 
-executable_text() { # NAME CODE_DIR: of a plugin; the two differ in nothing but their names, see cni_protocol/sibling.py
+executable_text() { # NAME CODE_DIR: of a plugin; the two differ only in the plugin's name, see cni_protocol/sibling.py
     template executable cni-bridge "$1" cni_bridge "${1//-/_}" @PYTHON@ "$python" @CODE@ "$2"
 }
 
@@ -62,7 +62,7 @@ gather_code() { # fill $stage/code with the packages and their dependency
     chmod -R u=rwX,go=rX "$stage/code"
 }
 
-clean_up() { # a directory that was made and got nothing goes again
+clean_up() { # remove the temporary directory, and directories that were made but are empty
     local i
     [ -z "$stage" ] || rm -rf "$stage"
     for ((i = ${#made_dirs[@]} - 1; i >= 0; i--)); do rmdir "${made_dirs[i]}" 2>/dev/null || true; done

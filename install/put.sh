@@ -1,9 +1,9 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # the variables are those of install.sh
-# install.sh without --bundle and the like: put the plugins on this host, or take them away. To be sourced by install.sh.
+# install.sh without --bundle and the like: installs the plugins on this host, or removes them. Sourced by install.sh.
 #
-# The code goes into a directory of its own below --lib-dir, named after its content and never changed afterwards; the
-# executables name that directory and are put in place by rename. So a runtime sees the old plugin or the new one,
-# whole, and a call that is running keeps the code that it began with.
+# The code goes into a directory below --lib-dir that is named after its content and never changed afterwards. The
+# executables name that directory and are put in place by rename. So a runtime sees the complete old plugin or the
+# complete new one, and a running call keeps the code that it began with.
 
 units=(pycni-warm.socket pycni-warm.service)
 manifest=$lib_dir/manifest # what --uninstall removes: "dir PATH" or "file SHA256 PATH", oldest first
@@ -27,7 +27,7 @@ put_file() {
 
 systemd_runs() { [ -d /run/systemd/system ]; } # sd_booted(3)
 
-put_warm_service() { # its executable; the units are put there by --warm alone, they do not change with the code
+put_warm_service() { # its executable, and with --warm its units, which do not change with the code
     local unit
     put_file "$lib_dir/pycni-warm" 755 < <(launcher_text pycni-warm "$code")
     if [ -n "$warm" ]; then
@@ -47,10 +47,10 @@ start_warm_service() {
         systemctl daemon-reload
         systemctl enable --now pycni-warm.socket
     fi
-    systemctl try-restart pycni-warm.service # the one that runs has the code of before, and takes no call of the new one
+    systemctl try-restart pycni-warm.service # a running service has the old code, and takes no calls of the new one
 }
 
-build_code() { # the same, byte-compiled
+build_code() { # gather_code, then byte-compile it and write its checksums
     gather_code
     # unchecked: the directory never changes, so no call has to compare a source file with its .pyc
     "$python" -m compileall -q -j 0 --invalidation-mode unchecked-hash -s "$stage/code" "$stage/code" ||
@@ -59,7 +59,7 @@ build_code() { # the same, byte-compiled
     mv "$stage/sums" "$stage/code/$mark"
 }
 
-put_code() { # unless the same code stands there already, whole
+put_code() { # move the code to its place, unless it is there already and complete
     if [ -e "$code" ]; then
         [ -f "$code/$mark" ] || die "$code is in the way and was not put there by install.sh; remove it"
         (cd "$code" && sha256sum --check --status "$mark" 2>/dev/null) && return

@@ -247,7 +247,9 @@ def _reserve_all(addresses: list[IP], request: Request, store: Store) -> None:
             tried.append(ip)
             if not store.reserve(ip, request.container_id, request.ifname):
                 tried.remove(ip)
-                raise CNIError(ALREADY_EXISTS, f"{store.file_of(ip)} came into being under our lock; try again")
+                raise CNIError(
+                    ALREADY_EXISTS, f"{store.file_of(ip)} was created meanwhile, without the lock; try again"
+                )
             store.set_last(index, ip)
         request.finish_uninterrupted()
     except BaseException:

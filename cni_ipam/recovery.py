@@ -171,7 +171,7 @@ class Recovery:
             return
         self._found.owners[ip] = UNKNOWN
         if holder is None:
-            say(f"{path} says not whose it is: the address stays taken until GC or a DEL that names it")
+            say(f"{path} names no container: the address stays taken until GC, or a DEL whose prevResult has it")
             return
         self._found.owners[ip] = Attachment(self._records.network, *holder).owner
         try:

@@ -157,7 +157,7 @@ class Agent:
         if not snapshot.listed:
             return set()
         if snapshot.own is None and not snapshot.peers:
-            self._told += ("the source knows neither this node nor another one: what stands in the kernel stays",)
+            self._told += ("the source lists no node, not even this one: the kernel stays as it is",)
             return set()
         before, self._snapshot = self._snapshot, snapshot
         if snapshot.own is not None and snapshot.own != (before.own if before else None):

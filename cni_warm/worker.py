@@ -75,7 +75,7 @@ def _take(connection: socket.socket) -> list[int]:
     # GO also proves that the client lived until now, so /proc showed the client and no later process with its pid
     word, descriptors, _, _ = socket.recv_fds(connection, len(GO), 2, socket.MSG_CMSG_CLOEXEC)
     if word != GO or len(descriptors) != 2:
-        raise Refused("it does not want it any more")
+        raise Refused("the client has given up")
     return descriptors
 
 
@@ -83,7 +83,7 @@ def _parse(message: bytes) -> Request:
     """Parse a REQUEST message. Raises Refused, also when the client is of another installation."""
     words = message.split(b"\0")
     if len(words) < 3:
-        raise Refused("it says nothing")
+        raise Refused("its request is not complete")
     code, plugin, executable = (os.fsdecode(word) for word in words[:3])
     if code != CODE or plugin not in PLUGINS:
         raise Refused(f"it is of the installation {code}, this is {CODE}")

@@ -116,7 +116,7 @@ class Registration:
             cluster = parse_cluster(entry.value)
         except CNIError as error:
             raise CNIError(error.code, f"{key} in etcd: {error.msg}") from None
-        differs = f"etcd's {key} counts, {entry.value}: this node was told {render_cluster(settings.cluster)}"
+        differs = f"{key} in etcd has {entry.value}, and not {render_cluster(settings.cluster)} as this node's options"
         self.remark = "" if cluster == settings.cluster else differs
         return cluster
 

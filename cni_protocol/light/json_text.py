@@ -42,7 +42,7 @@ def parse_json(data: bytes) -> Any:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"it must be UTF-8, and byte {error.start} is none of it") from None
+        raise ValueError(f"it must be UTF-8, and byte {error.start} is invalid") from None
     try:
         value, end = _scan(text.strip(_WHITE_SPACE), 0)
         if end != len(text.strip(_WHITE_SPACE)):

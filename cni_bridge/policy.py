@@ -77,7 +77,7 @@ def _tell(path: str, pod: dict[str, Any]) -> str:
 
 
 def _ask(path: str, body: bytes) -> str:
-    """The state that the agent tells. Raises OSError, ValueError."""
+    """Send the announcement. Returns the state in the agent's answer. Raises OSError; ValueError for another answer."""
     deadline = time.monotonic() + BOUND
     caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:

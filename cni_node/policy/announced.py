@@ -1,4 +1,4 @@
-"""Pods that the plugin connects, put among those that the API tells of: their addresses are known here first. Pure."""
+"""Merges announced pods into those of the API: the plugin announces a pod's addresses before the API has them. Pure."""
 
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ class Announced(NamedTuple):
 
 
 def parse_announced(document: Any) -> Announced:
-    """What the plugin says of a pod. Raises ValueError."""
+    """Parse an announcement of the plugin. Raises ValueError."""
     if not isinstance(document, dict):
         raise ValueError("an object with namespace, name, uid and addresses is expected")
     namespace, name, uid = (str(document.get(key) or "") for key in ("namespace", "name", "uid"))
@@ -36,7 +36,7 @@ def parse_announced(document: Any) -> Announced:
 
 
 class Admission(NamedTuple):
-    """All pods with the addresses they have by now; addresses of which nothing else is known; what each one is told."""
+    """All pods with their current addresses, addresses of pods not known yet, and an answer per announcement."""
 
     pods: tuple[Pod, ...]
     pending: tuple[IP, ...]
@@ -47,7 +47,7 @@ class Admission(NamedTuple):
 def admit(pods: tuple[Pod, ...], policies: Iterable[Policy], announced: Collection[Announced]) -> Admission:
     """Give the announced pods their addresses, and take these from whoever had them before, and from one that is gone.
 
-    A pod that the API has not told of has no labels: it waits if there is any policy in its namespace.
+    Of a pod that the API does not have yet the labels are unknown: its answer is PENDING if its namespace has a policy.
     """
     if not announced:
         return Admission(pods, (), {}, ())

@@ -1,4 +1,4 @@
-"""What the kernel's table lacks of the desired one, and what it has beside; as messages of one transaction. Pure.
+"""The difference between the kernel's table and the desired one, as messages of one transaction. Pure.
 
 Must not: read or write the table.
 """
@@ -15,7 +15,7 @@ from cni_node.policy.rules import Ruleset
 
 
 class Change(NamedTuple):
-    """How much is changed: chains and sets made or taken away, elements added or deleted."""
+    """The size of a change: numbers of chains, sets and elements that are added or deleted."""
 
     chains: int = 0
     sets: int = 0
@@ -23,7 +23,7 @@ class Change(NamedTuple):
 
 
 class _SetChange(NamedTuple):
-    """What is added to a set, and deleted from it first."""
+    """The elements to delete from a set, and those to add after that."""
 
     kind: SetType
     added: Elements
@@ -55,7 +55,7 @@ class Difference:
         return Change(chains, sets, elements)
 
     def messages(self, socket: TableSocket) -> Iterator[Message]:
-        """In an order in which whatever is named is there, and nothing that is named is taken away."""
+        """The messages, ordered so that chains and sets are added before their use, and deleted after it."""
         for number, name in enumerate(self._new_sets):
             yield socket.add_set(name, self._wanted.sets[name][0], number)
         chains = [self._wanted.chain(name) for name in self._chains]

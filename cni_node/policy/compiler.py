@@ -1,7 +1,7 @@
-"""A cluster's state and a node's name -> what the node's table should hold. Pure.
+"""Compiles the state of a cluster to the desired nftables table of one node. Pure.
 
 Pods that the same policies select share a chain, rules with the same peers share a set, and one set has the networks
-of all ipBlocks of a rule: so a packet meets as many lookups in a cluster of 5,000 pods as in one of 50.
+of all ipBlocks of a rule. So a packet passes the same number of lookups with 5,000 pods as with 50.
 Must not: know messages of the kernel, or what stands there.
 """
 
@@ -148,7 +148,7 @@ def _version(name: str) -> int:
 
 
 def _subject_sets(subjects: dict[IP, dict[str, str]], local: dict[IP, Pod]) -> Iterator[tuple[str, Set]]:
-    """The verdict maps, and the sets of those that are in them; they are there even when nobody is in them."""
+    """The verdict maps, and the sets of the addresses in them. They exist even when they are empty."""
     for version in VERSIONS:
         own = {ip: chains for ip, chains in subjects.items() if ip.version == version}
         for direction in DIRECTIONS:

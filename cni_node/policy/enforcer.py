@@ -1,7 +1,7 @@
-"""The loop of policies: what the cluster says and which pods come goes in, and the kernel's table is put right.
+"""The loop that enforces policies: it takes changes of the cluster and announced pods, and updates the kernel's table.
 
-A loop of its own, since a pod that starts waits for it. Nothing is kept that a restart would lose: what stands in the
-kernel stays until everything that is needed is known. Must not: know how anything is done.
+It is separate from the agent's loop, since pods wait for it when they start. It needs no state from before a restart:
+the kernel's table stays until everything that is needed has been listed. Must not: know how the parts do their work.
 """
 
 import time
@@ -44,7 +44,7 @@ class Enforcer:
         self._announced: list[Announced] = []  # until the API says the same; it may be away for hours
         self._answers: dict[Announced, str] = {}  # for who waits for one
         self._settings = settings
-        self._again = 0.0  # when everything is looked at once more, 0 for not by itself
+        self._again = 0.0  # monotonic time of the next run without an event, 0 for none
         self._look_again = self._ended = False
         self._complete = False  # everything that is needed was known once
         self._state = PolicyState()
@@ -67,19 +67,19 @@ class Enforcer:
         Thread(target=self._run, name="policies", daemon=True).start()
 
     def close(self) -> None:
-        """End, and leave everything as it stands in the kernel."""
+        """End the threads. The kernel's table stays."""
         self._ended = True
         self._watch.close()
         self.wake()
 
     def wake(self) -> None:
-        """Something is known that was not."""
+        """Have the loop run, since the watch has something new."""
         with self._woken:
             self._dirty = True
             self._woken.notify_all()
 
     def disturb(self) -> None:
-        """Somebody else has changed the table."""
+        """Have the loop read the table again, since another program has changed it."""
         with self._woken:
             self._dirty = self._disturbed = True
             self._woken.notify_all()
@@ -88,7 +88,7 @@ class Enforcer:
         """Have a pod's policies in force before it starts: IN_FORCE; or PENDING, where nothing passes to or from it. Or
         have nothing there that is about one that is gone: GONE.
 
-        "" when neither is sure after `bound` seconds.
+        Returns IN_FORCE; PENDING, when nothing passes to or from the pod yet; or "", when neither is certain.
         """
         with self._woken:
             mine = set(announced.addresses)  # what was said of these before is over

@@ -1,7 +1,7 @@
-"""Which pods a node has to know: its own, and those that policies of its own pods speak of. Pure.
+"""Which pods a node has to know: its own, and those that the policies of its own pods select as peers. Pure.
 
-In a large cluster that is what memory and traffic depend on.
-Must not: ask for anything.
+In a large cluster this decides how much memory and traffic the agent needs.
+Must not: query the API.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from cni_node.policy.model import DIRECTIONS, EGRESS, Labels, Pod, PodPeer, Policy, PortName, Rule, Selector
 
 EVERYWHERE = "*"
-MANY = 20  # namespaces; beyond, one watch of everything costs the server less than so many
+MANY = 20  # namespaces; for more, one watch of all pods costs the API server less
 
 
 def needed_namespaces(
@@ -48,6 +48,6 @@ def _named_by(
             found |= matching[selector]
     names = any(isinstance(port, PortName) for port in rule.ports or ())
     blocks = rule.peers is None or not all(isinstance(peer, PodPeer) for peer in rule.peers)
-    if direction == EGRESS and names and blocks:  # whoever is there says which port that is
+    if direction == EGRESS and names and blocks:  # the destination pod, wherever it is, defines the port's number
         found.add(EVERYWHERE)
     return found

@@ -1,6 +1,6 @@
-"""What one policy comes to in the kernel: rules that let through, and what the sets that they name are made of. Pure.
+"""The parts that one policy contributes to the kernel's table: allowing rules, and the content of their sets. Pure.
 
-Must not: know pods; that is why a policy's parts stay as they are while pods come and go.
+Must not: know pods, so that a policy's parts stay the same while pods come and go.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,10 @@ _SHARED = 4  # selectors of one rule that have a set each, which other policies 
 
 
 class Parts(NamedTuple):
-    """What a policy brings to a chain. `peers` and `named` say what sets are made of, `fixed` are sets as they are."""
+    """The parts of a policy. `peers` and `named` have the selectors and port names that fill a set, by the set's name.
+
+    `fixed` are sets that do not depend on pods.
+    """
 
     allows: tuple[Allow, ...]
     peers: dict[str, tuple[PodPeer, ...]]
@@ -51,7 +54,7 @@ def chain_of(direction: str, version: int, parts: Iterable[Parts], names: Iterab
 
 
 def _ends(rule: Rule, parts: Parts) -> list[Allow]:
-    """A rule for each set of the other end's addresses."""
+    """The conditions on the other end: one Allow for each set of addresses."""
     if rule.peers is None:
         return [Allow()]
     found = []
@@ -72,7 +75,7 @@ def _ends(rule: Rule, parts: Parts) -> list[Allow]:
 
 
 def _services(rule: Rule, parts: Parts) -> list[Allow]:
-    """A rule for each set of ports."""
+    """The conditions on ports: one Allow for each set of ports."""
     if rule.ports is None:
         return [Allow()]
     found = []

@@ -1,6 +1,6 @@
-"""Pods and namespaces of the API's JSON -> the values of model.py. Pure.
+"""Parses pods and namespaces from the API's JSON to the values of model.py. Pure.
 
-Must not: keep more of a pod than what policies ask for; there are thousands.
+Must not: keep more of a pod than policies need, since there are thousands.
 """
 
 import sys
@@ -56,7 +56,7 @@ def _addresses(texts: list[Any]) -> tuple[IP, ...]:
 
 
 def _ports(spec: dict[str, Any]) -> tuple[ContainerPort, ...]:
-    """Those with a name, also of init containers: one that is restarted for ever runs beside the others."""
+    """The named ports, also of init containers, since one with restartPolicy Always runs beside the others."""
     found = []
     for container in [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]:
         for port in container.get("ports") or ():

@@ -1,14 +1,15 @@
 """The desired table as nftables' chains and sets. Pure.
 
-    chain forward: what was cut is dropped; established passes; what IPv6 needs on a link passes; a pod and itself
-        pass; no stream is taken up half way; then the source's egress chain and the destination's ingress chain
-    chain e_..., i_...: a rule for each thing that is let through (return); else on to `denied...`
-    chain pending: nothing passes
+    chain forward: drops cut connections; accepts established ones, what IPv6 needs on a link, and a pod's traffic to
+        itself; drops TCP packets of isolated pods that belong to no known connection and open none; then jumps to the
+        source's egress chain and to the destination's ingress chain
+    chain e_..., i_...: a rule for each thing that is allowed (return); the rest goes to the chain denied_...
+    chain pending: drops everything
 
-At priority filter + 10: behind destination NAT, so that destinations are pods, before source NAT, so that sources are,
-and behind kube-proxy's filter, so that services without endpoints are refused at once. What the node itself sends or
-receives never comes by here.
-Must not: decide what is let through.
+The priority is filter + 10: after destination NAT and before source NAT, so that both addresses are those of pods; and
+after kube-proxy's filter, so that services without endpoints are refused at once. Packets from and to the node itself
+do not pass this hook.
+Must not: decide what is allowed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -67,7 +68,7 @@ class Ruleset:
 
 
 def type_of(entry: Set) -> SetType:
-    """What the keys of a set are."""
+    """The nftables type of a set."""
     if entry.kind == PORTS:
         return SetType(concatenated(*_SERVICE), intervals=True, parts=tuple(size for _, size in _SERVICE))
     address = ADDRESS[entry.version]
@@ -78,7 +79,7 @@ def type_of(entry: Set) -> SetType:
     return SetType(address, verdicts=entry.kind == VERDICTS, intervals=entry.kind == NETWORKS)
 
 
-# The types by what is before "_" in a set's name, for whoever reads a table.
+# The types by the part of a set's name before "_", for TableSocket.read.
 TYPES = {
     "p": type_of(Set(PORTS, 0, {})),
     **{

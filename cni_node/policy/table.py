@@ -1,7 +1,7 @@
-"""Makes the kernel's table of policies equal to the desired one, in one transaction that holds nothing but the change.
+"""Makes the kernel's table of policies equal to the desired one, in one transaction with only the differences.
 
-What stands is adopted: chains and sets are named by what they are, so what is there need not be made again.
-Must not: touch another table, or decide.
+After a restart the table in the kernel is kept: the name of a chain or set depends on its content, so equal ones match.
+Must not: touch another table, or decide what is allowed.
 """
 
 import errno
@@ -37,7 +37,7 @@ class PolicyTable:
         self._socket.close()
 
     def forget(self) -> None:
-        """Look at the table anew the next time: somebody else has changed it."""
+        """Read the table again the next time, since another program has changed it."""
         self._known = None
 
     def ensure(self, desired: Desired, *, adopting: bool = False) -> Change:

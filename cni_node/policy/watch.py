@@ -1,6 +1,6 @@
-"""The cluster's policies, namespaces and pods, by list and watch; of pods those that this node needs.
+"""The cluster's policies and namespaces, and the pods that this node needs, by list and watch.
 
-Each collection is followed in a thread of its own; what they know is published whole.
+Each collection is followed by a thread of its own.
 Must not: decide what is allowed, or touch the kernel.
 """
 
@@ -28,7 +28,7 @@ _V = TypeVar("_V")
 
 
 class Known(NamedTuple):
-    """What is known of the cluster at one moment. `complete`: everything that is needed has been listed."""
+    """The state of the cluster as far as it is known. `complete`: everything that is needed has been listed."""
 
     policies: tuple[Policy, ...]
     pods: tuple[Pod, ...]
@@ -48,7 +48,7 @@ class Collection(Generic[_K, _V]):
         self._parse, self._changed = parse, changed
         self._lock = Lock()
         self._objects: dict[_K, _V] = {}
-        self._refused: dict[str, str] = {}  # objects that make no sense; one that did stays as it was
+        self._refused: dict[str, str] = {}  # problems of invalid objects; their last valid version stays
         self._problem = ""
         self._handed_out = False  # the next change is made in a copy
         self.listed = False
@@ -62,7 +62,7 @@ class Collection(Generic[_K, _V]):
 
     @property
     def problems(self) -> list[str]:
-        """Sentences for what cannot be had, or not be read."""
+        """Sentences about an API that cannot be reached, and about invalid objects."""
         with self._lock:
             return [text for text in (self._problem, *self._refused) if text]
 
@@ -118,7 +118,7 @@ class _Followed(NamedTuple):
 
 
 class ClusterWatch:
-    """What a node needs to know for its policies. Used by one thread, which `changed` wakes from any other."""
+    """All that a node needs to know for its policies. One thread uses it; other threads call `changed`."""
 
     def __init__(self, settings: KubernetesSettings, changed: Callable[[], None]) -> None:
         self._settings, self._changed = settings, changed
@@ -134,7 +134,7 @@ class ClusterWatch:
             _end(followed)
 
     def look(self) -> Known:
-        """What is known now. Begins to follow pods that are needed from now on, and ends what is no longer."""
+        """The current state. Starts following pods that have become necessary, and stops following others."""
         policies = self._policies.collection.objects
         namespaces: dict[str, Labels] = self._namespaces.collection.objects
         local = self._pods[_LOCAL].collection.objects

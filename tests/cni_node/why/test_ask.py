@@ -7,7 +7,11 @@ import pytest
 
 from cni_node.doctor.facts import Link, Neighbour
 from cni_node.why.ask import answer
+from cni_node.why.discovery import Neighbour as Neighbour6
+from cni_node.why.discovery import Request, discover
+from cni_node.why.hooks import Hooks
 from cni_node.why.names import find_end, parse_service
+from cni_node.why.packets import Packet
 from cni_node.why.sets import find_element
 from cni_node.why.values import (
     NODE,
@@ -23,6 +27,7 @@ from cni_node.why.values import (
     RoutingRule,
     Rule,
     SetElement,
+    StopError,
     World,
 )
 from cni_protocol.address import parse_ip
@@ -185,3 +190,29 @@ def test_packets_that_do_not_fit_are_noted() -> None:
 def test_every_part_of_a_concatenation_has_an_interval_of_its_own(key: bytes, *, found: bool) -> None:
     element = SetElement(b"\x0a\x01\0\0\0\x10\0\0", b"\x0a\x01\xff\xff\0\x50\0\0")
     assert (find_element(FilterSet(8, (element,), (4, 2)), key) is not None) == found
+
+
+def test_a_translation_is_decided_once_and_a_packet_to_oneself_has_passed_output() -> None:
+    address = Expression("immediate", {"DREG": 1, "DATA": {"NFTA_DATA_VALUE": b"\x0a\x01\0\x03"}})
+    parts = (address, Expression("nat", {"TYPE": 1, "ADDR": 1}))
+    base = BaseChain(KEY, 0, -100, "nat", False)
+    nat = Filter((base,), {KEY: (Rule(1, parts),)})
+    assert not any("translated" in step.what for step in ask(world(filter=nat), "node", "192.0.2.1").steps)
+    assert any("translated: 192.0.2.9 to 10.1.0.3" in s.what for s in ask(world(filter=nat), "192.0.2.9", "node").steps)
+
+
+@pytest.mark.parametrize("kind", [135, 136], ids=["question", "answer"])
+def test_a_filter_that_drops_neighbour_discovery_is_found(kind: int) -> None:
+    loaded = Expression("payload", {"DREG": 1, "BASE": 2, "LEN": 1})
+    of_kind = Expression("cmp", {"SREG": 1, "DATA": {"NFTA_DATA_VALUE": bytes([kind])}})
+    node = Neighbour6(world(filter=filtered((loaded, of_kind, DROP), hook=1)).stacks[NODE], "cni0")
+    pod = Neighbour6(world().stacks["mynet,shop/a,eth0"], "eth0")
+    packet = Packet(parse_ip("fd00::2"), parse_ip("fd00::1"), 58, 1, 1)
+    hooks = Hooks(lambda *_: 0, lambda *_: None)
+    for asking, holder, drops in ((pod, node, 135), (node, pod, 136)):
+        request = Request(packet.destination, packet, asking, holder)
+        if drops == kind:
+            with pytest.raises(StopError, match="inet foreign c rule 1 drops it"):
+                discover(hooks, request)
+        else:
+            discover(hooks, request)

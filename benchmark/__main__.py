@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmark.attach import measure_burst, measure_memory, measure_plain, measure_seed, measure_small
-from benchmark.calls import Bench, Service, Side
+from benchmark.attach import measure_burst, measure_dual, measure_memory, measure_plain, measure_seed, measure_small
+from benchmark.calls import Bench, Side
 from benchmark.document import check_markers, write_document
 from benchmark.plot import draw
 from benchmark.profile import Part, as_markdown, measure_profile
 from benchmark.rows import Row, markdown, text_head, text_line
+from benchmark.scale import measure_pods, measure_ports
 from benchmark.store import Point, measure_full, measure_ipam
 from benchmark.traffic import measure_nat
 from suites import sandbox
@@ -53,23 +54,25 @@ def _groups(bench: Bench, findings: Findings) -> dict[str, Callable[[], None]]:
     """What --only can name, in the order of the table."""
     return {
         "seed": lambda: findings.add(measure_seed(bench)),
+        "dual": lambda: findings.add(measure_dual(bench)),
         "plain": lambda: findings.add(measure_plain(bench)),
         "small": lambda: findings.add(measure_small(bench)),
         "ipam": lambda: findings.take_ipam(measure_ipam(bench)),
         "full": lambda: findings.add(measure_full(bench)),
         "burst": lambda: findings.add(measure_burst(bench)),
+        "pods": lambda: findings.add(measure_pods(bench)),
+        "ports": lambda: findings.add(measure_ports(bench)),
         "nat": lambda: findings.add(measure_nat(bench)),
         "memory": lambda: findings.add(measure_memory(bench)),
         "profile": lambda: findings.take_parts(measure_profile(bench)),
     }
 
 
-GROUPS = ("seed", "plain", "small", "ipam", "full", "burst", "nat", "memory", "profile")
+GROUPS = ("seed", "dual", "plain", "small", "ipam", "full", "burst", "pods", "ports", "nat", "memory", "profile")
 
 
 def main() -> None:
     """Measure, and print a line for each row."""
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the service leaves calls with further open files to themselves
     options = _parse_options()
     if options.document:
         check_markers(options.document, _PLACES)
@@ -77,22 +80,16 @@ def main() -> None:
     sandbox.set_up()
     ours = Side("ours", options.bin_dir, "cni-bridge", "cni-ipam")
     reference = Side("reference", options.reference_bin_dir, "bridge", "host-local")
-    code = next(Path(options.lib_dir).glob("*/cni_bridge")).parent
-    service = Service(ours, str(code)) if (code / "cni_warm").is_dir() else None
-    try:
-        bench = Bench(1 if options.quick else options.rounds, options.quick, ours, reference, service)
-        machine = _describe_machine(bench, version)
-        print(f"{machine}\n\n{text_head()}", flush=True)
-        findings = Findings()
-        began = time.monotonic()
-        groups = _groups(bench, findings)
-        for name in GROUPS:
-            if name in options.only:
-                groups[name]()
-        print(f"measured in {time.monotonic() - began:.0f} s", flush=True)
-    finally:
-        if service is not None:
-            service.stop()
+    bench = Bench(1 if options.quick else options.rounds, options.quick, ours, reference)
+    machine = _describe_machine(bench, version)
+    print(f"{machine}\n\n{text_head()}", flush=True)
+    findings = Findings()
+    began = time.monotonic()
+    groups = _groups(bench, findings)
+    for name in GROUPS:
+        if name in options.only:
+            groups[name]()
+    print(f"measured in {time.monotonic() - began:.0f} s", flush=True)
     _write(options, machine, findings)
 
 
@@ -100,7 +97,7 @@ def _parse_options() -> Any:
     parser = argparse.ArgumentParser(
         prog="scripts/bench", description="how long the plugins take, beside Debian's containernetworking-plugins"
     )
-    for hidden in ("bin_dir", "lib_dir", "reference_bin_dir"):
+    for hidden in ("bin_dir", "reference_bin_dir"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=_ROUNDS, help=f"calls of each kind ({_ROUNDS})")
     parser.add_argument("--quick", action="store_true", help="one round of small numbers, to see whether it runs")

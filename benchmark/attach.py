@@ -5,14 +5,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from benchmark.calls import Bench, Call, Job, Variant, make_call, run_call, run_calls, with_result
+from benchmark.calls import Bench, Call, Job, Side, make_call, run_call, run_calls, timed, with_result
 from benchmark.floor import open_floor
 from benchmark.rows import Row, Target
 from suites import sandbox
 
 SEED: dict[str, Any] = {"isGateway": True, "ipMasq": True}
 PLAIN: dict[str, Any] = {}
-NO_SERVICE = "no service here"
 _INTERPRETER = "/usr/bin/python3"
 _MILLI = 1000.0
 _MEBI = 1 << 10  # ru_maxrss is in KiB, getrusage(2)
@@ -30,67 +29,66 @@ sys.stderr.write(f"{status} {usage.ru_maxrss}")
 
 def measure_seed(bench: Bench) -> list[Row]:
     """ADD and DEL on the network with a gateway and NAT."""
-    jobs = _attach_jobs(bench, "seed", SEED, 100)
-    targets = {"ADD": (Target(1.5), Target(0.6)), "DEL": (Target(1.0), Target(0.45))}
-    return _attach_rows("seed", 'network "seed"', bench.medians(jobs), targets)
+    times = bench.medians(_attach_jobs(bench, "seed", SEED, 100))
+    return _attach_rows("seed", times, {"ADD": Target(0.8), "DEL": Target(0.35)})
+
+
+def measure_dual(bench: Bench) -> list[Row]:
+    """ADD and DEL on such a network with both IP versions."""
+    times = bench.medians(_attach_jobs(bench, "dual", SEED, 114))
+    return _attach_rows("dual", times, {"ADD": Target(0.55), "DEL": Target(0.3)})
 
 
 def measure_plain(bench: Bench) -> list[Row]:
-    """ADD and DEL on a network without, and the same kernel work out of this process, which is warm."""
+    """ADD and DEL on a network without, and the same kernel work out of this process, which is there already."""
     floor = open_floor("plain-floor")
-    jobs = {**_attach_jobs(bench, "plain", PLAIN, 102), "floor": floor.attach}
-    times = bench.medians(jobs)
-    both = (Target(3.5), Target(1.1))
-    rows = _attach_rows("plain", 'network "plain"', times, {"ADD": both, "DEL": both})
+    times = bench.medians({**_attach_jobs(bench, "plain", PLAIN, 102), "floor": floor.attach})
+    rows = _attach_rows("plain", times, {"ADD": Target(1.5), "DEL": Target(0.85)})
     for command in ("ADD", "DEL"):
-        what = f"floor of that: {command} as netlink requests out of one warm process"
+        what = f"floor of that: {command} as netlink requests out of one process that is there already"
         ours, reference = _MILLI * times["floor"][command], _MILLI * times["reference"][command]
         rows.append(Row(f"plain.{command}.floor", what, "ms", ours, reference=reference))
     return rows
 
 
 def _attach_jobs(bench: Bench, name: str, keys: Mapping[str, Any], subnet: int) -> dict[str, Job]:
-    """For each way to call: an ADD and its DEL, in the container of that side."""
+    """For each side: an ADD and its DEL, in a container of its own; `subnet` is the first of two."""
 
-    def job(variant: Variant) -> Job:
-        place = subnet if variant.side is bench.ours else subnet + 1
-        config = variant.side.network(name, f"10.{place}.0.0/16", **keys)
+    def job(side: Side, place: int) -> Job:
+        config = side.network(name, f"10.{place}.0.0/16", **keys)
+        if name == "dual":
+            ranges = [[{"subnet": f"10.{place}.0.0/16"}], [{"subnet": f"fd00:{place}::/64"}]]
+            config["ipam"] = {"type": side.ipam, "ranges": ranges, "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}
 
         def attach() -> Mapping[str, float]:
-            bench.switch(warm=variant.warm)
-            added = run_call(make_call(variant.side, "ADD", config, variant.side.name))
-            deleted = run_call(make_call(variant.side, "DEL", with_result(config, added), variant.side.name))
+            added = run_call(make_call(side, "ADD", config, side.name))
+            deleted = run_call(make_call(side, "DEL", with_result(config, added), side.name))
             return {"ADD": added.seconds, "DEL": deleted.seconds}
 
         return attach
 
-    for side in (bench.ours, bench.reference):
+    for side in bench.sides:
         sandbox.have_container(side.name)
-    return {variant.name: job(variant) for variant in bench.variants}
+    return {side.name: job(side, subnet + number) for number, side in enumerate(bench.sides)}
 
 
-def _attach_rows(
-    key: str, what: str, times: Mapping[str, Mapping[str, float]], targets: Mapping[str, tuple[Target, Target]]
-) -> list[Row]:
+def _attach_rows(key: str, times: Mapping[str, Mapping[str, float]], targets: Mapping[str, Target]) -> list[Row]:
     rows = []
-    for command, limits in targets.items():
-        for mode, target in zip(("cold", "warm"), limits, strict=True):
-            row = Row(f"{key}.{command}.{mode}", f"{what}: {command}, {mode}", "ms", target=target, missing=NO_SERVICE)
-            reference = _MILLI * times["reference"][command]
-            ours = _MILLI * times[mode][command] if mode in times else None
-            rows.append(row._replace(ours=ours, reference=reference))
+    for command, target in targets.items():
+        ours, reference = (_MILLI * times[side][command] for side in ("ours", "reference"))
+        rows.append(Row(f"{key}.{command}", f'network "{key}": {command}', "ms", ours, None, reference, target=target))
     return rows
 
 
 def measure_small(bench: Bench) -> list[Row]:
     """VERSION, STATUS and the DEL of a container that is gone, beside an interpreter that does nothing."""
     programs = {"interpreter": [_INTERPRETER, "-I", "-S", "-c", "pass"], "true": ["/bin/true"]}
-    jobs = {name: bench.cold(Call(argv[0], {}, b"", tuple(argv[1:]))) for name, argv in programs.items()}
-    first = bench.cold(_status_call(bench, bench.ours.network("first", "10.109.0.0/16", **SEED)))
+    jobs = {name: timed(Call(argv[0], {}, b"", tuple(argv[1:]))) for name, argv in programs.items()}
+    first = timed(_status_call(bench, bench.ours.network("first", "10.109.0.0/16", **SEED)))
     times_before = bench.medians({"ours FIRST": first})
     for side in (bench.ours, bench.reference):
         for command, call in _small_calls(bench, side.name).items():
-            jobs[f"{side.name} {command}"] = bench.cold(call)
+            jobs[f"{side.name} {command}"] = timed(call)
     medians = {**times_before, **bench.medians(jobs)}
     times = {name: _MILLI * figures["seconds"] for name, figures in medians.items()}
     bare = times["interpreter"]
@@ -99,11 +97,14 @@ def measure_small(bench: Bench) -> list[Row]:
         "STATUS": "STATUS",
         "FIRST": "STATUS on a host without any container, where it tries the rules of ipMasq",
         "GONE": "DEL of a container that is gone",
+        "CHECK": "CHECK",
     }
+    usual = Target(3.3)
+    targets = {"VERSION": Target(1.3), "CHECK": Target(1.9)}
     rows = []
     for command, label in labels.items():
-        what = f"{label}, cold, over a bare interpreter"
-        row = Row(f"small.{command}", what, "ms", times[f"ours {command}"], bare, target=Target(3.3))
+        what = f"{label}, over a bare interpreter"
+        row = Row(f"small.{command}", what, "ms", times[f"ours {command}"], bare, target=targets.get(command, usual))
         rows.append(row._replace(reference=times.get(f"reference {command}")))
     rows.append(Row("small.interpreter", "floor of that: python3 -I -S -c pass", "ms", bare))
     rows.append(Row("small.true", "floor of any: /bin/true", "ms", times["true"]))
@@ -115,7 +116,6 @@ def _small_calls(bench: Bench, name: str) -> dict[str, Call]:
     side, place = (bench.ours, 104) if name == bench.ours.name else (bench.reference, 105)
     config = side.network("small", f"10.{place}.0.0/16", **SEED)
     container = sandbox.add_container(f"gone-{name}").rpartition("/")[2]
-    bench.switch(warm=False)
     added = run_call(make_call(side, "ADD", config, container))
     delete = make_call(side, "DEL", with_result(config, added), container)
     run_call(delete)
@@ -123,7 +123,9 @@ def _small_calls(bench: Bench, name: str) -> dict[str, Call]:
     calls = {"VERSION": make_call(side, "VERSION", config, ""), "GONE": delete}
     if side is bench.ours:  # Debian's version knows no STATUS
         calls["STATUS"] = _status_call(bench, config)
-        run_call(make_call(side, "ADD", config, sandbox.add_container("stays").rpartition("/")[2]))
+        stays = sandbox.add_container("stays").rpartition("/")[2]
+        there = run_call(make_call(side, "ADD", config, stays))
+        calls["CHECK"] = make_call(side, "CHECK", with_result(config, there), stays)
     return calls
 
 
@@ -136,12 +138,10 @@ def measure_burst(bench: Bench) -> list[Row]:
     count, workers = (4, 2) if bench.quick else (300, 32)
     containers = sandbox.add_containers([f"burst{number}" for number in range(count)])
 
-    def job(variant: Variant) -> Job:
-        side, place = variant.side, 106 if variant.side is bench.ours else 107
+    def job(side: Side, place: int) -> Job:
         config = side.network("burst", f"10.{place}.0.0/16", **SEED)
 
         def burst() -> Mapping[str, float]:
-            bench.switch(warm=variant.warm)
             adding, added = run_calls([make_call(side, "ADD", config, name) for name in containers], workers)
             pairs = zip(containers, added, strict=True)
             deletes = [make_call(side, "DEL", with_result(config, answer), name) for name, answer in pairs]
@@ -150,28 +150,25 @@ def measure_burst(bench: Bench) -> list[Row]:
 
         return burst
 
-    jobs = {variant.name: job(variant) for variant in bench.variants}
+    jobs = {side.name: job(side, 106 + number) for number, side in enumerate(bench.sides)}
     times = bench.medians(jobs, 1 if bench.quick else _BURSTS, unseen=0)
     rows = []
-    for mode, target in (("cold", Target(1.0)), ("warm", Target(0.6))):
-        for part, limit in (("both", target), ("ADD", None), ("DEL", None)):
-            what = f"{count} ADDs by {workers} callers, then {count} DELs" if limit else f"of which the {part}s"
-            row = Row(f"burst.{part}.{mode}", f"{what}, {mode}", "s", target=limit, missing=NO_SERVICE)
-            ours = times[mode][part] if mode in times else None
-            rows.append(row._replace(ours=ours, reference=times["reference"][part]))
+    for part, target in (("both", Target(0.3)), ("ADD", None), ("DEL", None)):
+        what = f"{count} ADDs by {workers} callers, then {count} DELs" if target else f"of which the {part}s"
+        ours, reference = times["ours"][part], times["reference"][part]
+        rows.append(Row(f"burst.{part}", what, "s", ours, None, reference, target=target))
     return rows
 
 
 def measure_memory(bench: Bench) -> list[Row]:
-    """The largest resident set of one ADD, cold, over all its processes."""
+    """The largest resident set of one ADD, over all its processes."""
     peaks = {}
     for side, place in ((bench.ours, 108), (bench.reference, 109)):
         sandbox.have_container(side.name)
         config = side.network("memory", f"10.{place}.0.0/16", **SEED)
-        bench.switch(warm=False)
         peaks[side.name] = _peak(make_call(side, "ADD", config, side.name))
         run_call(make_call(side, "DEL", config, side.name))
-    row = Row("memory.ADD", 'peak memory of one ADD, network "seed", cold', "MiB", target=Target(40, of_value=True))
+    row = Row("memory.ADD", 'peak memory of one ADD, network "seed"', "MiB", target=Target(11, of_value=True))
     return [row._replace(ours=peaks["ours"], reference=peaks["reference"])]
 
 

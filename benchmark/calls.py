@@ -8,19 +8,13 @@ import os
 import random
 import select
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from suites.sandbox import COMMAND_BOUND, die_with_parent
+from suites.sandbox import COMMAND_BOUND
 
-_SOCKET = Path("/run/pycni/warm.socket")
-_ASIDE = _SOCKET.with_suffix(".aside")
-# as LIB_DIR/pycni-warm, which install.sh puts in place together with systemd's units
-_SERVE = "import sys; sys.path.insert(0, sys.argv.pop(1)); from cni_warm.__main__ import main; sys.exit(main())"
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _SETTLE = 0.04  # seconds
 _OUTPUT_BYTES = 1 << 16  # what a pipe holds: a plugin's answer is smaller
@@ -124,42 +118,6 @@ def run_calls(calls: Iterable[Call], workers: int) -> tuple[float, list[Answer]]
     return time.perf_counter() - began, [answers[number] for number in sorted(answers)]
 
 
-class Service:
-    """The warm service, run beside the benchmark. Plugins find it by its socket: a cold call has that moved aside."""
-
-    def __init__(self, side: Side, code: str) -> None:
-        """Start it from the directory with its code, and wait until it takes the calls of that side's plugins."""
-        executable = f"{side.bin_dir}/{side.bridge}"
-        command = [*interpreter_of(executable), "-c", _SERVE, code]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
-        deadline = time.monotonic() + COMMAND_BOUND
-        while not _is_served(executable):
-            if time.monotonic() > deadline or self._process.poll() is not None:
-                self.stop()
-                raise RuntimeError(f"the warm service takes no calls on {_SOCKET}")
-            time.sleep(0.02)
-
-    def switch(self, *, warm: bool) -> None:
-        """Have the calls from now on served warm, or not."""
-        if warm and _ASIDE.exists():
-            _ASIDE.rename(_SOCKET)
-        elif not warm and _SOCKET.exists():
-            _SOCKET.rename(_ASIDE)
-
-    def stop(self) -> None:
-        """End it."""
-        self._process.terminate()
-        self._process.wait(COMMAND_BOUND)
-
-
-class Variant(NamedTuple):
-    """A way to call: `cold` and `warm` are ours, `reference` is the reference's."""
-
-    name: str
-    side: Side
-    warm: bool
-
-
 class Bench(NamedTuple):
     """What all measurements share."""
 
@@ -167,13 +125,11 @@ class Bench(NamedTuple):
     quick: bool
     ours: Side
     reference: Side
-    service: Service | None
 
     @property
-    def variants(self) -> list[Variant]:
-        """The ways to call that there are here."""
-        found = [Variant("cold", self.ours, False), Variant("reference", self.reference, False)]
-        return [*found, Variant("warm", self.ours, True)] if self.service else found
+    def sides(self) -> tuple[Side, Side]:
+        """Both."""
+        return self.ours, self.reference
 
     def medians(self, jobs: Mapping[str, Job], rounds: int = 0, unseen: int = 1) -> dict[str, dict[str, float]]:
         """Do every job once per round, in random order, so that all meet the machine in the same mood.
@@ -190,19 +146,10 @@ class Bench(NamedTuple):
                     figures[name].setdefault(key, []).append(value)
         return {name: {key: median(values) for key, values in found.items()} for name, found in figures.items()}
 
-    def cold(self, call: Call) -> Job:
-        """The job of a cold call; it measures its seconds, under that name."""
 
-        def job() -> Mapping[str, float]:
-            self.switch(warm=False)
-            return {"seconds": run_call(call).seconds}
-
-        return job
-
-    def switch(self, *, warm: bool) -> None:
-        """Have the calls from now on served warm, or not."""
-        if self.service:
-            self.service.switch(warm=warm)
+def timed(call: Call) -> Job:
+    """The job of a call; it measures its seconds, under that name."""
+    return lambda: {"seconds": run_call(call).seconds}
 
 
 def interpreter_of(executable: str) -> list[str]:
@@ -211,26 +158,11 @@ def interpreter_of(executable: str) -> list[str]:
         return file.readline().removeprefix("#!").split()
 
 
-def _is_served(executable: str) -> bool:
-    """Whether a call is served by another process: then its own one never gets as far as the garbage collector."""
-    if not _SOCKET.exists():
-        return False
-    done = subprocess.run(
-        [*interpreter_of(executable), "-X", "importtime", executable],
-        env={"CNI_COMMAND": "VERSION"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=COMMAND_BOUND,
-        check=True,
-    )
-    return b"| gc" not in done.stderr
-
-
 def _start(call: Call) -> _Running:
-    source, stdin = os.pipe()
+    source = os.memfd_create("stdin")  # a pipe holds less than ten thousand port mappings
     stdout, sink = os.pipe()
-    os.write(stdin, call.stdin)
-    os.close(stdin)
+    os.write(source, call.stdin)
+    os.lseek(source, 0, os.SEEK_SET)
     actions = [(os.POSIX_SPAWN_DUP2, source, 0), (os.POSIX_SPAWN_DUP2, sink, 1)]
     began = time.perf_counter()
     pid = os.posix_spawn(  # Python ignores SIGPIPE, and what is ignored stays so in a new program

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from benchmark.attach import PLAIN, SEED
-from benchmark.calls import Bench, Call, Job, interpreter_of, make_call, run_call, with_result
+from benchmark.calls import Bench, Call, Job, interpreter_of, make_call, run_call, timed, with_result
 from benchmark.floor import open_floor
 from suites import sandbox
 
@@ -65,7 +65,6 @@ class _Subject(NamedTuple):
 
 def measure_profile(bench: Bench) -> list[Part]:
     """The parts of the calls of both plugins, cold."""
-    bench.switch(warm=False)
     sandbox.have_container("profile")
     subjects = (
         _Subject(
@@ -75,12 +74,12 @@ def measure_profile(bench: Bench) -> list[Part]:
         _Subject("cni-bridge, ipMasq", bench.ours.network("profile-seed", "10.111.0.0/16", **SEED), "profile", True),
     )
     imports: dict[str, _Imports] = {}
-    jobs = {"bare": bench.cold(Call("/usr/bin/python3", {}, b"", _BARE)), "floor": open_floor("profile-fl").attach}
+    jobs = {"bare": timed(Call("/usr/bin/python3", {}, b"", _BARE)), "floor": open_floor("profile-fl").attach}
     for subject in subjects:
         jobs[subject.name] = _cycle(bench, subject)
         for command in _COMMANDS:
             found = imports[f"{subject.name} {command}"] = _find_imports(bench, subject, command)
-            jobs[f"{subject.name} {command}"] = bench.cold(found.call)
+            jobs[f"{subject.name} {command}"] = timed(found.call)
     times = bench.medians(jobs)
     return [_part(subject, command, times, imports) for subject in subjects for command in _COMMANDS]
 
@@ -88,7 +87,7 @@ def measure_profile(bench: Bench) -> list[Part]:
 def as_markdown(parts: Sequence[Part]) -> str:
     """The parts as a table."""
     lines = [
-        "| call, cold | ms | interpreter | imports | of modules | kernel | rest |",
+        "| call | ms | interpreter | imports | of modules | kernel | rest |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for part in parts:
@@ -116,7 +115,6 @@ def _cycle(bench: Bench, subject: _Subject) -> Job:
     side, config, container = bench.ours, subject.config, subject.container
 
     def job() -> Mapping[str, float]:
-        bench.switch(warm=False)
         version = run_call(make_call(side, "VERSION", config, ""))
         added = run_call(make_call(side, "ADD", config, container))
         deleted = run_call(make_call(side, "DEL", with_result(config, added), container))

@@ -30,7 +30,6 @@ _Fork = multiprocessing.get_context("fork")
 def measure_nat(bench: Bench) -> list[Row]:
     """Connections per second out of a container that is alone on its host, and of one that is not."""
     many, windows, connections = (4, 1, 100) if bench.quick else (300, 100, 1000)
-    bench.switch(warm=False)
     cases = {
         (side.name, count): _Case(side, f"nat-{side.name}-{count}", count, connections)
         for side in (bench.ours, bench.reference)

@@ -1,6 +1,6 @@
-"""The bridge of a network: made where it is missing, and where it is there used as it is.
+"""The bridge of a network: created if it is missing, otherwise used as it is.
 
-Must not: leave a bridge that is somebody else's with another MAC, MTU or address than it had.
+Must not: leave a bridge that existed before with another MAC, MTU or address than it had.
 """
 
 import sys
@@ -20,7 +20,7 @@ _ROUTER_ADVERTISEMENT = 9  # RTPROT_RA
 
 
 def find_bridge(host: Kernel, name: str) -> Link | None:
-    """The bridge of that name, None for none. Raises CNIError (code 7) when the interface is of another kind."""
+    """The bridge of that name, None without one. Raises CNIError (code 7) when the interface is of another kind."""
     link = host.find_link(name)
     if link is not None and link.kind != "bridge":
         raise CNIError(
@@ -37,7 +37,7 @@ def get_bridge(host: Kernel, name: str) -> Link:
 
 
 def ensure_bridge(host: Kernel, config: BridgeConfig, undo: Undo) -> Link:
-    """Have the bridge, up, as the configuration wants it; under the host's lock. Raises CNIError (code 7)."""
+    """Create or adjust the bridge and bring it up. The caller holds the host's lock. Raises CNIError (code 7)."""
     bridge = find_bridge(host, config.bridge)
     if bridge is None:
         undo.on_failure(_delete_unused_bridge, host, config)
@@ -54,10 +54,10 @@ def ensure_bridge(host: Kernel, config: BridgeConfig, undo: Undo) -> Link:
 
 
 def add_port(host: Kernel, bridge: Link, veth: Veth) -> None:
-    """Make a veth pair, one end a port of the bridge; that keeps its MTU and its MAC. Raises KernelError.
+    """Create a veth pair with one end as a port of the bridge. The bridge keeps its MTU and MAC. Raises KernelError.
 
-    Otherwise a bridge that nobody has given an MTU has the least of its ports (br_mtu_auto_adjust in net/bridge), and
-    one without a MAC of its own that of its lowest port. It keeps what it is given, so this is done once.
+    The kernel gives a bridge the least MTU of its ports (br_mtu_auto_adjust in net/bridge) and the lowest of their
+    MACs, until these are set. So both are set again when the new port has changed them; after that they stay.
     """
     if veth.mtu > bridge.mtu:
         warn([f"bridge {bridge.name} keeps its mtu of {bridge.mtu}, which is less than the {veth.mtu} of its port"])
@@ -77,15 +77,16 @@ def list_advertised(host: Kernel) -> set[int]:
 
 
 def warn(problems: Iterable[KernelError | str]) -> None:
-    """Say on stderr what is not as it should be, and does not keep anybody from being connected."""
+    """Print warnings on stderr: problems that do not keep the container from being connected."""
     for problem in problems:
         print(f"cni-bridge: warning: {problem}", file=sys.stderr)
 
 
 def _use_bridge(host: Kernel, config: BridgeConfig, bridge: Link, undo: Undo) -> None:
-    """Register the way back for a bridge that was there, and have it ignore routers unless it lives by one.
+    """Register the undoing for a bridge that existed before, and have it ignore router advertisements.
 
-    A container could play the router for the host otherwise.
+    Otherwise a container could pose as a router to the host. A bridge that has addresses or routes from advertisements
+    is left as it is.
     """
     settings = []
     listens = sysctl.listens_to_routers(bridge.name)
@@ -107,7 +108,7 @@ def _use_bridge(host: Kernel, config: BridgeConfig, bridge: Link, undo: Undo) ->
 
 
 def _restore_bridge(host: Kernel, before: Link, ports: set[int], settings: list[tuple[str, str]]) -> None:
-    """Give a bridge back what it had, unless somebody has come to use it meanwhile: a port that was not there."""
+    """Restore a bridge's settings, unless it has a new port: then another container uses it by now."""
     with host_lock():
         bridge = host.find_link_at(before.ifindex)
         if bridge is None:
@@ -127,7 +128,7 @@ def _restore_bridge(host: Kernel, before: Link, ports: set[int], settings: list[
 
 
 def _delete_unused_bridge(host: Kernel, config: BridgeConfig) -> None:
-    """Remove a bridge that we made, unless somebody has come to use it meanwhile."""
+    """Remove a bridge that we made, unless it has ports: then another container uses it by now."""
     with host_lock():
         bridge = host.find_link(config.bridge)
         if bridge is not None and not host.list_ports(bridge):

@@ -1,9 +1,10 @@
-"""Who has a host port when several want it: which elements are put in, and what happens when a holder goes.
+"""Deciding who gets a host port that several attachments want, and who gets it next when its holder goes.
 
-- What is one's own, what claims nothing, and what a container left whose interface is gone, gives way.
-- What another interface of the same container has stays where it is, and the port waits: it leads here when that goes.
-- What another container has is refused.
-Must not: send anything but questions; the answers are messages for a transaction of the caller's.
+An element that is in the kernel already under a wanted key is
+- replaced, if it is our own, has no `claim`, or its owner's interface is gone;
+- kept, if another interface of the same container owns it: our port waits, and takes over when the holder goes;
+- a reason to refuse, if another container owns it.
+Must not: change anything in the kernel; the caller sends what is decided here, in one transaction.
 """
 
 from cni_kernel.expressions import Element
@@ -19,9 +20,9 @@ _OWNER_PARTS = 3  # network, container id, interface
 
 
 class Settlement(NamedTuple):
-    """What to delete and then to add, in one transaction; `waiting` are the ports that lead elsewhere for now.
+    """Elements to delete and then to add, in one transaction. `waiting` are wanted ports that another one holds still.
 
-    The kernel refuses it (ENOENT, EEXIST) when somebody has changed the same meanwhile.
+    The kernel refuses the transaction (ENOENT, EEXIST) when another process has changed these elements meanwhile.
     """
 
     deleted: Sequence[Element]
@@ -30,7 +31,7 @@ class Settlement(NamedTuple):
 
 
 def settle(nft: Nftables, wanted: Sequence[Element]) -> Settlement:
-    """How the wanted elements come in beside those that are there. Raises CNIError 102 naming another's holder."""
+    """Decide how to add the wanted elements. Raises CNIError (code 102) naming the container that holds a port."""
     there = nft.find_same(wanted)
     added, waiting = [], []
     is_alive: Callable[[str], bool] | None = None
@@ -44,7 +45,7 @@ def settle(nft: Nftables, wanted: Sequence[Element]) -> Settlement:
         if not is_alive(owner):
             added.append(element)
         elif _container_of(owner) == _container_of(element.comment):
-            added.append(holder)  # anew, so the transaction is refused if the holder goes meanwhile
+            added.append(holder)  # deleted and added again, so that the transaction fails if the holder goes meanwhile
             waiting.append(element)
         else:
             raise CNIError(
@@ -56,7 +57,7 @@ def settle(nft: Nftables, wanted: Sequence[Element]) -> Settlement:
 
 
 def find_heirs(nft: Nftables, is_stale: Callable[[str], bool]) -> Settlement:
-    """How the host ports come in that somebody waits for whose owner is not stale, and nobody has but the stale."""
+    """Decide which waiting host ports come into force: those whose holder is stale or gone, and whose waiter is not."""
     places = [place for waiting in WAITING.values() for place in nft.find_elements(waiting.name, "")]
     queue = {called_up(place): place for place in places if not is_stale(spelt_anew(place.comment))}
     beside = [element for port in queue for element in list_beside(port)]
@@ -70,7 +71,10 @@ def find_heirs(nft: Nftables, is_stale: Callable[[str], bool]) -> Settlement:
 
 
 def find_absent(nft: Nftables, wanted: Sequence[Element]) -> list[Element]:
-    """The elements that are not there as they should be; a host port may wait for the same container's to go."""
+    """The wanted elements that the kernel lacks or has otherwise.
+
+    A host port that waits for another interface of its container is not among them.
+    """
     there = nft.find_same(wanted)
     absent = [element for element in wanted if not _is_same(there.get((element.map, element.key)), element)]
     shared = {element for element in absent if _is_shared(there.get((element.map, element.key)), element)}
@@ -91,13 +95,13 @@ def _is_shared(there: Element | None, wanted: Element) -> bool:
 
 
 def _container_of(owner: str) -> str:
-    """The container id in an owner; what is no owner is nobody's."""
+    """The container id in an owner. A text that is no owner gives a value that equals no container id."""
     parts = owner.split(",", _OWNER_PARTS - 1)
     return parts[1] if len(parts) == _OWNER_PARTS else f",{owner}"
 
 
 def _find_living() -> Callable[[str], bool]:
-    """A function that tells whether an owner's interface is there; what is no owner has none that could be gone."""
+    """A function that tells whether an owner's interface exists. It returns true for a text that is no owner."""
     from cni_kernel.kernel import Kernel
 
     with Kernel() as host:

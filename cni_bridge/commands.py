@@ -1,6 +1,7 @@
-"""The commands of the bridge plugin: the story.
+"""The commands of the bridge plugin, step by step. Start reading here.
 
-What talks to the kernel is imported where a command first needs it: a configuration error is answered without it.
+Modules that talk to the kernel are imported inside the commands, so that a configuration error is answered without
+them.
 """
 
 import sys
@@ -28,10 +29,10 @@ from .undo import Undo
 
 @translated
 def add(request: Request) -> dict[str, Any]:
-    """Connect a container to the bridge. Returns the result object; a failure is undone in full.
+    """ADD: connect a container to the bridge. Returns the result object. On failure all steps are undone.
 
-    Raises CNIError: 4 and 7 for bad input, 100 for what the kernel refuses, 102 when the interface is there already or
-    a host port is taken, and whatever the IPAM plugin reports.
+    Raises CNIError: 4 and 7 for bad input, 100 when the kernel refuses, 102 when the interface exists already or a host
+    port is taken, 11 for a lock that is not free in time, and any error of the IPAM plugin.
     """
     config = parse_config(request)
     attachment = Attachment(request.name, request.container_id, request.ifname)
@@ -51,12 +52,12 @@ def add(request: Request) -> dict[str, Any]:
         site = wiring.Site(host, inside, namespace, config, attachment)
         wiring.require_absent(site)
         with Undo() as undo:
-            # our own address plugin does not look at the interface, so without an address none is made
+            # cni-ipam needs no interface, so it is asked first: without an address nothing is made
             plan = _ask_ipam(config, request, undo) if is_own(config.ipam_type, request) else None
             bridge = wiring.connect(site, undo)
             plan = plan or _ask_ipam(config, request, undo)
             addresses = [entry.address for entry in plan.ips]
-            _announce(config, request, addresses)
+            _announce(config, request, addresses, undo)
             link = wiring.configure_container(site, plan, undo)
             interfaces = wiring.list_interfaces(site, bridge, link, request.netns)
             if config.wants_rules:
@@ -71,9 +72,9 @@ def add(request: Request) -> dict[str, Any]:
 
 @translated
 def delete(request: Request) -> None:
-    """Remove all that ADD made, every step of it that can be done; what is gone already is fine.
+    """DEL: remove all that ADD made. It continues after failures, and what is gone already is no failure.
 
-    Raises CNIError: that of the one step that failed, or 105 naming everything that could not be removed.
+    Raises CNIError: that of the step that failed, or 105 naming all failures when there are several.
     """
     config = salvage_config(request)
     attachment = Attachment(request.name, request.container_id, request.ifname)
@@ -84,8 +85,10 @@ def delete(request: Request) -> None:
         do_all(
             lambda: remove_packet_rules(config, attachment, attachment.owner.__eq__),
             lambda: remove_pair(request, config, attachment),
-            # what holds the container to its MAC goes after its interface
+            # the MAC check goes after the interface, so that it holds as long as the container can send
             lambda: remove_frame_rules(config, attachment, attachment.owner.__eq__),
+            # what keeps packets from it goes after its interface, too
+            lambda: _withdraw(config, request),
             # last: an address must not be given out while it is still in use here
             lambda: run_plugin(config.ipam_type, "DEL", request) if config.ipam_type else None,
         )
@@ -93,7 +96,7 @@ def delete(request: Request) -> None:
 
 @translated
 def check(request: Request) -> None:
-    """Compare the attachment with prevResult. Raises CNIError: 103 naming every difference, or the IPAM plugin's."""
+    """CHECK: compare the attachment with prevResult. Raises CNIError: 103 naming all differences, or IPAM's error."""
     config = parse_config(request)
     attachment = Attachment(request.name, request.container_id, request.ifname)
     if config.previous is None:
@@ -124,7 +127,7 @@ def check(request: Request) -> None:
 
 @translated
 def status(request: Request) -> None:
-    """Raise CNIError when ADD could not work: 50, 51 where running containers suffer too. Changes nothing."""
+    """STATUS: raise CNIError when ADD would fail: 50, or 51 when running containers are affected too."""
     config = parse_config(request)
     from .attachment_rules import sample_rules
     from .status import require_ready
@@ -140,9 +143,9 @@ def status(request: Request) -> None:
 
 @translated
 def collect(request: Request) -> None:
-    """GC: remove host interfaces and rules of attachments that are not in the valid list, and have IPAM do the same.
+    """GC: remove host interfaces and rules of attachments that are not in the list of valid ones; then run GC of IPAM.
 
-    Raises CNIError: 7 for a malformed list (then nothing is removed), else as delete.
+    Raises CNIError: 7 for a malformed list (then nothing is removed), otherwise as delete does.
     """
     from cni_protocol.valid_attachments import parse_valid_attachments
 
@@ -170,16 +173,25 @@ def collect(request: Request) -> None:
         do_all(*steps, lambda: run_plugin(config.ipam_type, "GC", request) if config.ipam_type else None)
 
 
-def _announce(config: BridgeConfig, request: Request, addresses: list[CIDR]) -> None:
+def _announce(config: BridgeConfig, request: Request, addresses: list[CIDR], undo: Undo) -> None:
     """While the container's end is down: nothing passes before its policies are in force."""
     if config.agent:
-        from .policy import announce_pod
+        from .policy import announce_pod, withdraw_pod
 
+        undo.on_failure(withdraw_pod, config.agent, request, addresses)
         announce_pod(config.agent, request, addresses, required=config.require_policies)
 
 
+def _withdraw(config: BridgeConfig, request: Request) -> None:
+    """The addresses are about to be another pod's."""
+    if config.agent and config.previous is not None:
+        from .policy import withdraw_pod
+
+        withdraw_pod(config.agent, request, [entry.address for entry in config.previous.ips])
+
+
 def _ask_ipam(config: BridgeConfig, request: Request, undo: Undo) -> Plan:
-    """What the IPAM plugin gives out, as a plan. Also a failed IPAM ADD is followed by its DEL (SPEC.md, section 4)."""
+    """Run the IPAM plugin's ADD, and plan with its result. Its DEL follows on failure, also its own (SPEC.md, 4)."""
     if not config.ipam_type:
         return LAYER_2
     undo.on_failure(run_plugin, config.ipam_type, "DEL", request)
@@ -188,7 +200,7 @@ def _ask_ipam(config: BridgeConfig, request: Request, undo: Undo) -> Plan:
     except CNIError as error:
         if error.code != ALREADY_EXISTS:
             raise
-        # What holds the address is an ADD of this very attachment that died: neither end of its pair was there.
+        # An earlier ADD of this attachment died and left the reservation: neither end of the pair exists.
         run_plugin(config.ipam_type, "DEL", request)
         document = run_plugin(config.ipam_type, "ADD", request)
     return make_plan(config, parse_result(document, request.version, f"result of {config.ipam_type}"))

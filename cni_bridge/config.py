@@ -1,4 +1,4 @@
-"""The network configuration of the bridge plugin: JSON to a frozen BridgeConfig. Every problem is reported at once.
+"""The network configuration of the bridge plugin: JSON to an immutable BridgeConfig. One error names all problems.
 
 Must not: look at the host.
 """
@@ -19,7 +19,8 @@ _MIN_MTU = 68  # ETH_MIN_MTU
 _MAX_MTU = 65535  # ETH_MAX_MTU, what veth and bridge accept
 _MAX_VLAN = 4094  # IEEE 802.1Q
 _MAX_PORT = 65535
-# What the specification and the conventions have beside our own keys; libcni leaves the last ones in as well.
+# Known keys that mean nothing to this plugin: of the specification and its conventions, and those that libcni leaves
+# in.
 _PASSED_OVER = (
     "cniVersion",
     "name",
@@ -34,7 +35,7 @@ _HEX_DIGITS = frozenset("0123456789abcdef")
 
 
 class BridgeConfig(NamedTuple):
-    """What every command of the bridge goes by. mtu in bytes, 0 is the kernel's choice; mac empty likewise.
+    """The configuration of every command. `mtu` is in bytes; mtu 0 and an empty mac leave the choice to the kernel.
 
     `ipam_type` is empty for a network of layer 2 only, `dns` None where the configuration has none. `vlan` is the
     port's untagged VLAN (0: none), `trunk` its tagged ones. `agent` is the socket of the node's agent, empty where the
@@ -68,11 +69,11 @@ class BridgeConfig(NamedTuple):
 
     @property
     def wants_hairpin(self) -> bool:
-        """Whether frames may leave by the port that they came in by.
+        """Whether frames may leave by the port that they came in by (hairpin).
 
-        Port mappings need it: with bridge netfilter on, what a container sends to a host port of its own is turned
-        round within the bridge. That does no harm beside promiscMode: the copy that goes up is dropped there, since it
-        has the container's MAC by then.
+        Port mappings need it: with bridge netfilter on, a packet of a container to its own host port is translated and
+        sent back within the bridge. It does no harm beside promiscMode: the copy for the host has the container's MAC,
+        so the host drops it.
         """
         return self.hairpin or bool(self.port_mappings)
 
@@ -88,7 +89,7 @@ class BridgeConfig(NamedTuple):
 
 
 def parse_config(request: Request) -> BridgeConfig:
-    """The configuration of an ADD or CHECK. Raises CNIError: 7 with all problems in one go, 4 for CNI_ARGS."""
+    """The configuration of ADD, CHECK or STATUS. Raises CNIError: 7 naming all problems, 4 for CNI_ARGS, 2."""
     problems: list[str] = []
     fields = Fields(request.config, "", problems)
     config = _parse(request, fields)
@@ -104,12 +105,12 @@ def parse_config(request: Request) -> BridgeConfig:
 
 
 def _objects_of(fields: Fields) -> list[Fields]:
-    """The objects whose keys we know."""
+    """The objects of the configuration in which unknown keys are reported."""
     return [fields, fields.object("dns"), *fields.objects("vlanTrunk")]
 
 
 def salvage_config(request: Request) -> BridgeConfig:
-    """What can be made of the configuration of a DEL: it must work also where the ADD was refused."""
+    """The configuration of DEL or GC. An invalid value counts as its default: DEL must work after a failed ADD too."""
     problems: list[str] = []
     config = _parse(request, Fields(request.config, "", problems))
     for problem in problems:
@@ -183,7 +184,7 @@ def _parse_mtu(fields: Fields) -> int:
 
 
 def _parse_trunk(fields: Fields) -> tuple[int, ...]:
-    """The VLANs of a trunk, merged and in order."""
+    """The VLAN ids of vlanTrunk, without duplicates, sorted."""
     vlans: set[int] = set()
     for entry in fields.objects("vlanTrunk"):
         single, low, high = (entry.number(key, 1, _MAX_VLAN) for key in ("id", "minID", "maxID"))
@@ -201,7 +202,7 @@ def _parse_trunk(fields: Fields) -> tuple[int, ...]:
 
 
 def _parse_port_mappings(runtime: Fields) -> tuple[PortMapping, ...]:
-    """The host ports asked for, each once (CONVENTIONS.md, "portMappings"); host port 0 is the CRI's for none."""
+    """The port mappings, without duplicates (CONVENTIONS.md, "portMappings"). In the CRI host port 0 means none."""
     mappings = []
     for entry in runtime.objects("portMappings"):
         host, container = entry.number("hostPort", 0, _MAX_PORT), entry.number("containerPort", 1, _MAX_PORT)
@@ -239,7 +240,7 @@ def _parse_bridge(fields: Fields) -> str:
 
 
 def _parse_mac(request: Request, fields: Fields) -> str:
-    """The MAC asked for, from the first of the three channels that has one (CONVENTIONS.md)."""
+    """The requested MAC: runtimeConfig.mac, or else args.cni.mac, or else MAC of CNI_ARGS (CONVENTIONS.md)."""
     runtime, args = fields.object("runtimeConfig"), fields.object("args").object("cni")
     for where, text in (
         (runtime.path("mac"), runtime.text("mac")),
@@ -256,7 +257,7 @@ def _parse_mac(request: Request, fields: Fields) -> str:
 
 
 def normal_mac(text: str) -> str:
-    """A MAC address as the kernel writes it, empty for what is none."""
+    """A MAC address as the kernel writes it, empty when the text is no MAC address."""
     mac = text.lower().replace("-", ":")
     parts = mac.split(":")
     sound = len(parts) == 6 and all(len(part) == 2 and _HEX_DIGITS.issuperset(part) for part in parts)

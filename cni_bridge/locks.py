@@ -1,8 +1,8 @@
-"""The locks of a host, which ADD, DEL and GC take against each other.
+"""The locks by which ADD, DEL and GC of one host exclude each other.
 
-All are bytes of one file, `/run/pycni/locks`, locked by open file description (fcntl(2), F_OFD_SETLKW): only root can
-open it, a lock goes with its holder, and there is nothing to clean up. Which byte is a digest of what the lock is
-called and of the network namespace, so hosts that share the file do not share their locks.
+Each lock is one byte of the file `/run/pycni/locks`, locked by open file description (fcntl(2), F_OFD_SETLKW). Only
+root can open the file, and a lock ends with its holder, so there is nothing to clean up. The offset of the byte is a
+digest of the lock's name and of the network namespace, so hosts that share the file do not share their locks.
 Must not: wait without a bound, or lock a file that others than root can open.
 """
 
@@ -13,23 +13,24 @@ from cni_protocol.light.locks import wait_for_lock
 from cni_protocol.light.standard import Iterator, contextmanager, sha256, struct, suppress
 from cni_protocol.light.system import os
 
-LOCK_BOUND = 15.0  # seconds; the lock is held for a few netlink requests
+LOCK_BOUND = 15.0  # seconds to wait for a lock; a holder needs it for some milliseconds
 DIRECTORY = "/run/pycni"
 _FILE = "locks"
 _OWN = "/proc/self/ns/net"
 _REQUEST = struct.Struct("@hhqqi4x")  # struct flock: type, whence, start, length, pid
-_WRITABLE, _ACCESSIBLE = 0o022, 0o077  # for others than the owner
-_DIGEST_BYTES, _UNUSED_BITS = 8, 2  # the end of a range is a signed number of 64 bits too
+_WRITABLE, _ACCESSIBLE = 0o022, 0o077  # mode bits: others than the owner can write; can do anything
+_DIGEST_BYTES, _UNUSED_BITS = 8, 2  # an offset and the end of its range must fit into signed 64 bits
 
 
 @contextmanager
 def activity_lock(*, exclusive: bool) -> Iterator[None]:
-    """Hold off GC during ADD and the other way round: any number of ADDs (shared), or one GC (exclusive).
+    """Keep ADD and GC apart: any number of ADDs hold the lock (shared), or one GC does (exclusive).
 
-    Without it GC would take away what an ADD has half built, and that ADD would succeed without its address reserved.
-    The door to it lets in one at a time: a GC stands in it while it waits, else ADDs that come one after another would
-    hold it off for ever (the kernel grants a shared lock although somebody waits for an exclusive one). Raises CNIError
-    (code 11) after LOCK_BOUND seconds for each of the two, and 5.
+    Without it GC could release the address of an ADD that is under way and then succeeds.
+
+    A second lock, the door, is held while waiting for the first one. So a GC that waits keeps further ADDs outside:
+    the kernel would grant them a shared lock although a GC waits, and ADDs one after another could delay it for ever.
+    Raises CNIError: 11 after LOCK_BOUND seconds for either lock, 5 when the file of the locks cannot be used.
     """
     with _held("door", "a GC of pycni is waiting or under way"):
         activity = _take("activity", "a GC or ADD of pycni is under way", shared=not exclusive)
@@ -41,7 +42,7 @@ def activity_lock(*, exclusive: bool) -> Iterator[None]:
 
 @contextmanager
 def host_lock() -> Iterator[None]:
-    """Hold the lock of the namespace that the process is in, so that no other pycni changes its bridges meanwhile.
+    """Keep other calls in this network namespace from changing its bridges while the block runs.
 
     Raises CNIError: 11 after LOCK_BOUND seconds, 5 when the file of the locks cannot be used.
     """
@@ -51,10 +52,10 @@ def host_lock() -> Iterator[None]:
 
 @contextmanager
 def attachment_lock(name: str) -> Iterator[None]:
-    """Hold off ADD during DEL of the same attachment, and the other way round; `name` is its host's end.
+    """Keep ADD and DEL of one attachment apart. `name` is that of the attachment's host end.
 
-    Runtimes must not call both at once (SPEC.md, "Lifecycle & Ordering"); one that does would have DEL release the
-    address of an ADD that then succeeds. Raises CNIError as host_lock.
+    Runtimes must not call both at once (SPEC.md, "Lifecycle & Ordering"). If one did, DEL could release the address of
+    an ADD that then succeeds. Raises CNIError as host_lock does.
     """
     with _held(f"attachment {name}", f"another call for {name} is under way"):
         yield
@@ -70,7 +71,7 @@ def _held(name: str, obstacle: str) -> Iterator[None]:
 
 
 def _take(name: str, obstacle: str, *, shared: bool = False) -> int:
-    """Take a lock of this network namespace; whoever closes what is returned gives it back."""
+    """Take a lock of this network namespace. Returns a descriptor; closing it releases the lock."""
     path = f"{DIRECTORY}/{_FILE}"
     try:
         request = _REQUEST.pack(fcntl.F_RDLCK if shared else fcntl.F_WRLCK, os.SEEK_SET, _place_of(name), 1, 0)
@@ -94,14 +95,14 @@ def _take(name: str, obstacle: str, *, shared: bool = False) -> int:
 
 
 def _place_of(name: str) -> int:
-    """The byte that stands for a lock of the network namespace that the process is in."""
+    """The offset of a lock's byte, for the network namespace that the process is in."""
     namespace = os.stat(_OWN).st_ino
     digest = sha256(f"{namespace} {name}".encode()).digest()
     return int.from_bytes(digest[:_DIGEST_BYTES], "big") >> _UNUSED_BITS
 
 
 def _open_file(path: str) -> int:
-    """The file of the locks, made where it is missing. Raises OSError, CNIError (code 5) when others could lock it."""
+    """Open or create the file of the locks. Raises OSError, and CNIError (code 5) when others than root may open it."""
     directory = _open_directory()
     try:
         _require_ours(directory, DIRECTORY, _WRITABLE)

@@ -1,4 +1,4 @@
-"""Source NAT for what leaves the containers' subnets, as rules in the inet table `pycni`. Pure.
+"""Source NAT for packets that leave the containers' subnets, as rules in the inet table `pycni`. Pure.
 
     map masquerade4 { type ifname . ipv4_addr : verdict
         elements = { "cni0" . 10.244.0.7 comment "mynet,CONTAINERID,eth0" : jump masquerade-mynet-10.244.0.0/16, ... } }
@@ -12,10 +12,10 @@
         masquerade }
     set exempt4 { type ipv4_addr; flags interval; elements = { 10.246.0.0/16 comment "node2", ... } }
 
-A container is one element of a hash map, so a new connection costs the same with one container and with thousands. Its
-key has the interface that its packets come in by: on another bridge there may be another container of the same address,
-and each keeps its element. The elements of the sets of exempt networks are the node agent's; here they are only had,
-and looked up.
+A container is one element of a hash map, so a new connection costs the same with one container and with thousands. The
+element's key contains the interface by which the container's packets come in: another bridge may have a container with
+the same address, and each has its own element. The sets of exempt networks are created and looked up here, but the
+node's agent fills them.
 """
 
 from cni_kernel import connections, expressions
@@ -37,10 +37,10 @@ _MULTICAST = {4: parse_cidr("224.0.0.0/4"), 6: parse_cidr("ff00::/8")}
 
 
 def make_rules(attachment: Attachment, interface: str, addresses: Sequence[CIDR]) -> Rules:
-    """The rules that masquerade what these addresses (with their subnets) send out of their subnet.
+    """The rules that masquerade packets from these addresses to destinations outside their subnets.
 
-    What goes to an exempt network keeps its source: who answers there has a way back. Others fill these sets.
-    `interface` is the host's, by which packets of the container come in.
+    Packets to an exempt network keep their source address, since hosts there have a route back. `interface` is the
+    interface of the host by which packets of the container come in.
     """
     subnets = {subnet: _chain_of(attachment, subnet) for subnet in dict.fromkeys(entry.network for entry in addresses)}
     name = expressions.pack_name(interface)
@@ -61,7 +61,7 @@ def _base_chain() -> Chain:
 
 
 def _chain_of(attachment: Attachment, subnet: CIDR) -> Chain:
-    """The chain for the addresses of one subnet of a network; nft(8) takes no colon in a name."""
+    """The chain for the addresses of one subnet of a network. Its name has no colon, since nft(8) allows none."""
     name = f"masquerade-{attachment.owner_prefix[:-1]}-{subnet}".replace(":", "_")
     stay = tuple(
         [*expressions.match_network(network, expressions.DESTINATION), expressions.leave_chain()]

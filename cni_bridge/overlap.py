@@ -1,6 +1,6 @@
-"""Subnets of a network that the host has elsewhere, too: what lives there can no longer be reached.
+"""Finding overlaps of a network's subnets with other addresses and routes of the host: one of the two is unreachable.
 
-Must not: refuse anything; two networks may want it so.
+Must not: refuse anything, since overlapping networks may be intended.
 """
 
 from cni_kernel.kernel import Kernel
@@ -10,14 +10,14 @@ from cni_protocol.light.standard import Collection
 
 
 def find_overlaps(host: Kernel, own: Collection[Link], gateways: Collection[CIDR]) -> list[str]:
-    """What of the host's addresses and routes overlaps the subnets of these gateways, in words.
+    """The host's addresses and routes that overlap the subnets of these gateways, as warnings.
 
-    What is on the network's `own` interfaces does not count, nor a default route. Raises KernelError.
+    Those on the network's `own` interfaces do not count, and neither does a default route. Raises KernelError.
     """
     if not gateways:
         return []
     ours = {link.ifindex for link in own}
-    own_addresses = {gateway.ip for gateway in gateways}  # an overlay's device has them as well, without a subnet
+    own_addresses = {gateway.ip for gateway in gateways}  # the overlay's device has them too, as /32 or /128
     addresses = [(entry.ifindex, entry.cidr) for entry in host.list_all_addresses()]
     there = [(at, cidr) for at, cidr in addresses if cidr.prefix < cidr.ip.bits or cidr.ip not in own_addresses]
     there += [(ifindex, route.dst) for ifindex, route in host.list_all_routes(table=MAIN_TABLE) if route.dst.prefix]

@@ -1,4 +1,4 @@
-"""From configuration and IPAM result to what the kernel should hold. Pure."""
+"""Computes the plan of ADD: from configuration and IPAM result to addresses and routes for the kernel. Pure."""
 
 from cni_kernel.values import DEFAULT_VLAN, MAIN_TABLE, SCOPE_LINK, SCOPE_UNIVERSE, PortVlan
 from cni_kernel.values import Route as KernelRoute
@@ -16,10 +16,10 @@ BRIDGE, HOST, CONTAINER = range(3)
 
 
 class Plan(NamedTuple):
-    """What the kernel should hold for one attachment, beside the interfaces themselves.
+    """The addresses and routes of one attachment.
 
-    `ips` and `routes` are those of the result; `programmed` are the same routes as the kernel gets them, with their
-    gateway filled in; `gateways` are the addresses of the bridge; `masqueraded` are addresses with their subnets.
+    `ips` and `routes` go into the result. `programmed` are the same routes for the kernel, with the gateway filled in.
+    `gateways` are the addresses for the bridge, `masqueraded` the container's addresses, each with its prefix length.
     """
 
     ips: tuple[IPConfig, ...]
@@ -31,7 +31,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(config: BridgeConfig, ipam: Result) -> Plan:
-    """The plan for an IPAM result. Raises CNIError: 104 for a result without address, 7 for an mtu too small."""
+    """The plan for an IPAM result. Raises CNIError: 104 for a result without address, 7 for IPv6 and mtu < 1280."""
     if not ipam.ips:
         raise CNIError(DELEGATE_FAILED, f"{config.ipam_type} ADD gave no address; its result has no ips")
     if 0 < config.mtu < _MIN_MTU_IPV6 and any(entry.address.version == 6 for entry in ipam.ips):
@@ -55,14 +55,14 @@ LAYER_2 = Plan((), (), (), (), (), DNS())
 
 
 def make_result(plan: Plan, interfaces: tuple[Interface, ...]) -> Result:
-    """The result of ADD: bridge, host end and container end, and the addresses on the last of these."""
+    """The result of ADD. `interfaces` are bridge, host end and container end, in this order."""
     return Result(interfaces, plan.ips, plan.routes, plan.dns)
 
 
 def list_vlans(config: BridgeConfig) -> tuple[PortVlan, ...]:
-    """The VLANs of the container's port, in order; none when the bridge does not filter VLANs for this network.
+    """The VLANs of the container's port, sorted; none when the network does not use VLANs.
 
-    A trunk without `vlan` takes what has no tag for VLAN 1, as the reference does.
+    With a trunk and no `vlan`, untagged frames belong to VLAN 1, as in the reference.
     """
     native = config.vlan or (DEFAULT_VLAN.vid if config.trunk else 0)
     vlans = [PortVlan(vid) for vid in config.trunk if vid != native]
@@ -74,15 +74,15 @@ def list_vlans(config: BridgeConfig) -> tuple[PortVlan, ...]:
 
 
 def gateway_interface(config: BridgeConfig) -> str:
-    """The interface that has the gateway addresses: the bridge, or the one that leads into its VLAN."""
+    """The interface that has the gateway addresses: the bridge, or with `vlan` the interface BRIDGE.VLAN."""
     return f"{config.bridge}.{config.vlan}" if config.vlan else config.bridge
 
 
 def program_routes(ips: tuple[IPConfig, ...], routes: tuple[Route, ...]) -> tuple[KernelRoute, ...]:
-    """The routes of a result as the kernel holds them, each once.
+    """The routes of a result in the form that the kernel has them, without duplicates.
 
-    A route without gw goes through the gateway of its family (SPEC.md, "ADD": ips[].gateway), unless its scope says
-    that the destination is on the link.
+    A route without gw gets the gateway of its family (SPEC.md, "ADD": ips[].gateway), unless its scope says that the
+    destination is on the link.
     """
     gateways = {version: _first_gateway(ips, version) for version in (4, 6)}
     programmed = []

@@ -1,6 +1,7 @@
-"""Asks the node's agent to have a pod's network policies in force before the pod can send a packet (docs/policy.md).
+"""Tells the node's agent of pods, before they can send a packet and before their addresses are free (docs/policy.md).
 
-Must not: fail an ADD because nobody answers unless policies are required, or wait for longer than a second.
+Where policies are required and no agent has them in force, the pod starts, and is held back: nothing passes.
+Must not: fail an ADD because nobody answers, or wait for longer than a second.
 """
 
 import sys
@@ -9,38 +10,74 @@ import time
 from cni_protocol.address import CIDR
 from cni_protocol.errors import TRY_AGAIN_LATER, CNIError
 from cni_protocol.light.json_text import parse_json, write_json
-from cni_protocol.light.standard import Iterable, socket
+from cni_protocol.light.standard import Any, Sequence, socket
 from cni_protocol.request import Request
 
 BOUND = 1.0  # seconds in all
 _LARGEST = 1 << 12  # bytes of an answer; it has a hundred
 _SAFE_STATES = ("in force", "pending")  # "off" is what an agent says that does not care for policies
+_GONE = "gone"
 
 
-def announce_pod(path: str, request: Request, addresses: Iterable[CIDR], *, required: bool) -> None:
+def announce_pod(path: str, request: Request, addresses: Sequence[CIDR], *, required: bool) -> None:
     """Tell the agent behind a socket of a pod with these addresses; what is not Kubernetes' is no business of it.
 
-    Where the policies are not in force afterwards, a warning on stderr says so; or, where they are `required`, CNIError
-    with code 11 is raised, and the runtime tries again.
+    Where the policies are not in force afterwards, a warning on stderr says so; where they are `required`, nothing
+    passes to or from the pod until an agent has them in force. Raises CNIError (code 11) where they are required of an
+    agent that does not care for policies; KernelError.
     """
-    name, namespace = request.args.get("K8S_POD_NAME", ""), request.args.get("K8S_POD_NAMESPACE", "")
-    texts = [str(address.ip) for address in addresses]
-    if not path or not name or not namespace or not texts:
+    pod = _describe(request, addresses)
+    if not pod:
         return
-    pod = {"namespace": namespace, "name": name, "uid": request.args.get("K8S_POD_UID", ""), "addresses": texts}
-    try:
-        state = _ask(path, write_json(pod).encode())
-    except (OSError, ValueError) as error:
-        state = f"the agent at {path} does not answer: {error}"
+    state = _tell(path, pod)
     if state in _SAFE_STATES or (state == "off" and not required):
         return
+    full_name = f"{pod['namespace']}/{pod['name']}"
+    if state == "off":
+        raise CNIError(
+            TRY_AGAIN_LATER,
+            f"policies of pod {full_name} are required and not in force: the agent at {path} runs with --policies off",
+        )
     if required:
-        raise CNIError(TRY_AGAIN_LATER, f"policies of pod {namespace}/{name} are required and not in force: {state}")
-    print(f"cni-bridge: warning: policies of pod {namespace}/{name} may come late: {state}", file=sys.stderr)
+        from .hold_back import hold_back
+
+        hold_back([address.ip for address in addresses])
+        print(f"cni-bridge: warning: pod {full_name} is held back, nothing passes: {state}", file=sys.stderr)
+        return
+    print(f"cni-bridge: warning: policies of pod {full_name} may come late: {state}", file=sys.stderr)
+
+
+def withdraw_pod(path: str, request: Request, addresses: Sequence[CIDR]) -> None:
+    """Have nothing in the table of policies that is about a pod with these addresses: they are about to be free.
+
+    The agent takes it away; where none answers, it is taken away here. Raises KernelError.
+    """
+    pod = _describe(request, addresses)
+    if pod and _tell(path, {**pod, "gone": True}) != _GONE:
+        from .hold_back import let_go
+
+        let_go([address.ip for address in addresses])
+
+
+def _describe(request: Request, addresses: Sequence[CIDR]) -> dict[str, Any]:
+    """A pod as the agent is told of it; nothing for what is no pod of Kubernetes."""
+    name, namespace = request.args.get("K8S_POD_NAME", ""), request.args.get("K8S_POD_NAMESPACE", "")
+    if not name or not namespace or not addresses:
+        return {}
+    texts = [str(address.ip) for address in addresses]
+    return {"namespace": namespace, "name": name, "uid": request.args.get("K8S_POD_UID", ""), "addresses": texts}
+
+
+def _tell(path: str, pod: dict[str, Any]) -> str:
+    """What the agent answers, or why not, in words."""
+    try:
+        return _ask(path, write_json(pod).encode())
+    except (OSError, ValueError) as error:
+        return f"the agent at {path} does not answer: {error}"
 
 
 def _ask(path: str, body: bytes) -> str:
-    """The state that the agent tells. Raises OSError, ValueError."""
+    """Send the announcement. Returns the state in the agent's answer. Raises OSError; ValueError for another answer."""
     deadline = time.monotonic() + BOUND
     caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:

@@ -3,7 +3,7 @@
     map portmap4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
         elements = { 192.168.1.11 . tcp . 8080 comment "mynet,CONTAINERID,eth0" : 10.244.0.7 . 80, ... } }
     map portmap_any4 { type inet_proto . inet_service : ipv4_addr . inet_service ... }      # without hostIP
-    map portmapped4 { type ifname . ipv4_addr : verdict ... }           # containers that are reached so
+    map portmapped4 { type ifname . ipv4_addr : verdict ... }           # containers with port mappings
     map portmap_waiting4 { type ifname . ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
         elements = { "veth8c1..." . 0.0.0.0 . tcp . 8080 comment "net2,CONTAINERID,eth1" : 10.245.0.7 . 80, ... } }
     chain portmap_prerouting { type nat hook prerouting priority dstnat        # from outside and from containers
@@ -17,18 +17,18 @@
         ip saddr 10.244.0.0/16 masquerade
         ip saddr 192.0.0.8 masquerade }
 
-A runtime sends the port mappings of a container to each of its networks. The first has them, and the others wait: no
-rule looks into the last map, which says where ports are to lead when their holder goes (claims.py).
+A runtime sends the port mappings of a container to each of its networks. The first network gets the ports, and the
+others wait. No rule looks into the map portmap_waiting4: it says where a port leads when its holder goes (claims.py).
 
-Linux lets no packet from ::1 out, so what the host sends to ::1 stays. From and to 127.0.0.0/8 it lets none in or out
-either, unless told to (route_localnet); then containers could reach what listens on the host's 127.0.0.1. Without that
-127.0.0.1 of the host leads to a container by three more chains. Connection tracking knows the true addresses, and
-collisions of ports are its business; while a packet is routed it has others.
+Linux routes no packet from ::1 out of the host, so port mappings do not work for the host's ::1. It routes none from or
+to 127.0.0.0/8 either, unless route_localnet is on, and then containers could reach what listens on the host's
+127.0.0.1. Instead, three more chains lead 127.0.0.1 of the host to a container: a packet has other addresses while it
+is routed, and connection tracking knows the true ones (and resolves collisions of ports).
 
     set portmap_loopback { type ipv4_addr . inet_proto . inet_service ... }       # the keys of portmap4 in 127.0.0.0/8
     set portmap_any_loopback { type inet_proto . inet_service ... }               # those of portmap_any4
     chain portmap_loopback_output { type filter hook output priority mangle   # a source that routing takes, for a while
-        ct status & (confirmed | dnat) == confirmed return      # it was there before the mapping, or is somebody else's
+        ct status & (confirmed | dnat) == confirmed return      # older than the mapping, or not translated by it
         ip saddr 127.0.0.0/8 ip daddr . meta l4proto . th dport @portmap_loopback
             ip saddr set 192.0.0.8                              # the dummy address (RFC 7600); masqueraded further on
         ... and with @portmap_any_loopback }
@@ -75,12 +75,12 @@ _TARGETS = {
     )
     for version in (4, 6)
 }
-# By the map that has the same keys.
+# By the name of the map that has the same keys.
 LOOPBACK = {
     EXACT[4].name: Map("portmap_loopback", EXACT[4].key),
     ANY[4].name: Map("portmap_any_loopback", ANY[4].key),
 }
-# The keys begin with the name of the host's end of who waits.
+# A key begins with the name of the waiting attachment's host end, so that several can wait for one port.
 WAITING = {
     version: Map(
         f"portmap_waiting{version}",
@@ -96,9 +96,9 @@ _PORTS = frozenset(entry.name for entry in (*EXACT.values(), *ANY.values()))
 def make_rules(
     attachment: Attachment, interface: str, mappings: Sequence[PortMapping], addresses: Sequence[CIDR]
 ) -> Rules:
-    """The rules that forward host ports to the first address of each family that the container has.
+    """The rules that forward host ports to the container's first address of each family.
 
-    `interface` is the host's, by which packets for the container leave.
+    `interface` is the interface of the host by which packets to the container leave.
     """
     targets = {address.version: address for address in reversed(addresses)}
     chains = {version: _return_chain(attachment, address) for version, address in targets.items()}
@@ -122,12 +122,12 @@ def make_rules(
 
 
 def is_port(element: Element) -> bool:
-    """Whether this is a host port: what says where it leads, which cannot be two containers."""
+    """Whether an element maps a host port to a container. Such a key can have one owner only."""
     return element.map in _PORTS
 
 
 def list_beside(port: Element) -> list[Element]:
-    """The elements that a host port has beside it: one where it is a port of 127.0.0.0/8, too."""
+    """The elements that accompany a host port: one in a loopback set if the port is also one of 127.0.0.0/8."""
     of_loopback = port.map == ANY[4].name or (
         port.map == EXACT[4].name and IP(4, int.from_bytes(port.key[:4], "big")) in LOOPBACK4
     )
@@ -135,7 +135,7 @@ def list_beside(port: Element) -> list[Element]:
 
 
 def udp_targets(elements: Iterable[Element]) -> set[IP]:
-    """The containers that UDP mappings among these elements lead to."""
+    """The addresses of the containers that UDP mappings among these elements lead to."""
     return {IP(version, int.from_bytes(e.data[:-4], "big")) for version, e, _ in _udp_elements(elements)}
 
 
@@ -145,7 +145,7 @@ def udp_ports(elements: Iterable[Element]) -> set[tuple[int, int]]:
 
 
 def _udp_elements(elements: Iterable[Element]) -> Iterator[tuple[int, Element, bytes]]:
-    """The UDP mappings among elements, with their IP version and the end of their key: protocol and port."""
+    """The UDP mappings among elements, each with its IP version and the end of its key: protocol and port."""
     for element in elements:
         for version in (4, 6):
             if element.map in (EXACT[version].name, ANY[version].name) and element.key[-8] == PROTOCOLS["udp"]:
@@ -236,7 +236,7 @@ def _forward_rules(version: int) -> list[expressions.Rule]:
 
 
 def _return_chain(attachment: Attachment, address: CIDR) -> Chain:
-    """What comes from the container's own subnet, or stands for the host's loopback, is answered through the host."""
+    """Masquerades packets from the container's own subnet and the host's loopback, so that answers pass the host."""
     name = f"portmap-{attachment.owner_prefix[:-1]}-{address.network}".replace(":", "_")
     sources = [address.network] + ([_STAND_IN] if address.version == 4 else [])
     back = tuple(

@@ -1,4 +1,4 @@
-"""What the kernel refused, as the runtime is told of it: the one translation of KernelError to CNIError.
+"""The one translation of KernelError to CNIError: how the runtime is told that the kernel refused.
 
 Must not: decide whether a refusal matters; that is done on KernelError.errno where it happens.
 """
@@ -11,7 +11,7 @@ from cni_protocol.light.standard import Any, Callable, Iterator, contextmanager
 from cni_protocol.request import Request
 
 _LACKING = {errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT}
-_RULES_LACKING = {*_LACKING, errno.ENOENT, errno.EINVAL}  # nf_tables: an expression whose module is not there
+_RULES_LACKING = {*_LACKING, errno.ENOENT, errno.EINVAL}  # nf_tables: the module of an expression is missing
 _REMEDIES = {
     errno.EPERM: "run the plugin as root",
     errno.EEXIST: "something of that name is there already; send DEL, or remove it",
@@ -23,7 +23,7 @@ Command = Callable[[Request], Any]
 
 
 def as_cni_error(error: KernelError) -> CNIError:
-    """The error of code 100 that says what was asked, why not, and what may help."""
+    """CNIError (code 100) with the request, the kernel's reason, and a remedy if one is known."""
     remedy = _REMEDIES.get(error.errno, "")
     if error.errno in (_RULES_LACKING if "nf_tables" in error.parts else _LACKING):
         remedy = f"this kernel lacks it (modules {error.parts})"
@@ -32,7 +32,7 @@ def as_cni_error(error: KernelError) -> CNIError:
 
 @contextmanager
 def kernel_refusals() -> Iterator[None]:
-    """Raise CNIError from a block in which the kernel refuses something."""
+    """Turn a KernelError of the block into CNIError (code 100)."""
     try:
         yield
     except KernelError as error:
@@ -40,7 +40,7 @@ def kernel_refusals() -> Iterator[None]:
 
 
 def translated(command: Command) -> Command:
-    """A command that raises CNIError where the kernel refuses."""
+    """Decorate a command: a KernelError is raised as CNIError (code 100)."""
 
     def run(request: Request) -> Any:
         with kernel_refusals():

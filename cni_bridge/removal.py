@@ -1,6 +1,6 @@
-"""What DEL and GC take away: a veth pair, rules, and all of it in spite of failures.
+"""Removing veth pairs and rules for DEL and GC, continuing after failures.
 
-Must not: stop at what is gone already, or take away anything that is not the owner's.
+Must not: fail when something is gone already; remove anything that has another owner.
 """
 
 from cni_kernel.departure import remove_link
@@ -18,11 +18,11 @@ from .config import BridgeConfig
 from .refusals import as_cni_error
 from .sandbox import find_sandbox, open_inside
 
-IsStale = Callable[[str], bool]  # of an owner
+IsStale = Callable[[str], bool]  # gets an owner, returns whether what belongs to it is to be removed
 
 
 def do_all(*steps: Callable[[], object]) -> None:
-    """Do every step, also after one that failed. Raises CNIError: that of the one that failed, or 105 naming all."""
+    """Run all steps, also after a failure. Raises CNIError: that of the only failure, or 105 naming all failures."""
     failures = []
     for step in steps:
         try:
@@ -38,7 +38,7 @@ def do_all(*steps: Callable[[], object]) -> None:
 
 
 def remove_pair(request: Request, config: BridgeConfig, attachment: Attachment) -> None:
-    """Remove the veth pair of an attachment; a sandbox that is gone is fine. Raises KernelError."""
+    """Remove the veth pair of an attachment, also when its sandbox is gone. Raises KernelError."""
     with Kernel() as host:
         namespace = find_sandbox(request.netns)
         if namespace is None:
@@ -49,10 +49,10 @@ def remove_pair(request: Request, config: BridgeConfig, attachment: Attachment) 
 
 
 def disconnect(host: Kernel, namespace: Namespace | None, config: BridgeConfig, attachment: Attachment) -> None:
-    """Remove the veth pair of an attachment, whatever its host's end is called, also one that the reference made.
+    """Remove the veth pair of an attachment, if it exists.
 
-    None is fine. An interface of that name in the container that does not lead to our bridge is somebody else's and
-    stays. Raises KernelError.
+    It is found even if its host end was renamed, or if the reference made it. If the container's interface is connected
+    to another bridge, it belongs to another plugin and stays. Raises KernelError.
     """
     port = find_port(host, attachment)
     if port is not None:
@@ -65,15 +65,15 @@ def disconnect(host: Kernel, namespace: Namespace | None, config: BridgeConfig, 
             return
         port, bridge = host.find_link_at(link.peer), host.find_link(config.bridge)
         if port is None or port.alias or (port.kind, port.peer) != ("veth", link.ifindex):
-            return  # what has an alias is of another attachment of ours
+            return  # an interface with an alias belongs to another attachment
         if port.master == (bridge.ifindex if bridge is not None else 0):
             remove_link(port, open_descriptors())
 
 
 def find_port(host: Kernel, attachment: Attachment) -> Link | None:
-    """The host's end of an attachment's pair, None when it is gone; by its alias when it was given another name.
+    """The host's end of an attachment's pair, found by its name or (after a renaming) its alias. None when it is gone.
 
-    Somebody else's interface that has the name by now is none. Raises KernelError.
+    An interface with that name but another owner's alias is not taken for it. Raises KernelError.
     """
     link = host.find_link(attachment.host_name)
     if link is not None and link.kind == "veth" and spelt_anew(link.alias) in ("", attachment.owner):
@@ -83,15 +83,15 @@ def find_port(host: Kernel, attachment: Attachment) -> Link | None:
 
 
 def remove_stale_pairs(is_stale: IsStale) -> None:
-    """Remove the host's ends of all attachments whose owner is stale. Goes on past errors.
+    """Remove the host's ends of all stale attachments, continuing after failures.
 
-    Raises CNIError (code 100) naming those that could not be removed.
+    Raises CNIError (code 100) naming those that could not be removed, and KernelError when links cannot be listed.
     """
     with Kernel() as host:
         stale = [link for link in host.list_links() if link.kind == "veth" and is_stale(spelt_anew(link.alias))]
     if not stale:
         return
-    from cni_kernel.link_groups import delete_links  # hardly ever is there anything to remove
+    from cni_kernel.link_groups import delete_links  # here, since GC seldom finds anything to remove
 
     failures = [as_cni_error(error).msg for error in delete_links(stale)]
     if failures:
@@ -108,7 +108,7 @@ def remove_packet_rules(config: BridgeConfig, whose: Attachment, is_stale: IsSta
 
 
 def remove_frame_rules(config: BridgeConfig, whose: Attachment, is_stale: IsStale) -> None:
-    """Remove the checks of MACs of the stale owners; `whose` has their hint. Raises KernelError."""
+    """Remove the MAC checks of stale owners; `whose.hint` is a text in all of them. Raises KernelError."""
     _remove_rules(config, BRIDGE, whose.hint, is_stale)
 
 

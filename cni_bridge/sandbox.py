@@ -7,7 +7,7 @@ from cni_protocol.errors import INVALID_ENVIRONMENT, CNIError
 
 
 def open_sandbox(path: str) -> Namespace:
-    """The namespace at a path. Raises CNIError (code 4) when there is none, or it is the host's own."""
+    """Open the namespace at a path. Raises CNIError (code 4) when there is none, or it is the host's own."""
     try:
         namespace = open_namespace(path)
     except KernelError as error:
@@ -19,7 +19,7 @@ def open_sandbox(path: str) -> Namespace:
 
 
 def find_sandbox(path: str) -> Namespace | None:
-    """The namespace at a path, None where there is none (any more): DEL goes on without it."""
+    """Open the namespace at a path. None when it does not exist (any more): DEL continues without it."""
     try:
         return open_sandbox(path) if path else None
     except CNIError:
@@ -27,6 +27,6 @@ def find_sandbox(path: str) -> Namespace | None:
 
 
 def open_inside(namespace: Namespace) -> Kernel:
-    """The kernel as the container sees it. Raises KernelError."""
+    """A Kernel for the container's namespace. Raises KernelError."""
     with namespace.entered():
         return Kernel()

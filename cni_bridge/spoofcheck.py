@@ -1,4 +1,4 @@
-"""Frames from a container whose source MAC is not its own are dropped, as rules in the bridge table `pycni`. Pure.
+"""Dropping frames of a container with a foreign source MAC (macspoofchk), as rules in the bridge table `pycni`. Pure.
 
 set guarded { type ifname; elements = { "veth8c1..." comment "mynet,CONTAINERID,eth0", ... } }
 set genuine { type ifname . ether_addr; elements = { "veth8c1..." . 0a:58:0a:f4:00:02 comment "...", ... } }
@@ -17,7 +17,7 @@ _MAC_REGISTER = expressions.IFNAME[1] // 4
 
 
 def make_rules(attachment: Attachment, mac: str) -> Rules:
-    """The rules that hold the attachment's port to its MAC."""
+    """The rules that drop frames from the attachment's port with another source MAC than this one."""
     port = expressions.pack_name(attachment.host_name)
     genuine = expressions.pad(port, bytes.fromhex(mac.replace(":", "")))
     check = [

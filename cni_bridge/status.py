@@ -1,4 +1,4 @@
-"""STATUS: whether ADD could work, found out without changing anything. Source: SPEC.md, section "STATUS"."""
+"""STATUS: finding out whether ADD would work, without changing anything. Source: SPEC.md, section "STATUS"."""
 
 import sys
 import time
@@ -18,16 +18,16 @@ from .plan import gateway_interface
 from .refusals import as_cni_error
 from .sync import probe_rules
 
-AGENT_BOUND = 2.0  # seconds for the agent to come back
+AGENT_BOUND = 2.0  # seconds to wait for an agent that is being restarted
 _AGENT_POLL = 0.1
 
 
 def require_ready(config: BridgeConfig, trial: list[Rules]) -> None:
-    """Raise CNIError when the host could not serve an ADD; `trial` are rules as an ADD would set them.
+    """Raise CNIError when an ADD would fail on this host. `trial` are example rules to try.
 
-    Code 50 where a part of the kernel is missing or the bridge's name is taken, 51 where running containers suffer too:
-    the bridge is there and down, forwarding was switched off under its gateway addresses, bridge netfilter is off and
-    required, or the node's agent is needed and does not answer.
+    Code 50: the kernel lacks a part, or another interface has the bridge's name. Code 51, which affects running
+    containers too: the bridge is down, forwarding is off although the bridge has gateway addresses, bridge netfilter is
+    required and off, or the network needs the node's agent and that does not answer.
     """
     with Kernel() as host:
         try:
@@ -76,7 +76,7 @@ def _require_working(config: BridgeConfig, up: bool, versions: set[int]) -> None
 
 
 def _answers(path: str) -> bool:
-    """Whether somebody listens on a socket, or comes to do so: an agent that is updated is away for a moment."""
+    """Whether a program listens on a socket within AGENT_BOUND seconds: an agent that is updated restarts."""
     deadline = time.monotonic() + AGENT_BOUND
     while True:
         caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -92,10 +92,10 @@ def _answers(path: str) -> bool:
 
 
 def _bridge_filter_problems(config: BridgeConfig, versions: set[int]) -> list[str]:
-    """What keeps services from pods of one node among each other; only said on stderr unless it is required.
+    """Problems that break services between pods of one node. Without requireBridgeNetfilter they are only printed.
 
-    What a pod sends to a service address is translated by the packet filter, and the answer of a pod on the same bridge
-    goes back across the bridge: untranslated, unless bridged packets pass the packet filter too
+    A packet to a service address is translated in the packet filter. The answer of a pod on the same bridge crosses the
+    bridge only, so it is translated back only if bridged packets pass the packet filter too
     (net.bridge.bridge-nf-call-iptables, Documentation/networking/ip-sysctl in the kernel).
     """
     off = sorted(version for version in versions or {4} if not sysctl.filters_bridged(version))

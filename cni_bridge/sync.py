@@ -1,8 +1,8 @@
-"""Putting an attachment's rules into the kernel, finding what is missing, and taking them away again.
+"""Adding an attachment's rules to the kernel, checking them, and removing them.
 
-Elements carry the owner of their attachment as comment: they are found without knowing their keys, and nobody's are
-taken away but the owner's. What no element needs any more (a subnet's chain, then the table) goes with the last one.
-What the rules are for does not matter here, but for UDP port mappings, whose flows have to go with them.
+An element has its attachment's owner as comment, so elements are found and removed by owner, without knowing their
+keys. A subnet's chain is removed with the last element that jumps to it, and the table with its last element. This
+module does not know what rules are for, except that UDP flows are deleted along with their port mappings.
 """
 
 import errno
@@ -35,14 +35,14 @@ def ensure_own_rules(
 
 
 def ensure_rules(wanted: Rules) -> None:
-    """Have these rules in the kernel, whatever of them is there already.
+    """Add rules to the kernel; parts of them may be there already.
 
-    Raises CNIError: 102 naming the holder when another attachment has what an element claims; KernelError.
+    Raises CNIError (code 102) naming the holder when another container has a host port, and KernelError.
     """
     with _table(wanted.family, "packet filter rules cannot be set") as nft:
         for attempt in range(_TRIES):
             try:
-                # first as if nothing were in the way: that shows
+                # first without reading what is there: the kernel refuses if a key is taken
                 waiting = _put_in(nft, wanted) if attempt == 0 else _put_in_beside(nft, wanted)
                 _forget_flows(udp_ports(wanted.elements), set())
                 _warn(waiting)
@@ -60,8 +60,8 @@ def _put_in(nft: Nftables, wanted: Rules) -> Sequence[Element]:
 
 
 def _put_in_beside(nft: Nftables, wanted: Rules) -> Sequence[Element]:
-    """Returns the host ports that have to wait."""
-    from .claims import settle  # little is in anybody's way
+    """Add rules whose keys may be taken. Returns the host ports that have to wait."""
+    from .claims import settle  # here, since collisions are rare
 
     settled = settle(nft, wanted.elements)
     _commit(nft, [*_skeleton(nft, wanted), *nft.change_elements(settled.deleted, settled.added)])
@@ -77,13 +77,13 @@ def _warn(waiting: Sequence[Element]) -> None:
 
 
 def delete_own_rules(attachment: Attachment) -> None:
-    """Take away all rules of one attachment. Raises KernelError."""
+    """Remove all rules of one attachment. Raises KernelError."""
     for family in ALL_MAPS:
         delete_rules(family, attachment.hint, attachment.owner.__eq__)
 
 
 def delete_rules(family: int, hint: str, is_stale: Callable[[str], bool], *, at_end: bool = False) -> None:
-    """Take away the elements whose owner is stale, and what only they needed; none is fine.
+    """Remove the elements of stale owners, if there are any, and the chains and tables that are not needed any more.
 
     `hint` is a text that each of these owners contains. UDP flows that port mappings among them directed are forgotten.
     `at_end` says that the process ends after this command, and that the table is there. Raises KernelError.
@@ -95,7 +95,7 @@ def delete_rules(family: int, hint: str, is_stale: Callable[[str], bool], *, at_
 
 
 def find_missing(wanted: Rules) -> list[str]:
-    """What of these rules is not in the kernel (any more), in words. Raises KernelError."""
+    """The parts of these rules that the kernel lacks, in words. Raises KernelError."""
     problems = []
     with _table(wanted.family, "packet filter rules cannot be read") as nft:
         for chain in wanted.chains:
@@ -111,10 +111,10 @@ def find_missing(wanted: Rules) -> list[str]:
 
 
 def probe_rules(wanted: Rules) -> None:
-    """Try a transaction with these rules that cannot succeed, and so changes nothing.
+    """Try whether the kernel accepts rules: in a transaction whose last message must fail, so that nothing changes.
 
-    Where rules of the kind are at work for a container there is nothing to try: taking a transaction back makes the
-    kernel wait for all of its packets. Raises KernelError when the kernel would not take them.
+    If containers use such rules already, nothing is tried: rolling a transaction back makes the kernel wait until all
+    packets in progress are done. Raises KernelError when the kernel does not accept the rules.
     """
     with _table(wanted.family, "packet filter rules cannot be set") as nft:
         if any(not nft.is_empty(element.map) for element in wanted.elements):
@@ -123,12 +123,12 @@ def probe_rules(wanted: Rules) -> None:
         try:
             nft.commit(trial)
         except NetlinkError as error:
-            if error.index != len(trial):  # the batch begins with one message more
+            if error.index != len(trial):  # not the last message; the batch has one more message in front
                 raise
 
 
 def _stands(nft: Nftables, wanted: Rules) -> bool:
-    """Whether every chain has its rules already; a map that is missing shows when an element is put into it."""
+    """Whether all chains have their rules already. A missing map is noticed later, when an element is added to it."""
     return all(
         nft.list_rules(chain.name) == [(expression_names(rule), digest_of(rule)) for rule in chain.rules]
         for chain in wanted.chains
@@ -136,15 +136,15 @@ def _stands(nft: Nftables, wanted: Rules) -> bool:
 
 
 def _forget_flows(ports: set[tuple[int, int]], targets: set[IP]) -> None:
-    """Forget the UDP flows towards these host ports, and those that these containers answer."""
+    """Delete the UDP flows to these host ports, and those that containers with these addresses answer."""
     if ports or targets:
-        from cni_kernel.conntrack import forget_flows  # few attachments have any
+        from cni_kernel.conntrack import forget_flows  # here, since few attachments have UDP mappings
 
         forget_flows(ports, targets)
 
 
 def _skeleton(nft: Nftables, wanted: Rules) -> Iterator[Message]:
-    """Table, maps and chains with their rules, whether or not they are there."""
+    """Messages that add table, maps and chains, and set the chains' rules, whether or not they exist."""
     yield nft.add_table()
     for number, entry in enumerate(wanted.maps, start=1):
         yield nft.add_map(entry, number)
@@ -155,10 +155,11 @@ def _skeleton(nft: Nftables, wanted: Rules) -> Iterator[Message]:
 
 
 def _commit(nft: Nftables, messages: Sequence[Message]) -> None:
-    """Do all of this in one transaction, or in as few as the kernel takes from a process without the right to more.
+    """Send messages as one transaction, or as several when they do not fit into the send buffer.
 
-    What is larger than its buffer is halved: then chains stand before what leads to them, and what is old goes before
-    what is new comes; whoever fails in between takes all that is its own away again.
+    Only an unprivileged process has such a limit; it sends two halves, each halved again if necessary. The order of the
+    messages allows that: chains come before elements that jump to them, and deletions before additions. If a later part
+    fails, the caller removes all rules of its owner.
     """
     try:
         nft.commit(messages)
@@ -173,7 +174,7 @@ def _commit(nft: Nftables, messages: Sequence[Message]) -> None:
 def _delete_elements(
     nft: Nftables, family: int, hint: str, is_stale: Callable[[str], bool]
 ) -> tuple[list[Element], list[Element]]:
-    """Returns what was deleted, and what others of the same container got in its place."""
+    """Delete elements of stale owners. Returns these, and the waiting host ports that came into force instead."""
     maps, deleted, inherited = ALL_MAPS[family], list[Element](), list[Element]()
     for _ in range(_TRIES):
         found = [element for entry in maps for element in nft.find_elements(entry.name, hint)]
@@ -190,7 +191,7 @@ def _delete_elements(
             deleted += stale
             inherited += heirs
     chains = {element.chain for element in deleted if element.chain}
-    if not deleted:  # perhaps a DEL died before it came to this
+    if not deleted:  # an earlier DEL may have died before it removed the chains
         chains = {name for name, at_hook in nft.list_chains().items() if not at_hook}
     if _delete_unused_chains(nft, maps, chains) or not chains:
         _delete_empty_table(nft, (*maps, *SHARED_MAPS[family]))
@@ -198,19 +199,20 @@ def _delete_elements(
 
 
 def _delete_unused_chains(nft: Nftables, maps: Sequence[Map], chains: set[str]) -> bool:
-    """Delete those of the chains that nothing leads to. Returns whether any was.
+    """Delete the chains that no element jumps to. Returns whether any was deleted.
 
-    One in use would not be deleted, but taking the attempt back makes the kernel wait for all its packets.
+    The kernel would refuse to delete a chain in use, but rolling that back makes it wait for packets in progress. So
+    the chains in use are read first.
     """
     unused = sorted(chains.difference(*(nft.list_targets(entry.name) for entry in maps))) if chains else []
     if not unused or _tolerate(nft, [nft.delete_chain(chain) for chain in unused]):
         return bool(unused)
-    freed = [_tolerate(nft, [nft.delete_chain(chain)]) for chain in unused]  # one of them is in use by now
+    freed = [_tolerate(nft, [nft.delete_chain(chain)]) for chain in unused]  # one of them has come into use meanwhile
     return any(freed)
 
 
 def _tolerate(nft: Nftables, messages: Sequence[Message]) -> bool:
-    """Change what others may change meanwhile (delete what may be gone or in use). Returns whether it was done."""
+    """Send a change. Returns False when it fails because another process has changed the same objects meanwhile."""
     try:
         _commit(nft, messages)
     except NetlinkError as error:
@@ -221,7 +223,7 @@ def _tolerate(nft: Nftables, messages: Sequence[Message]) -> bool:
 
 
 def _delete_empty_table(nft: Nftables, maps: Sequence[Map]) -> None:
-    """Remove the table when no element is left, unless somebody puts one in meanwhile."""
+    """Remove the table when it has no elements, unless another process adds one meanwhile."""
     for _ in range(_TRIES):
         generation = nft.generation()
         if not all(nft.list_chains().values()) or not all(nft.is_empty(entry.name) for entry in maps):

@@ -1,4 +1,4 @@
-"""The undo stack of ADD: what was done is undone in reverse when the block fails, and every step is tried."""
+"""The undo stack of ADD: when the block fails, its steps are undone in reverse order, also after a failed one."""
 
 import sys
 
@@ -6,13 +6,13 @@ from cni_protocol.light.standard import Any, Callable, Self
 
 
 class Undo:
-    """A context manager. Steps registered inside are run, last first, only when the block is left by an exception."""
+    """A context manager. If the block raises, the steps registered in it are run, the last one first."""
 
     def __init__(self) -> None:
         self._steps: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
 
     def on_failure(self, step: Callable[..., Any], *arguments: Any, **options: Any) -> None:
-        """Register the step that takes back what is about to be done, or was just done."""
+        """Register the step that undoes what is about to be done, or was just done."""
         self._steps.append((step, arguments, options))
 
     def __enter__(self) -> Self:

@@ -1,7 +1,7 @@
-"""What should be there against what is there: the differences, in words. Pure; CHECK of the bridge plugin.
+"""Comparing an attachment with its prevResult, for CHECK of the bridge plugin: the differences, in words. Pure.
 
-Source: SPEC.md, section "CHECK": what prevResult lists must exist; what a later plugin of the chain may have changed or
-added (further addresses and routes, another MAC in the container) is no difference.
+Source: SPEC.md, section "CHECK". What prevResult lists must exist. A later plugin of the chain may have added addresses
+and routes or changed the container's MAC, so these are no differences.
 """
 
 from cni_kernel.values import Link, PortVlan, group_vlans
@@ -14,8 +14,8 @@ from cni_protocol.result import Interface, IPConfig, Result, Route
 from .config import BridgeConfig, normal_mac
 from .plan import gateway_interface, list_vlans, program_routes
 
-# What the kernel makes of a route's numbers: the largest metrics (ip_metrics_convert in net/ipv4/metrics.c), and the
-# priority of an IPv6 route without one (IP6_RT_PRIO_USER).
+# The kernel cuts metrics of a route to these values (ip_metrics_convert in net/ipv4/metrics.c), and gives an IPv6 route
+# without a priority this one (IP6_RT_PRIO_USER).
 _MAX_ROUTE_MTU, _MAX_ADVMSS = 65535 - 15, 65535 - 40
 _PRIORITY6 = 1024
 
@@ -33,11 +33,11 @@ class Expected(NamedTuple):
 
 
 class Observed(NamedTuple):
-    """What the kernel holds: links (None where there is none), what the container's and the gateway's one have.
+    """The state of the kernel. A link is None when it does not exist.
 
-    `gateway_port` is where a VLAN's gateway interface leads to, `vlans` are those of all ports by index (none where the
-    network has no VLANs), `missing_rules` the differences that sync.find_missing saw,
-    `missing_ways` those that nodewiring.find_missing saw.
+    `addresses` and `routes` are those of the container's interface, `gateways` the addresses of the gateway's.
+    `gateway_port` is the other end of a VLAN's gateway interface. `vlans` are those of all ports by interface index
+    (empty without VLANs), `missing_rules` the differences that sync.find_missing has found.
     """
 
     bridge: Link | None
@@ -53,7 +53,7 @@ class Observed(NamedTuple):
 
 
 def make_expected(previous: Result, ifname: str, sandboxes: Collection[str]) -> Expected:
-    """What of a prevResult concerns the interface `ifname` in the namespace that these paths of it lead to."""
+    """The part of a prevResult for interface `ifname` of this container; `sandboxes` are its namespace's paths."""
     outside = frozenset(entry.name for entry in previous.interfaces if not entry.sandbox)
     index = next(
         (i for i, entry in enumerate(previous.interfaces) if entry.name == ifname and entry.sandbox in sandboxes), None
@@ -68,9 +68,9 @@ def make_expected(previous: Result, ifname: str, sandboxes: Collection[str]) -> 
 
 
 def _is_elsewhere(route: Route, others: set[CIDR], prefixes: set[tuple[int, int]]) -> bool:
-    """Whether a route is, or without a gw may be, of another plugin of the chain: over an interface in `others`.
+    """Whether a route may belong to another plugin of the chain, whose interfaces have the subnets `others`.
 
-    `prefixes` are the IP versions and prefix lengths of these subnets.
+    It does when its gw is in one of them; without a gw it may. `prefixes` are their IP versions and prefix lengths.
     """
     if route.gw is None:
         return any(version == route.dst.version for version, _ in prefixes)
@@ -78,7 +78,7 @@ def _is_elsewhere(route: Route, others: set[CIDR], prefixes: set[tuple[int, int]
 
 
 def find_differences(config: BridgeConfig, attachment: Attachment, expected: Expected, observed: Observed) -> list[str]:
-    """All differences, none for an attachment that is as ADD left it."""
+    """All differences, in words; none for an attachment that is as ADD left it."""
     differences = _link_differences(config, attachment, observed) + _listing_differences(config, expected, observed)
     if expected.container is None:
         differences.append(f"prevResult lists no interface {attachment.ifname} in this namespace")
@@ -111,7 +111,7 @@ def _link_differences(config: BridgeConfig, attachment: Attachment, observed: Ob
 
 
 def _listing_differences(config: BridgeConfig, expected: Expected, observed: Observed) -> list[str]:
-    """What prevResult lists others of the host for: then it is the result of another attachment."""
+    """Bridge and host end, if prevResult lists other interfaces of the host: then it is another attachment's result."""
     if not expected.outside:
         return []
     wanted = [(config.bridge, "the bridge")]
@@ -192,7 +192,7 @@ def _way_of(route: KernelRoute) -> tuple[object, ...]:
 
 
 def _gateway_vlan_differences(config: BridgeConfig, observed: Observed) -> list[str]:
-    """What is wrong with the interface that leads into the gateway's VLAN; that it is missing, its addresses tell."""
+    """Differences of a VLAN's gateway interface. If it is missing, its missing addresses are reported elsewhere."""
     gateway, port, bridge = observed.gateway, observed.gateway_port, observed.bridge
     if not config.vlan or gateway is None or bridge is None:
         return []
@@ -205,7 +205,7 @@ def _gateway_vlan_differences(config: BridgeConfig, observed: Observed) -> list[
 
 
 def _is_same_route(wanted: KernelRoute, there: KernelRoute) -> bool:
-    """Whether the kernel's route of the same way is the wanted one; what that leaves open may be anything."""
+    """Whether two routes with the same destination, gateway and table are the same. A wanted None matches any value."""
     pairs = [(wanted.mtu, there.mtu, _MAX_ROUTE_MTU), (wanted.advmss, there.advmss, _MAX_ADVMSS)]
     if any(want is not None and min(want, limit) != (have or 0) for want, have, limit in pairs):
         return False

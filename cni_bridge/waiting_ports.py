@@ -1,6 +1,6 @@
 """Host ports that wait until another interface of the same container goes, as elements of portmap.WAITING. Pure.
 
-Must not: know who has a port.
+Must not: know who holds a port.
 """
 
 from cni_kernel import expressions
@@ -14,12 +14,12 @@ _SERVICE_BYTES = 8  # protocol and port
 
 
 def port_of(element: Element) -> tuple[str, bytes]:
-    """Map and key of the host port that an element is, or stands beside."""
+    """The map and key of a host port; `element` is the port itself, or its element in a loopback set."""
     return _PORTS_OF_LOOPBACK.get(element.map, element.map), element.key
 
 
 def waiting_for(port: Element) -> Element:
-    """The element that has a host port wait until whoever holds it goes."""
+    """The waiting element for a host port that another interface holds."""
     version = int(port.map[-1])
     claimant = Attachment(*port.comment.split(",", 2)).host_name
     address = port.key[:-_SERVICE_BYTES] or bytes(expressions.ADDRESS[version][1])
@@ -28,7 +28,7 @@ def waiting_for(port: Element) -> Element:
 
 
 def called_up(waiting: Element) -> Element:
-    """The host port that an element has waited for."""
+    """The host port for a waiting element: the inverse of waiting_for."""
     version = int(waiting.map[-1])
     address, service = waiting.key[expressions.IFNAME[1] : -_SERVICE_BYTES], waiting.key[-_SERVICE_BYTES:]
     exact = any(address)

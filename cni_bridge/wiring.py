@@ -1,4 +1,4 @@
-"""The steps of the commands on links, put together from kernel.py's primitives; ADD's with their way back.
+"""The steps of ADD and CHECK on links, made of kernel.py's primitives. Those of ADD register their undoing.
 
 Must not: run another plugin, or read a configuration that is not parsed.
 """
@@ -22,7 +22,7 @@ from .undo import Undo
 
 
 class Site(NamedTuple):
-    """Where a command works: the kernel as host and container see it, the sandbox, and what is to stand there."""
+    """Where a command works: the kernel in the host's and in the container's namespace, the sandbox, the attachment."""
 
     host: Kernel
     inside: Kernel
@@ -32,7 +32,7 @@ class Site(NamedTuple):
 
 
 def require_absent(site: Site) -> None:
-    """Raise CNIError (code 102) when either end of the pair is there already; neither is touched."""
+    """Raise CNIError (code 102) when either end of the pair exists already. Changes nothing."""
     host, inside, attachment = site.host, site.inside, site.attachment
     if inside.find_link(attachment.ifname) is not None:
         raise CNIError(ALREADY_EXISTS, f"interface {attachment.ifname} exists already in the container; send DEL first")
@@ -72,9 +72,9 @@ def connect(site: Site, undo: Undo) -> Link:
 
 
 def configure_container(site: Site, plan: Plan, undo: Undo) -> Link:
-    """Addresses, link up, routes, in the container. The veth pair takes all of it along, but for the loopback's IPv6.
+    """Set sysctls, addresses, link state and routes in the container. Returns its interface as it was before.
 
-    Returns the interface as it was before that.
+    Only the loopback's IPv6 settings need an undoing of their own: the rest goes with the veth pair.
     """
     inside, ifname, detect = site.inside, site.attachment.ifname, site.config.detect_duplicates
     with site.namespace.entered():
@@ -97,11 +97,11 @@ def _restore_inside(namespace: Namespace, settings: list[tuple[str, str]]) -> No
 
 
 def configure_host(host: Kernel, config: BridgeConfig, plan: Plan) -> tuple[Interface, ...]:
-    """The gateway addresses on the bridge, and forwarding.
+    """Add the gateway addresses to the bridge, and switch forwarding on.
 
-    Returns the interface made for the gateway in a VLAN, if any. The last step of ADD, done or undone under the host's
-    lock: nobody comes to rely on an address that goes again. Raises CNIError (code 7) when other addresses are in the
-    way.
+    Returns the interface for the gateway in a VLAN, if any. This is the last step of ADD. It is done, and on failure
+    undone, under the host's lock, so that no other ADD relies on an address that is removed again. Raises CNIError
+    (code 7) when the bridge has other addresses.
     """
     if not plan.gateways:
         return ()
@@ -130,7 +130,7 @@ def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Und
         undo.on_failure(host.delete_address, link, gateway)
         host.add_addresses(link, [gateway])
     if missing:
-        host.set_mac(link, link.mac)  # keeps it: a bridge without a MAC of its own has that of its lowest port
+        host.set_mac(link, link.mac)  # from now on the bridge keeps it, whatever ports come and go
     if config.vlan:
         _complete_gateway(host, config, link)
     for version in {gateway.version for gateway in plan.gateways}:
@@ -140,13 +140,13 @@ def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Und
 
 def _warn_of_overlaps(host: Kernel, config: BridgeConfig, link: Link, gateways: Sequence[CIDR]) -> None:
     if gateways:
-        from .overlap import find_overlaps  # only the first ADD on a bridge comes here
+        from .overlap import find_overlaps  # here, since only the first ADD on a bridge needs it
 
         warn(find_overlaps(host, [link, get_bridge(host, config.bridge)], gateways))
 
 
 def _ensure_forwarding(host: Kernel, version: int, undo: Undo) -> None:
-    """Switch forwarding on; the host's interfaces that live by router advertisements go on listening to them."""
+    """Switch forwarding on. Interfaces with addresses or routes from router advertisements go on accepting them."""
     if sysctl.is_forwarding(version):
         return
     if version == 6:
@@ -160,7 +160,10 @@ def _ensure_forwarding(host: Kernel, version: int, undo: Undo) -> None:
 
 
 def _ensure_gateway_interface(host: Kernel, config: BridgeConfig, undo: Undo) -> Link:
-    """The bridge, or for a VLAN the end of a veth pair whose other end is a port in that VLAN, as in the reference."""
+    """The interface for the gateway addresses: the bridge, or with `vlan` one end of a veth pair, created if missing.
+
+    The pair's other end is a port of the bridge in that VLAN, as in the reference.
+    """
     name = gateway_interface(config)
     bridge = get_bridge(host, config.bridge)
     if name == config.bridge:
@@ -176,7 +179,7 @@ def _ensure_gateway_interface(host: Kernel, config: BridgeConfig, undo: Undo) ->
 
 
 def _complete_gateway(host: Kernel, config: BridgeConfig, link: Link) -> None:
-    """Have a VLAN's gateway up, and the port that it leads to in the VLAN, also where an ADD died on the way."""
+    """Bring a VLAN's gateway interface up, and put its port into the VLAN; an earlier ADD may have died before that."""
     port, wanted = find_port(host, link), PortVlan(config.vlan, pvid=True, untagged=True)
     if port is not None and wanted not in host.list_vlans(port):
         host.set_vlans(port, [wanted])
@@ -186,15 +189,15 @@ def _complete_gateway(host: Kernel, config: BridgeConfig, link: Link) -> None:
 
 
 def find_port(host: Kernel, link: Link) -> Link | None:
-    """The other end of a veth pair within the host, where that is a bridge port."""
+    """The other end of a veth pair within the host. None when it is no bridge port."""
     port = host.find_link_at(link.peer) if link.kind == "veth" and link.peer else None
     return port if port is not None and port.master else None
 
 
 def go_live(site: Site, plan: Plan, link: Link) -> None:
-    """Wait until the port forwards and the addresses of the container's `link` are settled.
+    """Wait until the port forwards and duplicate address detection on the container's `link` is done.
 
-    Then have the neighbours told who has them now.
+    Then announce the addresses to the neighbours.
     """
     if site.config.leave_down:
         return
@@ -202,8 +205,8 @@ def go_live(site: Site, plan: Plan, link: Link) -> None:
     if site.config.detect_duplicates and any(entry.address.version == 6 for entry in plan.ips):
         wait_for_addresses(site.inside, link)
     if plan.ips:
-        # with arp_notify and ndisc_notify the kernel announces all addresses when a MAC is set, the same one too; a
-        # packet socket of ours would do it as well, and closing that takes as long as all the rest of ADD
+        # with arp_notify and ndisc_notify the kernel announces all addresses when a MAC is set, even the same one; a
+        # packet socket could do it too, but closing one takes as long as the rest of ADD
         site.inside.set_mac(link, link.mac)
 
 
@@ -215,6 +218,6 @@ def list_interfaces(site: Site, bridge: Link, link: Link, netns: str) -> tuple[I
 
 
 def _in_the_way(gateway: CIDR, present: set[CIDR], plan: Plan) -> list[CIDR]:
-    """The addresses that forceAddress replaces: of IPv4 any other, of IPv6 those whose subnets overlap."""
+    """The addresses that forceAddress replaces: all other IPv4 addresses, and IPv6 addresses whose subnets overlap."""
     others = [other for other in present if other.version == gateway.version and other not in plan.gateways]
     return [other for other in others if gateway.version == 4 or other.ip in gateway or gateway.ip in other]

@@ -1,12 +1,12 @@
-"""Which boot of which host this is: reservations of the past are told by that, since no network survives a boot.
+"""Identifies the current boot and host. No container survives a boot, so reservations of earlier boots are stale.
 
-A boot is over if and only if the kernel has another boot id and the host is the same. With the same boot id everything
-is alive: a node that is itself a container may be restarted, and plugins may be called from several pid and network
-namespaces; none of that proves that what another made is gone. And what another host made is never of the past here.
+A reservation is stale if and only if this host made it under another boot id of the kernel. Under the same boot id it
+is in use: the node may be a container that was restarted, or the plugins may run in several pid and network namespaces,
+but neither proves that a container is gone. A reservation that another host made is never stale here.
 
-The host is known by the firmware's UUID of the machine, and where that is not to be had by /etc/machine-id. In this
-order: a clone has the machine id of its original but another UUID, and where systems make a new machine id at each
-start (nodes of kind, images without state) the UUID stays. The host's name is no part of it, since it changes.
+A host is identified by the firmware's UUID of the machine, and without one by /etc/machine-id. The UUID comes first for
+two reasons: a cloned machine has the machine id of its original but another UUID; and some systems make a new machine
+id at each start (nodes of kind, stateless images) but keep the UUID. The host name is not used, since it may change.
 """
 
 from cni_protocol.light.standard import NamedTuple, sha256, socket, suppress
@@ -15,17 +15,18 @@ from cni_protocol.light.system import os
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _MACHINE_ID = "/etc/machine-id"
 _PRODUCT_UUID = "/sys/class/dmi/id/product_uuid"
-_SO_NETNS_COOKIE = 71  # <asm-generic/socket.h>; the number of no other namespace until the kernel ends
-_DIGITS = 16  # of a digest; machine-id(5) asks not to show the id itself
-_MANY_BOARDS_UUID = "03000200-0400-0500-0006-000700080009"  # what firmware has that nobody has filled in
+_SO_NETNS_COOKIE = 71  # <asm-generic/socket.h>; the kernel never gives a cookie to a second namespace
+_DIGITS = 16  # of a digest; machine-id(5) asks not to disclose the id itself
+_MANY_BOARDS_UUID = "03000200-0400-0500-0006-000700080009"  # a vendor's default that many boards share
 
 
 class Boot(NamedTuple):
-    """A boot of a host: the kernel's name for it (random(4)), the host, and the instance.
+    """A boot: the kernel's boot id (random(4)), the host, and the instance.
 
-    The host is digests of its machine id and of its UUID, with a hyphen between; each may be empty. The instance is the
-    number of the network namespace, or nothing. It tells apart who made which reservation, no more: reservations of all
-    instances of a boot are alive. Older versions did not tell the host: then it is "".
+    `host` is a digest of the machine id and one of the UUID, joined by a hyphen; each may be empty. It is "" in
+    directories of older versions, which did not record the host. `instance` is the cookie of the network namespace in
+    which the plugin runs, or empty. Reservations of all instances of a boot are in use; the instance only says who made
+    them.
     """
 
     kernel: str
@@ -37,26 +38,28 @@ class Boot(NamedTuple):
 
 
 def parse_boot(name: str) -> Boot:
-    """The boot that a directory is named after; whatever the name is, it is one.
+    """Parse the name of a directory of records. Any name is accepted.
 
-    Older versions named it by the boot id alone, or had the start of process 1 in the place of the host.
+    Older versions used the boot id alone, or wrote the start time of process 1 instead of the host.
     """
     kernel, host, instance = [*name.split(",", 2), "", ""][:3]
     return Boot(kernel, host if "-" in host else "", instance)
 
 
 def read_boot() -> Boot:
-    """The boot that this process runs in. Raises OSError. The instance is empty for a kernel before 5.14.
+    """The current boot. The instance is empty on a kernel before 5.14.
 
-    Also where it cannot be told just now whether the host has ids: it must not be taken for another.
+    Raises OSError when the boot id or an id of the host exists but cannot be read just now: without it the host would
+    look like another one.
     """
     return Boot(_read(_BOOT_ID), "-".join([_digest(path) for path in (_MACHINE_ID, _PRODUCT_UUID)]), _read_instance())
 
 
 def is_same_host(host: str, other: str) -> bool:
-    """Whether two of Boot are one. Nothing known on either side counts as the same, and so does an older version's.
+    """Whether two values of Boot.host are the same host.
 
-    What is known of one side alone is no proof that they are one.
+    The first id that both have decides: the UUID, then the machine id. If they have none in common, only equal values
+    are the same host. An empty value (an older version's) is the same as any.
     """
     if not host or not other:
         return True

@@ -1,7 +1,7 @@
-"""The directories of records: of which boot, instance and host each is, what they have, and the beginning of a new one.
+"""The directories of records: sorting them by boot, instance and host, listing their records, beginning a new one.
 
-Loaded only where everything is looked at.
-Must not: know what is in a reservation's file, or decide what is stale.
+Imported only when a command reads all files (recovery.py, peek.py).
+Must not: know what is in a reservation's file, or remove reservations.
 """
 
 from cni_protocol.address import IP, parse_ip
@@ -17,7 +17,7 @@ from .records import Records
 
 
 class Record(NamedTuple):
-    """A record: an address, whose it is, the inode number of its reservation's file, and its own file name."""
+    """A record: an address, its owner, the inode number that it shares with the reservation, and its own file name."""
 
     ip: IP
     owner: str
@@ -26,12 +26,12 @@ class Record(NamedTuple):
 
 
 class Boots(NamedTuple):
-    """The directories of records by their paths, oldest first.
+    """The paths of the directories of records, oldest first.
 
-    `own`: of this boot and instance, "" when there is none; and its `origin`, None when this version has not begun it.
-    `living`: of other instances of this boot. `earlier`: of this host's past. `foreign`: of other hosts.
-    `copies`: those that were copied or restored in this boot, while it was running. A directory whose name tells no
-    host is of an older version, or of a host that the admin gave up: both count as this one.
+    `own`: of this boot and instance, "" when there is none. `origin`: of `own`; None unless this version has begun it.
+    `living`: of other instances of this boot. `earlier`: of earlier boots of this host. `foreign`: of other hosts.
+    `copies`: those of the above that were copied or restored during this boot. A directory whose name has no host
+    counts as this host's: an older version made it, or the admin renamed it because its host is gone.
     """
 
     own: str
@@ -43,7 +43,7 @@ class Boots(NamedTuple):
 
 
 def sort_boots(records: Records) -> Boots:
-    """Which directories a network has, and of when and whom each is. Raises OSError, as all that follow."""
+    """Sort a network's directories of records. Raises OSError, as do all functions below."""
     here = records.boot
     boots = Boots("", None, [], [], [], [])
     begun, old, restored = None, "", []
@@ -63,7 +63,7 @@ def sort_boots(records: Records) -> Boots:
             restored += [path] if is_copy and origin is not None and origin.is_recent() else []
         if is_copy and is_now and path not in boots.foreign:
             boots.copies.append(path)
-    if begun is None:  # nothing of this boot tells whether what was restored is all that there was
+    if begun is None:  # no record of this boot shows whether the restored directory is complete
         boots.copies.extend(restored)
     if old and boots.own:
         boots.living.append(old)
@@ -71,9 +71,10 @@ def sort_boots(records: Records) -> Boots:
 
 
 def begin(records: Records, boots: Boots, lock: str) -> None:
-    """Make the earlier boot's records the previous ones, and open this instance's, which go with a lock.
+    """Rename the latest earlier boot's directory to `previous`, and open this instance's, creating it if necessary.
 
-    To be called after the files of earlier boots were removed; a crash in between repeats that.
+    `lock` identifies the lock's file (origin.identify); it is noted in the new directory. Call this after the
+    reservations of earlier boots are removed, so that a crash before it only repeats the removal.
     """
     for boot in boots.earlier:
         _remove_tree(records.previous_path)
@@ -83,7 +84,7 @@ def begin(records: Records, boots: Boots, lock: str) -> None:
         os.rename(boot, records.previous_path)
     if not boots.own:
         for place in (os.path.dirname(records.path), records.path, records.own_path):
-            with suppress(FileExistsError):  # os.makedirs has the umask for all but one
+            with suppress(FileExistsError):  # os.makedirs would apply the mode to the last directory only
                 os.mkdir(place, 0o700)
     reopen(records, boots)
     if boots.origin is None or boots.origin.lock != lock:
@@ -91,7 +92,7 @@ def begin(records: Records, boots: Boots, lock: str) -> None:
 
 
 def reopen(records: Records, boots: Boots) -> None:
-    """Open what there is of this instance's, and begin nothing."""
+    """Open this instance's directory if it exists. Creates nothing."""
     if boots.own not in ("", records.own_path):
         os.rename(boots.own, records.own_path)
     records.close()
@@ -99,19 +100,19 @@ def reopen(records: Records, boots: Boots) -> None:
 
 
 def list_own(records: Records) -> list[Record]:
-    """This instance's records, none when its directory is not open."""
+    """This instance's records; none when its directory is not open."""
     return list_records([records.own], records.network) if records.own >= 0 else []
 
 
 def list_previous(records: Records) -> list[Record]:
-    """The records of the boot before this one."""
+    """The records of the previous boot."""
     return list_records([records.previous_path], records.network)
 
 
 def list_records(directories: Iterable[str | int], network: str) -> list[Record]:
-    """The records in directories, named by path or open; none in one that is not there. What is no record is left out.
+    """The records in directories, each given by its path or as an open descriptor. Skips missing directories.
 
-    Those of older versions are named `ADDRESS,CONTAINERID,IFNAME`.
+    Files that are no records are skipped. Older versions named a record `ADDRESS,CONTAINERID,IFNAME`.
     """
     prefix = Attachment(network, "", "").owner_prefix
     found = []
@@ -134,7 +135,7 @@ def _scan(directory: str | int) -> "list[os.DirEntry[str]]":
 
 
 def _remove_tree(path: str) -> None:
-    """Remove a directory of records; none is fine."""
+    """Remove a directory of records, if it is there."""
     for entry in _scan(path):
         if entry.is_dir(follow_symlinks=False):
             _remove_tree(entry.path)

@@ -1,6 +1,6 @@
-"""The commands of the address plugin: one lock around each that changes something.
+"""The commands of the address plugin. All but STATUS run under the network's lock.
 
-DEL and GC load nothing of what only an ADD needs.
+Modules that only ADD needs are imported inside functions, so that DEL and GC do not load them.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ _SHOWN_SETS = 8  # in messages
 
 
 def add(request: Request) -> dict[str, Any]:
-    """Reserve one address out of every range set, all or none. Returns the result object.
+    """ADD: reserve one address of every range set, or none at all. Returns the result object.
 
-    Raises CNIError: 101 for an exhausted set, 102 for an address or an attachment that has one already, 5, 7, 11.
+    Raises CNIError: 101 when a range set has no free address; 102 when a requested address is taken, or the attachment
+    has an address already; 5 when the store cannot be used, 7 for the configuration, 11 when the lock is not free.
     """
     from .config import parse_config
 
@@ -56,7 +57,7 @@ def add(request: Request) -> dict[str, Any]:
 
 
 def delete(request: Request) -> None:
-    """Give back all addresses of the attachment; none is fine. Raises CNIError (codes 5, 7, 11)."""
+    """DEL: release all addresses of the attachment, if it has any. Raises CNIError (codes 5, 7, 11)."""
     with open_store(parse_data_dir(request), request.name, create=False) as store:
         if store is None:
             return
@@ -65,7 +66,7 @@ def delete(request: Request) -> None:
 
 
 def check(request: Request) -> None:
-    """Raise CNIError (code 103) unless the attachment holds the addresses that prevResult lists."""
+    """CHECK: raise CNIError (code 103) unless the attachment holds the addresses of ours that prevResult lists."""
     from .config import parse_config
 
     config = parse_config(request)
@@ -83,7 +84,7 @@ def check(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    """Raise CNIError (code 50) when ADD could not work: an exhausted range set, an unusable store. Changes nothing."""
+    """STATUS: raise CNIError (code 50) when ADD would fail: a range set is exhausted, or the store cannot be used."""
     from .config import parse_config
     from .peek import peek
     from .ranges import find_next
@@ -102,7 +103,7 @@ def status(request: Request) -> None:
 
 
 def collect(request: Request) -> None:
-    """GC: give back every address whose attachment is not in the valid list; all others stay as they are.
+    """GC: release every address of this instance whose attachment is not in the list of valid ones.
 
     Raises CNIError: 7 for a malformed list (then nothing is removed), 5 naming what could not be removed, 11.
     """
@@ -115,27 +116,27 @@ def collect(request: Request) -> None:
     with open_store(parse_data_dir(request), request.name, create=False) as store:
         if store is None:
             return
-        # a file of an old version names no interface
+        # host-local's older versions wrote the container id alone, so such an owner has no interface
         pairs = [
             (Attachment(request.name, *pair).owner, Attachment(request.name, pair[0], "").owner) for pair in valid.pairs
         ]
         staying = {owner for pair in pairs for owner in pair}
         owners = store.list_owners()
         known = {*owners.values(), *store.list_elsewhere().values()}
-        # a reservation that says not whose it is may be that of a valid attachment which has no other
+        # a reservation without an owner (a damaged file) may be that of a valid attachment that seems to have none
         complete = all(owner in known or any_interface in known for owner, any_interface in pairs)
         stale = [ip for ip, owner in owners.items() if owner not in staying and (complete or owner != UNKNOWN)]
         _release_all(store, stale)
 
 
 def _addresses_of(request: Request, store: Store) -> list[IP]:
-    """The addresses of the attachment; where this instance of the node has none, those that another gave it."""
+    """The addresses of the attachment: those that this instance gave it, or if none, those of other instances."""
     attachment = request.container_id, request.ifname
     return store.addresses_of(*attachment) or store.addresses_elsewhere(*attachment)
 
 
 def _release_all(store: Store, addresses: list[IP]) -> None:
-    """Release every address that can be; then raise CNIError (code 5) naming those that could not."""
+    """Release addresses, continuing after failures. Raises CNIError (code 5) naming those that were not released."""
     failures = []
     for ip in addresses:
         try:
@@ -147,7 +148,7 @@ def _release_all(store: Store, addresses: list[IP]) -> None:
 
 
 def _previous_addresses(request: Request) -> list[IP]:
-    """The addresses in prevResult, none when there is none or (on DEL) when it cannot be read."""
+    """The addresses in prevResult; none without one. On DEL an invalid prevResult counts as none, else it raises."""
     document = request.config.get("prevResult")
     if document is None:
         return []
@@ -160,7 +161,7 @@ def _previous_addresses(request: Request) -> list[IP]:
 
 
 def _match_requests(config: IpamConfig) -> dict[int, IP]:
-    """The requested addresses by the index of their range set. Raises CNIError (code 7)."""
+    """The requested addresses, by the index of the range set that each is in. Raises CNIError (code 7)."""
     matched: dict[int, IP] = {}
     for ip in config.requested:
         place = config.table.find(ip)
@@ -180,7 +181,10 @@ def _match_requests(config: IpamConfig) -> dict[int, IP]:
 
 
 def _choose(config: IpamConfig, requests: dict[int, IP], request: Request, store: Store) -> list[IP]:
-    """An address that is free out of every range set. Raises CNIError (codes 101, 102)."""
+    """Choose a free address of every range set: the requested one, or that of the previous boot, or the next one.
+
+    Raises CNIError (codes 101, 102).
+    """
     for ip in store.addresses_of(request.container_id, request.ifname):
         if config.table.find(ip):
             raise CNIError(
@@ -210,7 +214,7 @@ def _choose(config: IpamConfig, requests: dict[int, IP], request: Request, store
 
 
 def _check_free(ip: IP, host: HostAddresses, store: Store) -> None:
-    """Raise CNIError (code 102) when a requested address cannot be had."""
+    """Raise CNIError (code 102) when a requested address is reserved, or the host has it."""
     if store.is_taken(ip):
         raise CNIError(
             ALREADY_EXISTS,
@@ -223,7 +227,7 @@ def _check_free(ip: IP, host: HostAddresses, store: Store) -> None:
 
 
 def _find_unused(pool: RangeSet, last: IP | None, host: HostAddresses, store: Store) -> IP | None:
-    """The next free address that the host itself has not."""
+    """The next free address after `last` that the host does not have itself. None when there is none."""
     from .ranges import find_next
 
     tried: set[IP] = set()
@@ -237,14 +241,16 @@ def _find_unused(pool: RangeSet, last: IP | None, host: HostAddresses, store: St
 
 
 def _reserve_all(addresses: list[IP], request: Request, store: Store) -> None:
-    """Reserve all addresses, or none when one cannot be written. Raises CNIError (codes 5, 102)."""
+    """Reserve all addresses. When one fails, release the others and raise CNIError (code 5 or 102)."""
     tried: list[IP] = []
     try:
         for index, ip in enumerate(addresses):
             tried.append(ip)
             if not store.reserve(ip, request.container_id, request.ifname):
                 tried.remove(ip)
-                raise CNIError(ALREADY_EXISTS, f"{store.file_of(ip)} came into being under our lock; try again")
+                raise CNIError(
+                    ALREADY_EXISTS, f"{store.file_of(ip)} was created meanwhile, without the lock; try again"
+                )
             store.set_last(index, ip)
         request.finish_uninterrupted()
     except BaseException:
@@ -254,18 +260,18 @@ def _reserve_all(addresses: list[IP], request: Request, store: Store) -> None:
 
 
 def _ip_config(ip: IP, pool: RangeSet) -> IPConfig:
-    """An address with the prefix and the gateway of the range that it is from."""
+    """An address with the prefix length and the gateway of its range."""
     home = next(entry for entry in pool.ranges if ip in entry)
     return IPConfig(CIDR(ip, home.subnet.prefix), home.gateway)
 
 
 def _read_dns(path: str) -> DNS:
-    """The DNS settings of a resolv.conf, none without a path. Raises CNIError (code 5)."""
+    """The DNS settings in a resolv.conf file; empty ones when the path is empty. Raises CNIError (code 5)."""
     if not path:
         return DNS()
     from .resolvconf import parse_resolv_conf
 
-    if os.path.exists(path) and not os.path.isfile(path):  # a FIFO or a device could be read for ever
+    if os.path.exists(path) and not os.path.isfile(path):  # reading a FIFO or a device might never end
         raise CNIError(IO_FAILURE, f"ipam.resolvConf: {path} cannot be read: it is no regular file")
     try:
         with open(path, encoding="utf-8", errors="replace") as file:

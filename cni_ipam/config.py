@@ -1,6 +1,6 @@
-"""The `ipam` part of a network configuration, and the addresses that are asked for: JSON to a frozen IpamConfig.
+"""The `ipam` part of a network configuration, and the requested addresses: JSON to an immutable IpamConfig.
 
-Every problem is reported at once, with the key and the value. Keys and defaults are those of host-local.
+One error names all problems, each with its key and value. Keys and defaults are those of host-local.
 Must not: touch the store.
 """
 
@@ -17,12 +17,16 @@ from .data_dir import read_data_dir
 from .range_objects import RANGE_KEYS, parse_range
 from .ranges import Range, RangeSet, RangeTable
 
-KNOWN_ARGS = ("IP", "MAC")  # MAC is the bridge's; both see the same CNI_ARGS
-_MAX_SETS = 1000  # an attachment gets an address out of each; more is a mistake, and is refused before any is reserved
+KNOWN_ARGS = ("IP", "MAC")  # MAC is for cni-bridge, which passes CNI_ARGS on unchanged
+_MAX_SETS = 1000  # an attachment gets an address of each set; more sets must be a mistake
 
 
 class IpamConfig(NamedTuple):
-    """What ADD and CHECK go by. `table` has the ranges of all pools; `warnings` are doubts that stop nobody."""
+    """The configuration of ADD, CHECK and STATUS.
+
+    `pools` are the range sets, and `table` finds ranges in them by address. `requested` are the addresses that the call
+    asks for. `warnings` are for stderr and do not make the call fail.
+    """
 
     network: str
     data_dir: str
@@ -35,7 +39,7 @@ class IpamConfig(NamedTuple):
 
 
 def parse_config(request: Request) -> IpamConfig:
-    """The configuration of an ADD or CHECK. Raises CNIError: 7 with all problems in one go, 4 for CNI_ARGS."""
+    """The configuration of an ADD, CHECK or STATUS. Raises CNIError: 7 naming all problems, 4 for CNI_ARGS."""
     check_args(request, KNOWN_ARGS)
     problems: list[str] = []
     network = Fields(request.config, "", problems)
@@ -65,7 +69,7 @@ def parse_config(request: Request) -> IpamConfig:
 
 
 def _parse_requested(request: Request, network: Fields) -> tuple[IP, ...]:
-    """The addresses asked for, from the first of the three channels that has any (CONVENTIONS.md)."""
+    """The requested addresses: runtimeConfig.ips, or else args.cni.ips, or else IP of CNI_ARGS (CONVENTIONS.md)."""
     return (
         network.object("runtimeConfig").ips("ips")
         or network.object("args").object("cni").ips("ips")
@@ -82,7 +86,7 @@ def _parse_ip_arg(text: str, problems: list[str]) -> tuple[IP, ...]:
 
 
 def _range_sets(network: Fields, ipam: Fields) -> list[tuple[str, list[Fields]]]:
-    """The objects of all range sets with the place they come from, in the order of host-local."""
+    """The range objects of all range sets, each set with its path in the configuration, in the order of host-local."""
     sets = _range_set_objects(network.object("runtimeConfig"), "ipRanges")
     single = [ipam.has(key) for key in RANGE_KEYS]
     if any(single):
@@ -93,7 +97,7 @@ def _range_sets(network: Fields, ipam: Fields) -> list[tuple[str, list[Fields]]]
 def _parse_pools(
     network: Fields, ipam: Fields, sets: list[tuple[str, list[Fields]]], warnings: list[str]
 ) -> tuple[RangeSet, ...]:
-    """The range sets; none of their ranges gives out the gateway of another."""
+    """Parse the range sets. No range of the returned sets gives out the gateway of another range."""
     problems = network.problems
     if not sets:
         ipam.problem("ranges", "no address range; give a subnet, ranges, or the capability ipRanges")
@@ -117,7 +121,7 @@ def _parse_pools(
 
 
 def _withhold_gateways(pools: list[RangeSet]) -> tuple[RangeSet, ...]:
-    """The range sets, whose ranges give out no gateway of any other."""
+    """The same range sets, where each range withholds the gateways of all other ranges."""
     gateways = {entry.gateway for pool in pools for entry in pool.ranges if entry.gateway is not None}
     table = RangeTable(pools)
     inside: dict[Range, list[CIDR]] = {}
@@ -132,7 +136,7 @@ def _withhold_gateways(pools: list[RangeSet]) -> tuple[RangeSet, ...]:
 
 
 def _range_set_objects(fields: Fields, key: str) -> list[tuple[str, list[Fields]]]:
-    """The list of lists of range objects below a key."""
+    """The list of lists of range objects under a key, each inner list with its path."""
     sets = []
     for i, entry in enumerate(fields.values(key)):
         where = f"{fields.path(key)}[{i}]"

@@ -1,4 +1,4 @@
-"""Where the reservations are: all that DEL and GC need of a configuration, whose rest may be broken by then.
+"""The directory of the reservations (ipam.dataDir). DEL and GC read no other key, so they work with a broken rest.
 
 Must not: touch the store.
 """
@@ -11,7 +11,7 @@ DEFAULT_DATA_DIR = "/var/lib/cni/networks"
 
 
 def parse_data_dir(request: Request) -> str:
-    """The directory that a configuration names. Raises CNIError (code 7)."""
+    """The data directory that a request's configuration names, or the default. Raises CNIError (code 7)."""
     problems: list[str] = []
     data_dir = read_data_dir(Fields(request.config, "", problems).object("ipam"))
     if problems:
@@ -20,7 +20,7 @@ def parse_data_dir(request: Request) -> str:
 
 
 def read_data_dir(ipam: Fields) -> str:
-    """The directory that an ipam object names; problems go to the object."""
+    """The data directory that an ipam object names, or the default. Problems are noted in the object."""
     data_dir = ipam.text("dataDir") or DEFAULT_DATA_DIR
     if not data_dir.startswith("/"):
         ipam.problem("dataDir", f"{data_dir!r} must be an absolute path")

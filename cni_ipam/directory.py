@@ -1,6 +1,6 @@
-"""The open directory of a network's reservations: its files by address, and whether somebody else changes it, too.
+"""The open directory of a network's reservations: its files, and whether another process changes it without the lock.
 
-Must not: know whose an address is beyond what its file says.
+Must not: know of an address's owner more than its file says.
 """
 
 import sys
@@ -17,36 +17,40 @@ _CONTENT_BYTES = 1 << 18  # more than a reservation can hold: an environment var
 
 
 class Holder(NamedTuple):
-    """What a file says: a container and an interface in it. Files of old versions name no interface."""
+    """The content of a reservation's file: a container id and an interface (empty in files of an old host-local)."""
 
     container_id: str
     ifname: str
 
     @property
     def content(self) -> bytes:
-        """What the file of a reservation has in it."""
+        """The bytes of the file."""
         return "\r\n".join(self).encode()
 
 
 class Directory:
-    """A directory of reservations, open and locked. All methods raise OSError."""
+    """The open and locked directory of reservations. All methods raise OSError.
+
+    `changed`: this command has changed it since the index was last signed. `sure`: the next command can rely on an
+    index; false when another process changed the directory, or something could not be repaired.
+    """
 
     def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
         self.descriptor = descriptor
-        self.changed = False  # by this command, since an index was signed
-        self.sure = True  # nothing is there that the next command has to look at
+        self.changed = False
+        self.sure = True
         self._seen = (0, 0)
 
     def watch(self) -> None:
-        """From here on changes of others are noticed."""
+        """Note the directory's times: from here on changes by other processes are detected."""
         self.sure, self._seen = True, self._look()
 
     @contextmanager
     def change(self) -> Iterator[None]:
-        """Around each change of ours: tells it from one that somebody makes in the meanwhile without the lock.
+        """Wraps each change of ours. It detects a change that another process has made since the last one of ours.
 
-        That one then shows when the index is to be saved.
+        `sure` is false from then on, so that no index is saved.
         """
         self.changed = True
         self.sure = self.sure and self._look() == self._seen
@@ -54,7 +58,7 @@ class Directory:
         self._seen = self._look()
 
     def make_stamp(self, records: int) -> str:
-        """A stamp of this directory and that of the records, once nobody else has changed it; else ""."""
+        """The stamp of this directory and the open directory `records`; "" if another process has changed this one."""
         if self._look() != self._seen:
             return ""
         set_back(self.descriptor, records)
@@ -71,8 +75,8 @@ class Directory:
             os.unlink(str(ip), dir_fd=self.descriptor)
 
     def replace(self, ip: IP, records: int, name: str) -> None:
-        """Put the file of a record in the place of a reservation's."""
-        temporary = f".{ip}.new"  # one that a crash left is no address
+        """Replace a reservation's file by that of a record: `name` in the open directory `records`."""
+        temporary = f".{ip}.new"  # not an address, so one that a crash leaves behind is no reservation
         with self.change():
             with suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=self.descriptor)
@@ -80,15 +84,18 @@ class Directory:
             os.rename(temporary, str(ip), src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
 
     def read_holder(self, ip: IP) -> tuple[Holder | None, bool]:
-        """Whom a file names, None when it makes no sense; and whether it is empty."""
+        """The holder that a reservation's file names, None when its content is invalid; and whether it is empty."""
         content = read_content(self.descriptor, ip, _CONTENT_BYTES)
         holder = Holder(*content.decode("utf-8", "replace").strip().partition("\r\n")[::2])
-        if is_identifier(holder.container_id) and is_interface_name(holder.ifname):  # it becomes a file's name
+        if is_identifier(holder.container_id) and is_interface_name(holder.ifname):  # they become part of a file name
             return holder, False
         return None, not content
 
     def repair(self, ip: IP, owner: str) -> None:
-        """Write a damaged reservation anew, if its owner tells all that was in it; other plugins need that."""
+        """Rewrite a damaged reservation's file, for other plugins that read it.
+
+        This is possible only when the owner has the whole content: an interface, and a container id that is not cut.
+        """
         holder = Holder(*owner.split(",", 2)[1:])
         if not holder.ifname or "~" in holder.container_id:
             return  # of an old version, or the id is shortened
@@ -98,7 +105,7 @@ class Directory:
         try:
             overwrite_file(self.descriptor, str(ip), holder.content, create=False)
             say(f"{self.file_of(ip)} was damaged: written anew for container {holder[0]} interface {holder[1]}")
-        except OSError:  # a full disk; the record holds as well
+        except OSError:  # a full disk; the record still says who holds the address
             self.sure = False
 
     def _look(self) -> tuple[int, int]:

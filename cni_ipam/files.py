@@ -1,4 +1,4 @@
-"""The files of a network's directory, by their names: read, made in one step, overwritten in place.
+"""Reading, creating and overwriting the files of an open directory. Creating is atomic.
 
 No symbolic link is followed. Must not: know what is in a file.
 """
@@ -11,11 +11,11 @@ from cni_protocol.light.standard import Callable, Iterator, contextmanager, supp
 from cni_protocol.light.system import os
 
 _LOCK = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-_WRITE = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO in our place would be waited for
+_WRITE = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # O_NONBLOCK: opening a FIFO would wait
 
 
 class Lock:
-    """The lock's file, open and not yet taken. `is_new`: this command made it, so nothing of before has to be there."""
+    """The open file of the lock, not locked yet. `is_new`: this command created it, so reservations may be missing."""
 
     def __init__(self, directory: int) -> None:
         self.is_new = False
@@ -27,12 +27,12 @@ class Lock:
 
 
 def open_directory(path: str) -> int:
-    """A directory; a symbolic link in its place is not followed (one further up may be the admin's)."""
+    """Open a directory. Its last path component must not be a symbolic link; those before may be. Raises OSError."""
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
 
 def scan_addresses(directory: int) -> dict[IP, int]:
-    """The files of a directory whose name is an address in its one spelling, with their inode numbers."""
+    """The files whose name is an address in canonical form, with their inode numbers."""
     found = {}
     for entry in os.scandir(directory):
         with suppress(ValueError):
@@ -43,7 +43,7 @@ def scan_addresses(directory: int) -> dict[IP, int]:
 
 
 def read_file(directory: int, name: str, size: int) -> bytes:
-    """What a file begins with. Raises OSError."""
+    """The first `size` bytes of a file. Raises OSError."""
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
     try:
         return os.read(descriptor, size)
@@ -52,26 +52,26 @@ def read_file(directory: int, name: str, size: int) -> bytes:
 
 
 def read_content(directory: int, ip: IP, size: int) -> bytes:
-    """What the reservation of an address begins with; something that is no owner when it cannot be read."""
+    """The first `size` bytes of a reservation's file; b"?", which names no container, when it cannot be read."""
     try:
         return read_file(directory, str(ip), size)
     except OSError:
-        return b"?"  # a directory, a symbolic link (never followed): not ours to remove
+        return b"?"  # a directory or a symbolic link: not empty, so that nobody removes it
 
 
 def overwrite_file(directory: int, name: str, content: bytes, *, create: bool) -> None:
-    """Give a file another content, in place. Raises OSError."""
+    """Overwrite a file in place. Raises OSError."""
     descriptor = os.open(name, _WRITE | (os.O_CREAT if create else 0), 0o600, dir_fd=directory)
     try:
         written = os.pwrite(descriptor, content, 0)
-        if os.fstat(descriptor).st_size != written:  # ext4 writes a file that was truncated to the disk on close
+        if os.fstat(descriptor).st_size != written:  # not O_TRUNC: ext4 would write the file to disk on close
             os.ftruncate(descriptor, written)
     finally:
         os.close(descriptor)
 
 
 def make_file(directory: int, name: str, content: Callable[[int], bytes]) -> None:
-    """Make a file in one step, with the content that is made for its descriptor. Raises FileExistsError, OSError."""
+    """Create a file atomically. `content` gets its descriptor, returns its bytes. Raises FileExistsError, OSError."""
     try:
         descriptor = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=directory)
     except OSError as error:
@@ -87,7 +87,7 @@ def make_file(directory: int, name: str, content: Callable[[int], bytes]) -> Non
 
 
 def find_obstacle(place: str) -> int:
-    """The errno that making a file in a directory would meet, 0 for none."""
+    """The errno with which creating a file in a directory would fail, 0 if it would succeed."""
     if not os.path.isdir(place):
         return errno.ENOTDIR
     system = os.statvfs(place)
@@ -100,7 +100,7 @@ def find_obstacle(place: str) -> int:
 
 @contextmanager
 def storage_errors(path: str) -> Iterator[None]:
-    """Turn an OSError into the error that names the path and what to do."""
+    """Turn an OSError of the block into CNIError (code 5) that names the path and a remedy."""
     try:
         yield
     except OSError as error:
@@ -116,7 +116,7 @@ def storage_errors(path: str) -> Iterator[None]:
 
 
 def _make_from_named(directory: int, name: str, content: Callable[[int], bytes]) -> None:
-    temporary = f".{name}.new"  # one that a crash left is overwritten
+    temporary = f".{name}.new"  # a file that a crash left behind is overwritten
     descriptor = os.open(temporary, _WRITE | os.O_CREAT | os.O_TRUNC, 0o600, dir_fd=directory)
     try:
         _write_all(descriptor, content(descriptor))
@@ -127,6 +127,6 @@ def _make_from_named(directory: int, name: str, content: Callable[[int], bytes])
 
 
 def _write_all(descriptor: int, content: bytes) -> None:
-    """Write a small file in one call; a short write means that the disk is full."""
+    """Write a small file in one call. Raises OSError (ENOSPC) after a short write."""
     if os.write(descriptor, content) != len(content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

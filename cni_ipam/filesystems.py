@@ -1,4 +1,4 @@
-"""File systems that several hosts see at once: reservations there would be several hosts' own.
+"""Recognizing file systems that several hosts share. Reservations on one would mix those of all hosts.
 
 Must not: read anything but the list of mounts.
 """
@@ -15,7 +15,7 @@ _ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))  
 
 
 def find_shared_filesystem(path: str) -> str:
-    """The type of the file system of a path when several hosts may see it; "" for others, and when it is not known."""
+    """The type of a path's file system if several hosts may share it; "" if not, or if the type is not known."""
     try:
         with open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
             mounts = file.read()
@@ -28,7 +28,10 @@ def find_shared_filesystem(path: str) -> str:
 
 
 def parse_mounts(mounts: str, path: str) -> str:
-    """The type of the file system that an absolute path lies on: of the longest mount points the last one's."""
+    """The type of the file system that an absolute path lies on.
+
+    `mounts` is the text of mountinfo. The longest mount point above the path counts; of several equal ones the last.
+    """
     longest, found = -1, ""
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")

@@ -1,7 +1,7 @@
-"""Which addresses the host itself has: none of them can be a container's.
+"""The addresses that the host itself has. A container must get none of them.
 
-The kernel is asked for a list of all of them, since only that has them all: also those of interfaces that are down, and
-those that it still tries for duplicates (bind(2) refuses these, and with ip_nonlocal_bind it accepts any address).
+They come from a netlink dump, which has them all. A try with bind(2) would not do: it refuses the addresses of
+interfaces that are down or still in duplicate detection, and with ip_nonlocal_bind it accepts any address.
 Must not: change anything.
 """
 
@@ -10,24 +10,24 @@ import sys
 from cni_protocol.address import IP
 from cni_protocol.light.standard import socket, suppress
 
-_ORDER = sys.byteorder  # netlink(7): of the host
+_ORDER = sys.byteorder  # netlink(7): numbers are in host byte order
 _NETLINK_ROUTE = 0
 _GET_ADDRESSES = 22  # RTM_GETADDR
 _REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
 _HEADER, _BODY = 16, 8  # bytes: struct nlmsghdr, struct ifaddrmsg
 _DONE, _ERROR = 3, 2  # NLMSG_DONE, NLMSG_ERROR
-_ATTRIBUTES = (1, 2, 4)  # IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST: the kernel takes all of them for itself or its peer
+_ATTRIBUTES = (1, 2, 4)  # IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST: the peer's, its own, broadcast
 _BUFFER = 1 << 17  # bytes; the kernel sends no more than 32 KiB at once
 
 
 class HostAddresses:
-    """The addresses of all interfaces in this network namespace, asked for once for each family, when one is needed."""
+    """The addresses of all interfaces in this network namespace. Each family is dumped once, when first needed."""
 
     def __init__(self) -> None:
         self._lists: dict[int, bytes] = {}
 
     def __contains__(self, ip: object) -> bool:
-        """Whether an interface has an address, as its own, its peer's or its broadcast address; no, if nobody knows."""
+        """Whether any interface has this as its own, its peer's or its broadcast address. False if the dump fails."""
         if not isinstance(ip, IP):
             return False
         if ip.version not in self._lists:
@@ -40,7 +40,7 @@ class HostAddresses:
 
 
 def _list_addresses(family: int) -> bytes:
-    """All messages of the answer, one after another. Raises OSError."""
+    """The messages that answer a dump of a family's addresses, concatenated. Raises OSError."""
     found = b""
     asking = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_ROUTE)
     try:

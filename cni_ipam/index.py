@@ -1,16 +1,18 @@
-"""What the reservations say, in a form that is found without reading the directory: a file that stands for the files.
+"""The index: one file that holds what the reservations' files say, so that a command need not read them all.
 
-`DATADIR/.pycni/NETWORK/BOOT/index` answers whose addresses are which, and which address is free next. It carries the
-stamp of the directories for which it was written (store.py makes it); under any other stamp it counts for nothing.
+`DATADIR/.pycni/NETWORK/BOOT/index` answers which addresses an owner has, and which address is free next. It carries the
+stamp of the directories that it describes (stamp.py). It is valid only while the directories have that stamp.
 
-    header   what it is, the stamp, how many buckets and blocks there are
-    buckets  a hash table. An entry is the hash of a key and a number. The keys are owners of now (of this instance, or
-             elsewhere) and of the boot before (the number is an address), and blocks of addresses (where the block is).
-    blocks   BLOCK_SIZE addresses each, a bit for each address that is taken; made when one of them is
+    header   format, stamp, numbers of buckets and blocks
+    buckets  a hash table. An entry is the hash of a key and a number. A key is an owner (of this instance, of another
+             one, or of the previous boot), and its number an address; or it is a block, and its number the block's
+             index.
+    blocks   one bit for each of BLOCK_SIZE addresses: 1 is taken. A block is added when its first address is taken.
 
-IPv4 and IPv6 are one number space: an IPv4 address is ::ffff:a.b.c.d. Each part carries a checksum of itself and its
-place. Parts are read when they are asked for, changed in memory, and written in place at the end.
-Must not: know files of reservations, or decide when it is right.
+IPv4 and IPv6 share one number space: an IPv4 address counts as ::ffff:a.b.c.d. Each part (header, bucket, block)
+carries a checksum of its content and its offset. A part is read when it is first used, changed in memory, and written
+in place at the end.
+Must not: know the reservations' files, or decide when the index is valid.
 """
 
 from cni_protocol.address import IP
@@ -21,34 +23,34 @@ NAME = "index"
 BLOCK_SIZE = 4096  # addresses
 _FORMAT = "pycni-index-2"
 _KEY, _ENTRY, _SUM = 16, 32, 8  # bytes
-_LENGTH = 4  # bytes that say how many bytes of a part are in use
+_LENGTH = 4  # bytes of the number at the beginning of a part: how many of its bytes are in use
 _HEADER, _BUCKET, _BLOCK = 512, 1024, BLOCK_SIZE // 8 + _LENGTH + _SUM  # bytes
-_LOAD = 8  # entries of a bucket in a new file, on average; one has room for 31
+_LOAD = 8  # entries per bucket in a new file, on average; a bucket has room for 31
 _MAPPED = 0xFFFF << 32  # ::ffff:0:0
-_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO in its place would be waited for
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # O_NONBLOCK: opening a FIFO would wait
 
 
 class IndexDamagedError(Exception):
-    """A part is not what was written; the index is to be made anew from the files."""
+    """A part's checksum is wrong: the index has to be rebuilt from the files."""
 
 
 class Index:
-    """An index, empty and in memory until it is read or written. Of its methods those that say so raise OSError.
+    """An index: empty and in memory, until `read` opens a file or `write` makes one.
 
-    All that answer a question or change something raise IndexDamagedError or OSError unless it was made in memory.
+    Once it has a file, every method that answers or changes something raises IndexDamagedError and OSError.
     """
 
     def __init__(self, expected: int = 0) -> None:
-        """`expected`: how many addresses it is to have room for."""
+        """Make an empty index in memory, with buckets for `expected` addresses."""
         self._buckets = max(1, -(-expected // _LOAD))
         self._blocks = 0
         self._file = -1
-        self._parts: dict[int, bytearray] = {}  # by their place in the file
-        self._places: dict[int, int] = {}  # of blocks, as far as they have been asked for
+        self._parts: dict[int, bytearray] = {}  # by their offset in the file, which is called their place
+        self._places: dict[int, int] = {}  # the places of the blocks that were looked up so far
         self._changed: set[int] = set()
 
     def read(self, directory: int, stamp: str, mode: int) -> bool:
-        """Take what a directory has, to be opened with os.O_RDWR or O_RDONLY. False when it is not of that stamp."""
+        """Open the index in a directory; `mode` is os.O_RDWR or O_RDONLY. False unless it has this stamp."""
         try:
             self._file = os.open(NAME, mode | _FLAGS, dir_fd=directory)
             written, buckets, blocks = bytes(self._part(0)).decode().rsplit(" ", 2)
@@ -64,11 +66,11 @@ class Index:
             self._file = -1
 
     def find(self, owner: str) -> list[IP]:
-        """The addresses of an owner."""
+        """The addresses that this instance gave an owner."""
         return [_to_ip(number) for number in self._find(_key("now", owner))]
 
     def find_previous(self, owner: str) -> list[IP]:
-        """The addresses that an owner had in the boot before."""
+        """The addresses that an owner had in the previous boot."""
         return [_to_ip(number) for number in self._find(_key("previous", owner))]
 
     def find_elsewhere(self, owner: str) -> list[IP]:
@@ -76,15 +78,15 @@ class Index:
         return [_to_ip(number) for number in self._find(_key("elsewhere", owner))]
 
     def has_foreign(self) -> bool:
-        """Whether some addresses are other hosts'."""
+        """Whether some addresses are reserved by other hosts."""
         return bool(self._find(_key("foreign", "")))
 
     def is_taken(self, ip: IP) -> bool:
-        """Whether somebody has an address."""
+        """Whether an address is taken, by anybody."""
         return self.find_free(ip, ip) is None
 
     def find_free(self, first: IP, last: IP) -> IP | None:
-        """The lowest address that nobody has, from first to last inclusive."""
+        """The lowest free address from `first` to `last` inclusive, None when all are taken."""
         low, high = _to_number(first), _to_number(last)
         while low <= high:
             place = self._find_block(low)
@@ -98,7 +100,7 @@ class Index:
         return None
 
     def add(self, ip: IP, owner: str) -> None:
-        """An address is taken; by whom if an owner is given."""
+        """Mark an address as taken by an owner, or with an empty owner by someone unknown."""
         number = _to_number(ip)
         place = self._find_block(number)
         if place < 0:
@@ -112,21 +114,21 @@ class Index:
             self._put(_key("now", owner), number)
 
     def add_elsewhere(self, ip: IP, owner: str) -> None:
-        """An address is taken, by an owner at another instance of this boot."""
+        """Mark an address as taken by an owner, who got it from another instance of this boot."""
         self.add(ip, "")
         self._put(_key("elsewhere", owner), _to_number(ip))
 
     def add_foreign(self, ip: IP) -> None:
-        """An address is taken, on another host."""
+        """Mark an address as taken by another host."""
         self.add(ip, "")
         self._put(_key("foreign", ""), 1)
 
     def add_previous(self, ip: IP, owner: str) -> None:
-        """An owner had an address in the boot before."""
+        """Note that an owner had an address in the previous boot."""
         self._put(_key("previous", owner), _to_number(ip))
 
     def remove(self, ip: IP, owner: str) -> None:
-        """An address is free; whose it was if an owner is given."""
+        """Mark an address as free. `owner` is whose it was, or empty."""
         number = _to_number(ip)
         place = self._find_block(number)
         if place >= 0:
@@ -135,12 +137,12 @@ class Index:
             self._drop(_key("now", owner), number)
 
     def remove_elsewhere(self, ip: IP, owner: str) -> None:
-        """An address that another instance of this boot had given an owner is free."""
+        """Mark an address as free that an owner had from another instance of this boot."""
         self.remove(ip, "")
         self._drop(_key("elsewhere", owner), _to_number(ip))
 
     def says_the_same(self, made: "Index") -> bool:
-        """Whether it has all that one has which was made in memory, and nothing else."""
+        """Whether this index has exactly the entries and addresses of `made`, one in memory."""
         blocks = {_block_key(block) for block in made._places}
         with suppress(IndexDamagedError, OSError):
             return self._entries_but(blocks) == made._entries_but(blocks) and all(
@@ -150,9 +152,9 @@ class Index:
         return False
 
     def write(self, directory: int) -> None:
-        """Write all that was changed, or a new file in the place of what is there. Raises OSError.
+        """Write the changed parts, or all parts to a new file. Raises OSError.
 
-        Afterwards it counts only when it is signed.
+        It is valid only after `sign`.
         """
         if any(len(part) > self._size(place) - _LENGTH - _SUM for place, part in self._parts.items()):
             raise OSError("a bucket has no room left: the next one to make an index makes more of them")
@@ -170,7 +172,7 @@ class Index:
         self._changed.clear()
 
     def sign(self, stamp: str) -> None:
-        """From here on it stands for the directories with this stamp. Raises OSError."""
+        """Write the header with this stamp: the index is valid for directories with it. Raises OSError."""
         self._parts[0] = bytearray(f"{_FORMAT} {stamp} {self._buckets} {self._blocks}".encode())
         self._write_at(0, self._pack(0))
 
@@ -210,7 +212,7 @@ class Index:
     # The blocks
 
     def _find_block(self, number: int) -> int:
-        """The place of the block that has the bit of an address, negative when none of the block is taken."""
+        """The place of the block that has an address's bit; negative without one: none of its addresses is taken."""
         block = number // BLOCK_SIZE
         if block not in self._places:
             for index in self._find(_block_key(block)):

@@ -1,9 +1,9 @@
-"""As which files a directory of records was begun: so a copy is known for a copy.
+"""The file `origin` in a directory of records, by which a copy of the directory is recognized.
 
-A copy that is put in the place of the directory during a boot (a restored backup) may lack what was reserved since it
-was made, and then a living address would be given out twice. A file tells that it is a copy by its inode number and its
-generation, which copying does not keep. The number alone would not do: ext4 gives it to the next file that is made.
-Must not: know what a reservation is, or decide what a copy means.
+A backup that is restored during a boot lacks the reservations made since the backup, so an address in use could be
+given out twice. The file `origin` holds its own inode number and generation; a copy of the file has other ones. The
+inode number alone is not enough: ext4 gives the number of a removed file to the next new one.
+Must not: know what a reservation is, or decide what follows from a copy.
 """
 
 import fcntl
@@ -17,13 +17,14 @@ from .files import make_file
 NAME = "origin"
 _FORMAT = "pycni-origin-1"
 _GET_GENERATION = 0x80087601  # FS_IOC_GETVERSION, <linux/fs.h>
-_SIZE = 256  # bytes, at most
+_SIZE = 256  # bytes; more than the file has
 
 
 class Origin(NamedTuple):
-    """What was noted: which file is the lock. `is_copy`: it was noted in another file than this one.
+    """The content of a file `origin`.
 
-    `changed`: when the file came to be what it is (ctime), in nanoseconds.
+    `lock` identifies the lock's file of that moment. `is_copy`: the file is not the one that was written first.
+    `changed` is the file's ctime, in nanoseconds since 1970.
     """
 
     lock: str
@@ -31,22 +32,22 @@ class Origin(NamedTuple):
     changed: int
 
     def is_recent(self) -> bool:
-        """Whether the file came to be since the kernel began, by the clock (which is asked about copies alone)."""
+        """Whether the file has been changed since the kernel booted, by the system clock. Used for copies only."""
         return self.changed >= time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def identify(descriptor: int) -> str:
-    """What an open file is known by until it is removed. Raises OSError."""
+    """An open file's inode number and generation as a text, unique on its file system. Raises OSError."""
     generation = b""
-    with suppress(OSError):  # a file system without it, such as tmpfs, does not use numbers again
+    with suppress(OSError):  # a file system without generations, such as tmpfs, does not reuse inode numbers
         generation = fcntl.ioctl(descriptor, _GET_GENERATION, bytes(8))[:4]
     return f"{os.fstat(descriptor).st_ino}.{generation.hex()}"
 
 
 def find_origin(directory: str) -> Origin | None:
-    """What a directory has; None without it, or when a power failure left no sense in it. Raises OSError.
+    """The origin of a directory. None without one (older versions), or when a power failure damaged it.
 
-    An older version had none.
+    Raises OSError.
     """
     with suppress(FileNotFoundError, ValueError):
         path = os.path.join(directory, NAME)
@@ -62,7 +63,7 @@ def find_origin(directory: str) -> Origin | None:
 
 
 def note_origin(directory: int, lock: str) -> None:
-    """Note that an open directory is begun, beside a lock. Raises OSError."""
+    """Write the file `origin` of a new open directory. `lock` identifies the lock's file. Raises OSError."""
     with suppress(FileNotFoundError):
         os.unlink(NAME, dir_fd=directory)
     make_file(directory, NAME, lambda descriptor: f"{_FORMAT} {identify(descriptor)} {lock}\n".encode())

@@ -1,4 +1,4 @@
-"""What ADD would find reserved, for STATUS: without the lock, and nothing is changed.
+"""Reading what is reserved for STATUS, without the lock.
 
 Must not: write anything.
 """
@@ -15,9 +15,10 @@ from .stamp import read_stamp
 
 
 def peek(data_dir: str, network: str, question: Callable[[Index], Any]) -> tuple[Any, str]:
-    """The answer to a question about what is reserved, and what to add to it when there is a lack of addresses.
+    """Call `question` with an index of what ADD would find reserved.
 
-    Raises CNIError when ADD could not reserve anything there: 5, 7 for a file system of several hosts.
+    Returns its answer, and a text to append to a message about exhausted ranges (about other hosts; "" for none).
+    Raises CNIError when ADD could not reserve anything: 5, or 7 for a file system that several hosts share.
     """
     path = os.path.join(data_dir, network)
     place = path
@@ -43,7 +44,7 @@ def _peek(path: str, records: Records, question: Callable[[Index], Any]) -> tupl
             if stamp and index.read(records.own, stamp, os.O_RDONLY):
                 with suppress(IndexDamagedError, OSError):
                     answer, is_alone = question(index), not index.has_foreign()
-                    if is_alone and read_stamp(directory, records.own) == stamp:  # nobody has written there meanwhile
+                    if is_alone and read_stamp(directory, records.own) == stamp:  # no change meanwhile
                         return answer, ""
         boots = sort_boots(records)
         obstacle = find_copy(path, boots)
@@ -58,7 +59,7 @@ def _peek(path: str, records: Records, question: Callable[[Index], Any]) -> tupl
 
 
 def _read_files(directory: int, records: Records, boots: Boots) -> Index:
-    """What is reserved, by the files: all but those of an earlier boot, and those that are empty and nobody's."""
+    """An index of the files: all except those of an earlier boot, and empty ones without a record."""
     stale = {(record.ip, record.inode) for record in list_records(boots.earlier, records.network)}
     held = {
         (record.ip, record.inode)

@@ -1,4 +1,4 @@
-"""One range object of a configuration to a Range, with the defaults; what can never work is refused.
+"""Parsing one range object of a configuration to a Range: defaults are filled in, unusable values are refused.
 
 Must not: know of other ranges, or touch anything.
 """
@@ -13,7 +13,7 @@ RANGE_KEYS = ("subnet", "rangeStart", "rangeEnd", "gateway", "exclude")
 
 
 class _Kind(NamedTuple):
-    """Addresses that are no ordinary ones: what they are for, and whether a container can have one all the same."""
+    """A network of special addresses, their purpose, and whether a container can use one nevertheless."""
 
     network: CIDR
     purpose: str
@@ -39,10 +39,10 @@ _KINDS = tuple(
 
 
 def parse_range(fields: Fields, warnings: list[str]) -> Range | None:
-    """One range with its defaults; None (and a problem) when its subnet is no use. Doubts go to the warnings.
+    """Parse a range object. Returns None when its subnet is missing or invalid. Appends to `warnings`.
 
-    All addresses of a /31 or /127 are hosts' (RFC 3021, RFC 6164), the first is the gateway if none is given; the one
-    address of a /32 or /128 has no gateway.
+    Problems are noted in `fields`. In a /31 or /127 hosts can have all addresses (RFC 3021, RFC 6164), and the first is
+    the default gateway. A /32 or /128 has no default gateway.
     """
     subnet = fields.cidr("subnet")
     gateway, start, end = (fields.ip(key) for key in ("gateway", "rangeStart", "rangeEnd"))
@@ -77,7 +77,7 @@ def parse_range(fields: Fields, warnings: list[str]) -> Range | None:
 
 
 def _default_ends(subnet: CIDR) -> tuple[IP, IP]:
-    """The first and the last address that hosts of a subnet can have."""
+    """The first and the last address of a subnet that a host can have."""
     if subnet.prefix > subnet.ip.bits - 2:
         return subnet.first, subnet.last
     return IP(subnet.version, subnet.first.value + 1), IP(
@@ -86,7 +86,7 @@ def _default_ends(subnet: CIDR) -> tuple[IP, IP]:
 
 
 def _parse_excluded(fields: Fields) -> dict[str, CIDR]:
-    """The networks below `exclude` by their keys, an address being one by itself."""
+    """The networks in the list `exclude`, by their keys. An address counts as a network of one."""
     found = {}
     for i, text in enumerate(fields.texts("exclude")):
         key = f"exclude[{i}]"
@@ -102,7 +102,7 @@ def _parse_excluded(fields: Fields) -> dict[str, CIDR]:
 
 
 def _check_address(fields: Fields, key: str, ip: IP, subnet: CIDR) -> list[str]:
-    """Note it when an address cannot be a host's in a subnet. Returns a warning where that is doubtful."""
+    """Note a problem when no host of the subnet can have an address. Returns warnings about doubtful ones."""
     if ip not in subnet:
         fields.problem(key, f"{ip} is not in subnet {subnet}")
     elif subnet.prefix > ip.bits - 2:
@@ -119,7 +119,7 @@ def _check_address(fields: Fields, key: str, ip: IP, subnet: CIDR) -> list[str]:
 
 
 def _check_kind(fields: Fields, entry: Range, warnings: list[str]) -> None:
-    """Whether the addresses of a range are for containers at all."""
+    """Note a problem or append a warning when a range has special addresses (_KINDS)."""
     for kind in _KINDS:
         if kind.network.version == entry.start.version and (entry.start in kind.network or kind.network.first in entry):
             text = f"{entry} has addresses of {kind.network}, which is for {kind.purpose}"

@@ -1,4 +1,4 @@
-"""Ranges of addresses, and which address comes next. Pure: what is free comes in as a function.
+"""Ranges of addresses, and which address to give out next. Pure: the caller passes a function that finds a free one.
 
 Must not: read a file, or know who holds an address.
 """
@@ -10,9 +10,10 @@ _SHOWN_RANGES = 8  # of a set, in messages
 
 
 class Range(NamedTuple):
-    """A run of addresses of one subnet, from start to end inclusive; the gateway is never given out.
+    """Addresses of one subnet, from `start` to `end` inclusive.
 
-    `withheld` are the runs of addresses that are not given out, as numbers (first, last), sorted by the first.
+    `withheld` are the parts that are not given out (such as the gateway), as numbers (first, last), sorted by the
+    first.
     """
 
     subnet: CIDR
@@ -28,20 +29,20 @@ class Range(NamedTuple):
         return f"{self.start}-{self.end}"
 
     def overlaps(self, other: "Range") -> bool:
-        """Whether an address is in both."""
+        """Whether the ranges have an address in common."""
         return other.start in self or self.start in other
 
     def gives(self, ip: IP) -> bool:
-        """Whether an address of the range may be given out."""
+        """Whether an address of the range may be given out: it is not withheld."""
         return not any(first <= ip.value <= last for first, last in self.withheld)
 
     def without(self, networks: Iterable[CIDR]) -> "Range":
-        """The same range that withholds these as well, all of its family."""
+        """The same range, which also withholds these networks. They must be of its family."""
         more = ((network.first.value, network.last.value) for network in networks)
         return self._replace(withheld=tuple(sorted({*self.withheld, *more})))
 
     def runs(self, start: int, end: int) -> Iterator[tuple[IP, IP]]:
-        """First and last of the runs of addresses that may be given out, from start to end inclusive, as numbers."""
+        """The parts from `start` to `end` (numbers, inclusive) that may be given out, as (first, last)."""
         at = start
         for first, last in self.withheld:
             if first > end:
@@ -54,7 +55,7 @@ class Range(NamedTuple):
 
 
 class RangeSet(NamedTuple):
-    """Ranges of one family that serve as one pool: an attachment gets one address out of it."""
+    """Ranges of one family that serve as one pool: an attachment gets one address of it."""
 
     ranges: tuple[Range, ...]
 
@@ -64,21 +65,21 @@ class RangeSet(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A range, and the index of the range set that it is in."""
+    """A range, and the index of its range set."""
 
     entry: Range
     pool: int
 
 
 class RangeTable:
-    """All ranges of a configuration, to be searched by address: thousands of ranges and requests cost no more."""
+    """All ranges of a configuration, for binary search by address: thousands of ranges stay cheap."""
 
     def __init__(self, pools: Iterable[RangeSet]) -> None:
         places = [Place(entry, index) for index, pool in enumerate(pools) for entry in pool.ranges]
         self._places = sorted(places, key=lambda place: (place.entry.start, place.entry.end, place.pool))
 
     def find(self, ip: IP) -> Place | None:
-        """The range that an address lies in, and its set."""
+        """The range that an address lies in, and its set. None when it is in no range."""
         low, high = 0, len(self._places)
         while low < high:  # the number of ranges that start at the address or before it
             middle = (low + high) // 2
@@ -90,7 +91,7 @@ class RangeTable:
         return place if place is not None and ip in place.entry else None
 
     def overlaps(self) -> Iterator[tuple[Place, Place]]:
-        """Pairs of ranges that share an address, at least one for every range that does with one before it."""
+        """Pairs of overlapping ranges: not all of them, but each range that overlaps an earlier one is in a pair."""
         widest = None
         for place in self._places:
             if widest is not None and widest.entry.overlaps(place.entry):
@@ -100,18 +101,18 @@ class RangeTable:
 
 
 def find_next(pool: RangeSet, find_free: Callable[[IP, IP], IP | None], last: IP | None) -> IP | None:
-    """The address after `last` that is free, going round all ranges of the set; None when all are taken.
+    """The next free address of a range set, round robin: the first one after `last`. None when all are taken.
 
-    `find_free` gives the lowest free address of those from one to another inclusive. `last` is the address that was
-    given out last; one outside the set (or None) starts at the beginning. A container that is restarted again and again
-    so gets another address each time, as with the reference.
+    `find_free(first, last)` returns the lowest free address of an interval, both ends included. `last` is the address
+    that the set gave out last; with None, or an address outside the set, the search starts at the beginning. So a
+    container that is restarted gets another address each time, as with the reference.
     """
     found = (find_free(first, end) for first, end in _runs(pool, last))
     return next((ip for ip in found if ip is not None), None)
 
 
 def _runs(pool: RangeSet, last: IP | None) -> Iterator[tuple[IP, IP]]:
-    """First and last of the addresses that may be given out, in the order of trial."""
+    """The parts of a set that may be given out, as (first, last), in the order in which to search them."""
     ranges = pool.ranges
     at = next((i for i, entry in enumerate(ranges) if last is not None and last in entry), None)
     if at is None or last is None:

@@ -1,14 +1,15 @@
-"""What we remember of reservations beside their files: whose each is, by which instance of which host, in which boot.
+"""The records: what the plugin remembers of each reservation beside its file: owner, boot, host and instance.
 
-`DATADIR/.pycni/NETWORK/BOOT/` is one instance's in one boot of one host (boot.py). It has for each of its reservations
-a hard link to the file, named `ADDRESS,OWNER`, and the file `origin` (origin.py), by which a copy is known.
-- A file that a link of an earlier boot of this host leads to is of that boot: nothing of the network survived, its
-  address is free. One that other plugins have written since is another file (another inode), and stays.
-- What a link of another instance of this boot leads to is alive, and so is all that another host has links to.
-- A reservation whose file was damaged is known all the same, and neither lost nor given out twice.
-`previous/` has the names of the last boot: a container that comes back gets its address again if it is free.
+`DATADIR/.pycni/NETWORK/BOOT/` belongs to one instance in one boot of one host (boot.py). For each of its reservations
+it has a record: a hard link to the reservation's file, named `ADDRESS,OWNER`. It also has the file `origin`
+(origin.py).
+- A reservation with a record of an earlier boot of this host is stale: no container survived, and its address is free.
+  If another plugin has reserved the address since, the file has another inode, so the record is not of that file.
+- A reservation with a record of another instance of this boot, or of another host, is in use.
+- A reservation whose file is damaged is still known by its record, so it is neither lost nor given out twice.
+`previous/` has the records of the previous boot: a container that comes back gets its old address again if it is free.
 
-The files are the truth; a record that does not match them is dropped, and one that is missing is made.
+The reservations' files take precedence: a record that matches no file is removed, and a missing record is added.
 Must not: decide who gets an address.
 """
 
@@ -18,15 +19,16 @@ from cni_protocol.light.system import os
 
 from .boot import parse_boot, read_boot
 
-UNKNOWN = ""  # the owner of a reservation whose file says nothing, and of which there is no record
+UNKNOWN = ""  # the owner of a reservation whose file names none and that has no record
 _PREVIOUS = "previous"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Found:
-    """What is reserved, as far as it was looked at: by this instance, elsewhere in this boot, by other hosts.
+    """The reservations that a command has found so far.
 
-    `previous` is what the owners had in the boot before this one.
+    `owners` are those of this instance, `elsewhere` those of other instances of this boot, `foreign` those of other
+    hosts. `previous` are the addresses of the previous boot and their owners.
     """
 
     def __init__(self) -> None:
@@ -44,7 +46,7 @@ class Records:
 
     def __init__(self, path: str, network: str) -> None:
         """`path` is the directory of the network's records; it need not be there."""
-        self.own = -1  # a descriptor of this instance's directory, when it is open
+        self.own = -1  # the descriptor of this instance's directory; -1 when it is not open
         self.path = path
         self.network = network
         self.boot = read_boot()
@@ -52,29 +54,29 @@ class Records:
         self.previous_path = os.path.join(path, _PREVIOUS)
 
     def open(self) -> bool:
-        """Open this instance's directory of this boot. False when there is none."""
+        """Open this instance's directory of this boot. Returns False when there is none."""
         with suppress(FileNotFoundError):
             self.own = os.open(self.own_path, _DIRECTORY)
         return self.own >= 0
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the directory, if it is open."""
         if self.own >= 0:
             os.close(self.own)
             self.own = -1
 
     def add(self, ip: IP, owner: str, reservations: int) -> None:
-        """Make the record of a reservation, whose file is in an open directory."""
+        """Add the record of a reservation. `reservations` is the open directory of its file."""
         name = record_name(ip, owner)
         os.link(str(ip), name, src_dir_fd=reservations, dst_dir_fd=self.own, follow_symlinks=False)
 
     def remove(self, ip: IP, owner: str) -> None:
-        """Remove a record of this instance's; none is fine."""
+        """Remove a record of this instance, if it is there."""
         with suppress(FileNotFoundError):
             os.unlink(record_name(ip, owner), dir_fd=self.own)
 
     def remove_elsewhere(self, ip: IP, owner: str) -> None:
-        """Remove a record of another instance of this boot; none is fine."""
+        """Remove a record of other instances of this boot, if it is there."""
         for path in self.list_directories():
             if parse_boot(os.path.basename(path)).kernel == self.boot.kernel and path != self.own_path:
                 for name in _names(ip, owner):
@@ -82,11 +84,11 @@ class Records:
                         os.unlink(os.path.join(path, name))
 
     def has_previous(self, ip: IP, owner: str) -> bool:
-        """Whether there is a record of the boot before this one."""
+        """Whether an owner had an address in the previous boot."""
         return any(os.path.lexists(os.path.join(self.previous_path, name)) for name in _names(ip, owner))
 
     def list_directories(self) -> list[str]:
-        """The paths of all directories of records but the previous ones, oldest first."""
+        """The paths of all directories of records except `previous`, oldest first."""
         try:
             entries = [entry for entry in os.scandir(self.path) if entry.is_dir(follow_symlinks=False)]
         except FileNotFoundError:
@@ -106,5 +108,5 @@ def record_name(ip: IP, owner: str) -> str:
 
 
 def _names(ip: IP, owner: str) -> tuple[str, str]:
-    """The names that a record may have, of this version and of those before."""
+    """The names that a record may have: in this version, and in older ones."""
     return record_name(ip, owner), record_name(ip, owner.partition(",")[2])

@@ -1,7 +1,7 @@
-"""Looking at all that is there, and putting right what a crash, a reboot, another plugin or a restored backup left.
+"""Reading all files of the store, and repairing what a crash, a reboot, another plugin or a restored backup left.
 
-What is somebody else's stays: reservations of another instance of this boot, and all of another host. Where it cannot
-be told for sure what is alive, ADD is refused and nothing removed.
+Reservations of other instances of this boot and of other hosts stay. When it is not certain which reservations are in
+use, ADD is refused and nothing is removed.
 Must not: know ranges, or keep what it found.
 """
 
@@ -21,7 +21,7 @@ from .records import UNKNOWN, Found, Records, record_name
 
 
 def find_copy(path: str, boots: Boots) -> CNIError | None:
-    """Why no address may be given out of a copy: the reservations at a path may not be all. Nothing is lost by that."""
+    """The error for ADD when a directory of records is a copy, so that reservations may be missing; else None."""
     if not boots.copies:
         return None
     copy = boots.copies[0]
@@ -34,7 +34,7 @@ def find_copy(path: str, boots: Boots) -> CNIError | None:
 
 
 def find_sharing(path: str) -> CNIError | None:
-    """Why no address may be given out on a file system of several hosts."""
+    """The error for ADD when the path is on a file system that several hosts share. None when it is not."""
     kind = find_shared_filesystem(path)
     if not kind:
         return None
@@ -46,7 +46,7 @@ def find_sharing(path: str) -> CNIError | None:
 
 
 def explain_foreign(records: Records) -> str:
-    """What other hosts have to do with a lack of addresses, for a message; "" when nothing."""
+    """A text for messages about a lack of addresses: that reservations of other hosts count. "" when there are none."""
     with suppress(OSError):
         directories = [path for path in sort_boots(records).foreign if list_records([path], records.network)]
         if directories:
@@ -58,7 +58,7 @@ def explain_foreign(records: Records) -> str:
 
 
 class Recovery:
-    """One look at everything. `run` raises OSError, and CNIError where no address may be given out."""
+    """One pass over all files of a network's store."""
 
     def __init__(self, directory: Directory, records: Records) -> None:
         self._directory = directory
@@ -68,7 +68,10 @@ class Recovery:
         self._is_copy = False
 
     def run(self, lock: int, *, lock_is_new: bool, need_records: bool) -> Found:
-        """All reservations. Who only gives back does not `need_records`: that must work on a full disk, too."""
+        """Repair the store. Returns all reservations. Raises OSError, and CNIError when no address may be given out.
+
+        DEL and GC do not `need_records`: they must work on a full disk too, where no record can be added.
+        """
         self._directory.watch()
         boots = sort_boots(self._records)
         path = self._directory.path
@@ -102,7 +105,7 @@ class Recovery:
         return self._found
 
     def _remove_stale(self, boots: Boots) -> None:
-        """Free what an earlier boot of this host had reserved."""
+        """Remove the reservations of earlier boots of this host."""
         stale = {(record.ip, record.inode) for record in list_records(boots.earlier, self._records.network)}
         for ip in [ip for ip, inode in self._there.items() if (ip, inode) in stale]:
             self._directory.remove(ip)
@@ -110,7 +113,7 @@ class Recovery:
             say(f"{self._directory.file_of(ip)} was of an earlier boot: the address is free again")
 
     def _put_back(self) -> None:
-        """The directory of the reservations was restored, that of the records was not: what these tell is alive."""
+        """Add reservations that have a record but no file: an older copy of their directory was restored."""
         for record in list_own(self._records):
             if self._there.get(record.ip) != record.inode:
                 self._directory.replace(record.ip, self._records.own, record.name)
@@ -118,7 +121,7 @@ class Recovery:
                 say(f"{self._directory.file_of(record.ip)} was lost when the directory was restored: put back")
 
     def _take_own(self) -> list[tuple[IP, str]]:
-        """The reservations that this instance has records of; other records go."""
+        """Note the reservations that have a record of this instance. Remove its records that match no reservation."""
         for record in list_own(self._records):
             if self._there.get(record.ip) == record.inode:
                 self._found.owners[record.ip] = record.owner
@@ -129,12 +132,12 @@ class Recovery:
         return list(self._found.owners.items())
 
     def _rename(self, record: Record) -> None:
-        """Give the record of an older version the name that it has now."""
+        """Rename a record of an older version to its current name."""
         own = self._records.own
         os.rename(record.name, record_name(record.ip, record.owner), src_dir_fd=own, dst_dir_fd=own)
 
     def _take_others(self, boots: Boots) -> None:
-        """The reservations of other instances and other hosts."""
+        """Note the reservations of other instances and of other hosts."""
         for record in list_records(boots.living, self._records.network):
             if self._there.get(record.ip) == record.inode and record.ip not in self._found:
                 self._found.elsewhere[record.ip] = record.owner
@@ -148,23 +151,26 @@ class Recovery:
             )
 
     def _is_foreign(self, record: Record) -> bool:
-        """Whether a file is that of another host's record: the same one, or (a copy without links) one that says so."""
+        """Whether a reservation is another host's: its record is a link to it, or a copy that names the same owner."""
         if self._there[record.ip] == record.inode:
             return True
         holder, _ = self._directory.read_holder(record.ip)
         return holder is not None and Attachment(self._records.network, *holder).owner == record.owner
 
     def _adopt(self, ip: IP, *, need_records: bool) -> None:
-        """Take note of a reservation that has no record: another plugin's, or one that a crash left without."""
+        """Add the missing record of a reservation: another plugin made it, or a crash prevented the record.
+
+        Removes an empty file instead; a file without a valid owner stays, with the owner UNKNOWN.
+        """
         holder, is_empty = self._directory.read_holder(ip)
         path = self._directory.file_of(ip)
-        if is_empty and self._records.own >= 0:  # without the records nobody knows that an empty file is nobody's
+        if is_empty and self._records.own >= 0:  # without records an empty file may still be in use
             self._directory.remove(ip)
             say(f"{path} was empty, left by a plugin that ended before it wrote it: removed")
             return
         self._found.owners[ip] = UNKNOWN
         if holder is None:
-            say(f"{path} says not whose it is: the address stays taken until GC or a DEL that names it")
+            say(f"{path} names no container: the address stays taken until GC, or a DEL whose prevResult has it")
             return
         self._found.owners[ip] = Attachment(self._records.network, *holder).owner
         try:

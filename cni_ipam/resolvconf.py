@@ -4,10 +4,10 @@ from cni_protocol.result import DNS
 
 
 def parse_resolv_conf(text: str) -> DNS:
-    """The nameservers, domain, search list and options of a resolv.conf.
+    """Parse the nameservers, domain, search list and options of a resolv.conf.
 
-    As the resolver does: of several `domain` or `search` lines the last one counts, `nameserver` lines and `options`
-    add up, lines that begin with ';' or '#' are comments, unknown keywords are passed over.
+    This follows the resolver: of several `domain` or `search` lines the last one counts, `nameserver` and `options`
+    lines add up, lines that begin with ';' or '#' are comments, unknown keywords are ignored.
     """
     nameservers: list[str] = []
     options: list[str] = []

@@ -1,9 +1,9 @@
-"""The stamp of directories: what changes whenever anybody makes, removes or renames a file in one of them.
+"""The stamp of directories: a text that changes whenever anybody creates, removes or renames a file in one of them.
 
-It is made of inode numbers and of the times of the last change. The clock that the kernel takes these from stands still
-for some milliseconds at a time, so equal times alone would prove nothing: a file could come into being right after the
-stamp was taken. So the mtime is set back by a second first. Whoever changes a directory then makes its mtime and ctime
-the same, which no stamp has, whatever the clock says; and who sets mtime himself cannot set ctime (inode(7)).
+It consists of inode numbers, mtimes and ctimes. The kernel takes these times from a clock that advances every few
+milliseconds, so two changes within one tick have the same time, and equal times alone would prove nothing. So mtime is
+set back by a second before the stamp is taken. A later change makes mtime equal to ctime, whatever the clock says, and
+no stamp has them equal. A program that sets mtime (utimes) changes ctime, which it cannot set (inode(7)).
 """
 
 import time
@@ -14,14 +14,14 @@ _SET_BACK = 10**9  # nanoseconds; far more than the kernel's clock of files lags
 
 
 def set_back(*directories: int) -> None:
-    """Make a stamp possible for open directories. Raises OSError."""
+    """Set the mtime of open directories back, so that read_stamp gives a stamp. Raises OSError."""
     then = time.time_ns() - _SET_BACK
     for descriptor in directories:
         os.utime(descriptor, ns=(then, then))
 
 
 def read_stamp(*directories: int) -> str:
-    """The stamp of open directories; empty when one has been changed since it was set back. Raises OSError."""
+    """The stamp of open directories, "" when one has been changed since set_back. Raises OSError."""
     words: list[int] = []
     for descriptor in directories:
         status = os.fstat(descriptor)

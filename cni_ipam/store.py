@@ -1,18 +1,20 @@
 r"""The reservations on disk, and their lock. The format is that of host-local, so both can share a directory.
 
-`DATADIR/NETWORK/` holds one file per reserved address, named by the address, with `CONTAINERID\r\nIFNAME` in it
-(files of old versions hold the id alone), `last_reserved_ip.N` with the address that range set N gave out last, and
-`lock`, which every change holds with flock(2) and which is never removed.
+`DATADIR/NETWORK/` holds
+- a file for each reserved address. Its name is the address; it contains `CONTAINERID\r\nIFNAME` (host-local's old
+  versions wrote the id alone);
+- `last_reserved_ip.N` for each range set N, with the address that it gave out last;
+- `lock`, which every change takes with flock(2), and which is never removed.
 
 What is on disk after a crash at any instruction:
-- A reservation is there whole or not at all: its file is written without a name (O_TMPFILE, open(2)) and then linked to
-  its name, which fails when that name exists. A file system without that gets a file with a name that is no address.
-- The record of it (records.py) is linked after it and removed after it; one that is missing or too many is put right by
-  the next command, which finds that the index does not count, holds the lock and looks at everything (recovery.py).
-- The index (index.py) counts only with the stamp of the directories (stamp.py), which any change to them undoes. A
-  command changes files first, the index then, and signs it with the new stamp in the end.
-- fsync(2) is not called: a power failure may leave the file without its content, but ends the boot, and with it every
-  reservation. Only what a dying process leaves counts, and that the kernel keeps.
+- A reservation is complete or absent. Its file is written without a name (O_TMPFILE, open(2)) and then linked to its
+  name, which fails when the name exists. Without O_TMPFILE it is first written under a name that is no address.
+- A reservation's record (records.py) is added after it and removed after it. When one is missing or left over, the
+  index is not valid; the next command notices that, and repairs the store under the lock (recovery.py).
+- The index (index.py) is valid only with the stamp of the directories (stamp.py), and any change to them changes that.
+  A command changes the files first, then the index, and last writes the new stamp into it.
+- fsync(2) is not called. A power failure may leave a file without its content, but it also ends the boot, and so all
+  reservations are stale. The death of a process alone loses nothing that it has written.
 Must not: know ranges, or choose an address.
 """
 
@@ -35,7 +37,10 @@ _LAST_PREFIX = "last_reserved_ip."
 
 
 class Store:
-    """The reservations of one network. Made by open_store, under its lock."""
+    """The reservations of one network, while its lock is held. Use open_store to get one.
+
+    Every method except open, save, close and those for messages raises CNIError (code 5) when the files fail.
+    """
 
     def __init__(self, directory: Directory, records: Records, lock: Lock) -> None:
         self.path = directory.path
@@ -43,14 +48,14 @@ class Store:
         self._records = records
         self._lock = lock
         self._index = Index()
-        self._found = Found()  # what this command has come across
-        self._all_known = False
-        self._has_index = False  # one that counts
+        self._found = Found()
+        self._all_known = False  # _found has all reservations
+        self._has_index = False  # a valid index was read
 
     def open(self, *, need_records: bool) -> None:
-        """Find out what is there: by the index if it counts, else by recovering. Raises OSError, CNIError (5, 7).
+        """Read the index if it is valid; otherwise read and repair all files. Raises OSError, CNIError (5, 7).
 
-        Who only gives back does not `need_records`: that must work on a full disk too.
+        DEL and GC do not `need_records`: they must work on a full disk too.
         """
         self._directory.watch()
         stamp = ""
@@ -62,10 +67,10 @@ class Store:
             self._recover(need_records)
 
     def save(self) -> None:
-        """Have the next command find the index; it looks at the files if that is not to be had."""
+        """Save the index for the next command. If that fails, the next command reads the files instead."""
         if not self._directory.changed or not self._directory.sure or self._records.own < 0:
             return
-        if UNKNOWN in self._found.owners.values():  # their files may say more by then
+        if UNKNOWN in self._found.owners.values():  # read the files again next time: they may name an owner by then
             return
         with suppress(OSError):
             self._index.write(self._records.own)
@@ -80,9 +85,9 @@ class Store:
         self._records.close()
 
     def addresses_of(self, container_id: str, ifname: str) -> list[IP]:
-        """The addresses that this instance gave an attachment; a file of an old version counts for every interface.
+        """The addresses that this instance gave an attachment. Rewrites their files where they are damaged.
 
-        A file that is damaged is written anew. Raises CNIError (code 5), as all that follow.
+        A reservation without an interface (of an old host-local) counts for every interface of the container.
         """
         held = {}
         for owner in self._owners(container_id, ifname):
@@ -94,7 +99,7 @@ class Store:
         return list(held)
 
     def addresses_elsewhere(self, container_id: str, ifname: str) -> list[IP]:
-        """The addresses that other instances of this boot gave an attachment: the runtime may have been moved."""
+        """The addresses that other instances of this boot gave an attachment: the runtime may have moved since ADD."""
         held = {}
         for owner in self._owners(container_id, ifname):
             for ip in self._ask(Index.find_elsewhere, owner):
@@ -102,17 +107,17 @@ class Store:
         return list(held)
 
     def list_previous(self, container_id: str, ifname: str) -> list[IP]:
-        """The addresses that an attachment had in the boot before this one."""
+        """The addresses that an attachment had in the previous boot."""
         owner = self._owners(container_id, ifname)[0]
         return [ip for ip in self._ask(Index.find_previous, owner) if self._records.has_previous(ip, owner)]
 
     def list_owners(self) -> dict[IP, str]:
-        """Every address that this instance has reserved, with its owner. Looks at every file."""
+        """Every address that this instance has reserved, with its owner. Reads every file."""
         self._look_at_all()
         return dict(self._found.owners)
 
     def list_elsewhere(self) -> dict[IP, str]:
-        """The same of the other instances of this boot."""
+        """Every address that other instances of this boot have reserved, with its owner. Reads every file."""
         self._look_at_all()
         return dict(self._found.elsewhere)
 
@@ -121,18 +126,18 @@ class Store:
         return bool(self._ask(Index.is_taken, ip))
 
     def is_nobodys(self, ip: IP) -> bool:
-        """Whether an address is reserved, and nothing says for whom."""
-        return self._found.owners.get(ip) == UNKNOWN  # with such a one there is no index, and all are known
+        """Whether an address is reserved, but neither its file nor a record names an owner."""
+        return self._found.owners.get(ip) == UNKNOWN  # no index is saved with such a one, so _found has it
 
     def find_free(self, first: IP, last: IP) -> IP | None:
-        """The lowest address that is not reserved, from first to last inclusive."""
+        """The lowest free address from `first` to `last` inclusive, None when all are reserved."""
         found: IP | None = self._ask(Index.find_free, first, last)
         return found
 
     def refresh(self) -> bool:
-        """Look again where another host's reservations are in the way. Whether more may be free afterwards.
+        """Read all files again if other hosts have reservations. Returns whether more addresses may be free now.
 
-        The admin may have told since that they are no more, which no stamp shows.
+        The admin may have renamed another host's directory (explain_foreign), which changes no stamp.
         """
         if self._all_known or not self._ask(Index.has_foreign):
             return False
@@ -140,7 +145,7 @@ class Store:
         return True
 
     def explain_taken(self) -> str:
-        """What other hosts have to do with a lack of addresses, for messages."""
+        """A text for messages about a lack of addresses: that reservations of other hosts count, or ""."""
         if not self._found.foreign:
             return ""
         from .recovery import explain_foreign
@@ -148,7 +153,7 @@ class Store:
         return explain_foreign(self._records)
 
     def reserve(self, ip: IP, container_id: str, ifname: str) -> bool:
-        """Reserve an address; False when it is taken. When it fails nothing is left behind."""
+        """Reserve an address. Returns False when it is taken. When it raises, nothing is left reserved."""
         content = Holder(container_id, ifname).content
         with storage_errors(self.file_of(ip)):
             try:
@@ -166,7 +171,7 @@ class Store:
         return True
 
     def release(self, ip: IP) -> None:
-        """Give an address back that one of the methods above has named; one that is not reserved is fine."""
+        """Release an address that one of the methods above has returned or reserved, if it is still reserved."""
         is_own = ip not in self._found.elsewhere
         owner = (self._found.owners if is_own else self._found.elsewhere).pop(ip, UNKNOWN)
         with storage_errors(self.file_of(ip)):
@@ -179,7 +184,7 @@ class Store:
         self._ask(Index.remove if is_own else Index.remove_elsewhere, ip, owner)
 
     def find_last(self, pool: int) -> IP | None:
-        """The address that a range set gave out last, None when that is not known (then the search starts anew)."""
+        """The address that range set number `pool` gave out last, None when it is not known."""
         name = _LAST_PREFIX + str(pool)
         try:
             return parse_ip(read_file(self._directory.descriptor, name, 64).decode().strip())
@@ -190,9 +195,9 @@ class Store:
             return None
 
     def set_last(self, pool: int, ip: IP) -> None:
-        """Note the address that a range set gave out last.
+        """Note the address that range set number `pool` gave out last.
 
-        Overwritten in place: a torn write costs no more than one round of the round robin.
+        The file is overwritten in place: after a torn write the search only starts at the beginning once.
         """
         name = _LAST_PREFIX + str(pool)
         with storage_errors(os.path.join(self.path, name)), self._directory.change():
@@ -203,12 +208,12 @@ class Store:
         return self._directory.file_of(ip)
 
     def describe(self, ip: IP) -> str:
-        """Who holds an address and where that is written, for messages."""
+        """The holder of an address and the path of its file, for messages."""
         container_id, ifname = self._directory.read_holder(ip)[0] or ("unknown", "")
         return f"container {container_id}" + (f" interface {ifname}" if ifname else "") + f" ({self.file_of(ip)})"
 
     def _owners(self, container_id: str, ifname: str) -> tuple[str, str]:
-        """The owner that an attachment is, and the one that files of old versions name, for every interface."""
+        """The owner of an attachment, and the owner without interface that a file of an old host-local names."""
         return Attachment(self._records.network, container_id, ifname).owner, Attachment(
             self._records.network, container_id, ""
         ).owner
@@ -219,8 +224,8 @@ class Store:
                 self._recover(need_records=False)
 
     def _recover(self, need_records: bool) -> None:
-        """Read all that is there, and put it right. Raises OSError, CNIError."""
-        from .recovery import Recovery  # few commands have to look at everything
+        """Read and repair all files, and make a new index. Raises OSError, CNIError."""
+        from .recovery import Recovery  # here, since few commands need it
 
         look = Recovery(self._directory, self._records)
         self._found = look.run(self._lock.descriptor, lock_is_new=self._lock.is_new, need_records=need_records)
@@ -246,7 +251,7 @@ class Store:
         self.save()
 
     def _ask(self, method: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a method of the index; one that is damaged is made anew first."""
+        """Call a method of the index. If the index is damaged, rebuild it and call again."""
         try:
             return method(self._index, *arguments)
         except (IndexDamagedError, OSError):
@@ -257,10 +262,11 @@ class Store:
 
 @contextmanager
 def open_store(data_dir: str, network: str, *, create: bool) -> Iterator[Store | None]:
-    """The store of a network, locked until the block is left; None when it is not there and `create` is false.
+    """The store of a network, locked while the block runs. None when it does not exist and `create` is false.
 
-    With `create` the reservations must be such that an address may be given out. Raises CNIError: 5 when the directory
-    cannot be used, 7 for a file system of several hosts, 11 when the lock is not had within LOCK_BOUND seconds.
+    `create` is for ADD: the directory is created, and the call fails where no address may be given out. Raises
+    CNIError: 5 when the directory cannot be used or is a copy, 7 for a file system that several hosts share, 11 when
+    the lock is not free within LOCK_BOUND seconds.
     """
     path = os.path.join(data_dir, network)
     directory, lock, store = -1, None, None

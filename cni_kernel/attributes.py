@@ -1,6 +1,6 @@
-"""The netlink attributes that a call needs every time, by the kernel's names: values to bytes and back. Pure.
+"""The netlink attributes that every call needs, under the kernel's names: values to bytes and back. Pure.
 
-pyroute2 has them all; this is the handful for which loading it would take longer than all the rest of an ADD. Source:
+pyroute2 has all attributes, but importing it takes longer than the rest of an ADD. Source:
 include/uapi/linux/{if_link,if_addr,rtnetlink}.h and netfilter/nf_tables.h, netlink(7).
 Must not: know what a message is for.
 """
@@ -21,7 +21,7 @@ _IFINFOMSG = 16  # bytes
 
 
 class Kind(NamedTuple):
-    """How a value becomes the bytes of an attribute, and what the bytes mean."""
+    """The type of an attribute's value: how to encode and decode it. `flag` is added to the attribute's number."""
 
     pack: Callable[[Any], bytes]
     unpack: Callable[[bytes], Any]
@@ -29,14 +29,14 @@ class Kind(NamedTuple):
 
 
 class Table:
-    """Attributes of one level: name -> number and kind. What comes from the kernel beside them is passed over."""
+    """The attributes of one nesting level: name -> number and kind. Attributes that are not listed are not decoded."""
 
     def __init__(self, **entries: tuple[int, Kind]) -> None:
         self._by_name = entries
         self._by_number = {number: (name, kind) for name, (number, kind) in entries.items()}
 
     def pack(self, attributes: Iterable[tuple[str, Any]]) -> bytes:
-        """The bytes of attributes, in their order."""
+        """Encode attributes, in their order."""
         parts = []
         for name, value in attributes:
             number, kind = self._by_name[name]
@@ -44,11 +44,11 @@ class Table:
         return b"".join(parts)
 
     def unpack(self, data: bytes) -> dict[str, Any]:
-        """The values by name; of one that comes several times the last."""
+        """Decode attributes: values by name. Of an attribute that occurs several times the last one counts."""
         return dict(self.unpack_all(data))
 
     def unpack_all(self, data: bytes) -> list[tuple[str, Any]]:
-        """Names and values in their order."""
+        """Decode attributes: names and values, in their order."""
         found = []
         for number, value in split(data):
             name, kind = self._by_number.get(number, ("", RAW))
@@ -58,13 +58,13 @@ class Table:
 
 
 def attribute(number: int, data: bytes) -> bytes:
-    """One attribute: struct nlattr, the data, and what fills up to a multiple of four bytes."""
+    """Encode one attribute: struct nlattr, the data, and padding to a multiple of four bytes."""
     head = (4 + len(data)).to_bytes(2, sys.byteorder) + number.to_bytes(2, sys.byteorder)
     return head + data + b"\0" * (-len(data) % 4)
 
 
 def split(data: bytes) -> list[tuple[int, bytes]]:
-    """The numbers (without flags) and the data of attributes one behind the other."""
+    """Split consecutive attributes. Returns the number (without flags) and the data of each."""
     found = []
     offset = 0
     while offset + 4 <= len(data):
@@ -76,12 +76,12 @@ def split(data: bytes) -> list[tuple[int, bytes]]:
 
 
 def number(size: int, order: Literal["little", "big"] = sys.byteorder) -> Kind:
-    """An unsigned number of that many bytes; in the kernel's own order, or "big" for the network's."""
+    """An unsigned number of `size` bytes, in host byte order or ("big") in network byte order."""
     return Kind(lambda value: value.to_bytes(size, order), lambda data: int.from_bytes(data, order))
 
 
 def nested(table: Table) -> Kind:
-    """Attributes within an attribute: a list of names and values."""
+    """Nested attributes: encoded from a list of names and values, decoded to a mapping."""
     return Kind(table.pack, table.unpack, NESTED)
 
 
@@ -99,7 +99,7 @@ BE16, BE32 = number(2, "big"), number(4, "big")
 PORT = Table(IFLA_BRPORT_STATE=(1, U8), IFLA_BRPORT_MODE=(4, U8), IFLA_BRPORT_ISOLATED=(33, U8))
 INFO = Table(
     IFLA_INFO_KIND=(1, TEXT),
-    IFLA_INFO_DATA=(2, Kind(bytes, bytes, NESTED)),  # another table for each kind
+    IFLA_INFO_DATA=(2, Kind(bytes, bytes, NESTED)),  # its attributes depend on the kind: see LINK_DATA
     IFLA_INFO_SLAVE_KIND=(4, TEXT),
     IFLA_INFO_SLAVE_DATA=(5, nested(PORT)),
 )

@@ -1,4 +1,4 @@
-"""nftables expressions on connections: what connection tracking knows, and translating addresses. Pure.
+"""nftables expressions on connections: matching the state of connection tracking, and translating addresses. Pure.
 
 Source: include/uapi/linux/netfilter/nf_tables.h and nf_conntrack_common.h, nft(8).
 Must not: know what a rule is for.
@@ -34,31 +34,34 @@ def _load_connection(key: int, *attributes: tuple[str, Any]) -> Expression:
 
 
 def match_destination_nat() -> list[Expression]:
-    """Go on only if the connection's destination was translated."""
+    """Continue the rule only if the connection's destination was translated."""
     status = _STATUS_DNAT.to_bytes(4, sys.byteorder)
     return [_load_connection(_CT_STATUS), mask(status), compare(NOT_EQUAL, bytes(4))]
 
 
 def match_no_destination_nat() -> list[Expression]:
-    """Go on only if the connection's destination was not translated, and no longer can be."""
+    """Continue the rule only if the connection is confirmed and its destination was not translated."""
     both, status = _STATUS_CONFIRMED | _STATUS_DNAT, _STATUS_CONFIRMED
     equal = compare(EQUAL, status.to_bytes(4, sys.byteorder))
     return [_load_connection(_CT_STATUS), mask(both.to_bytes(4, sys.byteorder)), equal]
 
 
 def match_direction(direction: int) -> list[Expression]:
-    """Go on only with packets of this direction of their connection: ORIGINAL or REPLY."""
+    """Continue the rule only for packets of this direction of their connection: ORIGINAL or REPLY."""
     return [_load_connection(_CT_DIRECTION), compare(EQUAL, bytes([direction]))]
 
 
 def load_connection_address(direction: int, offset: dict[int, int]) -> Expression:
-    """Load the IPv4 address that packets of a direction have as SOURCE or DESTINATION, before it is translated."""
+    """Load the IPv4 SOURCE or DESTINATION of a connection's packets in a direction, as it is before translation."""
     key = _CT_SRC_IP if offset is SOURCE else _CT_DST_IP
     return _load_connection(key, ("NFTA_CT_DIRECTION", direction))
 
 
 def set_address(offset: dict[int, int]) -> Expression:
-    """Make what was loaded the packet's IPv4 SOURCE or DESTINATION, unknown to connection tracking; mend checksums."""
+    """Write the loaded IPv4 address into the packet as SOURCE or DESTINATION, and correct its checksums.
+
+    Connection tracking does not take part in this.
+    """
     return expression(
         "payload",
         ("NFTA_PAYLOAD_SREG", FIRST_REGISTER),
@@ -72,7 +75,7 @@ def set_address(offset: dict[int, int]) -> Expression:
 
 
 def translate_destination(version: int) -> Expression:
-    """Send the connection to the loaded address and port."""
+    """Translate the connection's destination to the loaded address and port."""
     return expression(
         "nat",
         ("NFTA_NAT_TYPE", _DNAT),
@@ -83,5 +86,5 @@ def translate_destination(version: int) -> Expression:
 
 
 def masquerade() -> Expression:
-    """Give the connection the source address of the interface that it leaves by."""
+    """Translate the connection's source to the address of the interface that it leaves by."""
     return expression("masq")

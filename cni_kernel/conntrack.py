@@ -1,7 +1,7 @@
-"""Forgetting UDP flows, so that they do not outlive (or precede) the port mapping that directs them.
+"""Deleting the conntrack entries of UDP flows whose port mapping has come or gone.
 
-The kernel keeps sending a flow where its first packet went; a UDP flow ends only when it has been idle for a while. A
-client that goes on sending would reach a container that is gone, or never reach one that has just come.
+The kernel translates all packets of a flow like its first one, and a UDP flow ends only after it has been idle. So the
+packets of a client that keeps sending would still go to a container that is gone, or never reach a new one.
 Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, conntrack(8).
 """
 
@@ -25,9 +25,9 @@ _AF = {4: 2, 6: 10}
 
 
 class _Wanted(NamedTuple):
-    """What flows are known by: a value at a place (tuple, part, attribute).
+    """Which flows to delete: those with `value` at a place (tuple, part of it, attribute in that).
 
-    `example` and `flags` have the kernel pick those that have it.
+    `example` and `flags` are the same as a filter of the kernel: a flow to compare with, and the parts that count.
     """
 
     place: tuple[int, int, int]
@@ -37,9 +37,10 @@ class _Wanted(NamedTuple):
 
 
 def forget_flows(ports: Iterable[tuple[int, int]], targets: Iterable[IP]) -> None:
-    """Forget UDP flows: those towards host ports (IP version, port), and those that containers (targets) answer.
+    """Delete UDP flows: those to host ports (IP version, port), and those that containers with these addresses answer.
 
-    What comes next is directed anew. The table of each IP version is gone through once. Raises OSError.
+    The next packet of such a flow is translated by the rules of that moment. Each IP version takes one dump of the
+    conntrack table. Raises OSError.
     """
     wanted: dict[int, list[_Wanted]] = {}
     for version, port in ports:
@@ -66,7 +67,7 @@ def _answered_by(address: IP) -> _Wanted:
     source = _IP_SOURCE[address.version]
     if address.version == 4:
         example, flags = _tuple(_TUPLE_REPLY, _TUPLE_IP, attribute(source, address.packed)), _BY_SOURCE
-    else:  # by an IPv6 address the kernel picks all others instead (ctnetlink_filter_match_tuple)
+    else:  # given an IPv6 address, the kernel lists all other flows instead (ctnetlink_filter_match_tuple)
         example, flags = _protocol_of(_TUPLE_REPLY), _BY_PROTOCOL
     return _Wanted((_TUPLE_REPLY, _TUPLE_IP, source), address.packed, example, flags)
 
@@ -74,8 +75,8 @@ def _answered_by(address: IP) -> _Wanted:
 def _forget(socket: NetlinkSocket, version: int, wanted: Sequence[_Wanted]) -> None:
     """Delete the UDP flows of an IP version that have one of the wanted values.
 
-    The kernel picks them, by all that is asked for where that is one thing; a kernel older than 5.8 lists all there
-    are, so each is looked at again.
+    The kernel filters its list: by protocol, and when one value is wanted also by that. A kernel before 5.8 does not
+    filter, so each flow is compared here too.
     """
     values: dict[tuple[int, int, int], set[bytes]] = {}
     for entry in wanted:
@@ -93,12 +94,12 @@ def _forget(socket: NetlinkSocket, version: int, wanted: Sequence[_Wanted]) -> N
             body = header + attribute(_TUPLE_ORIG | NESTED, tuples[_TUPLE_ORIG]) + attribute(_ID, tuples[_ID])
             deletions.append(Message(_DELETE, ACK, body))
     for refusal in socket.send_all(deletions):
-        if refusal.errno != errno.ENOENT:  # it has ended by itself
+        if refusal.errno != errno.ENOENT:  # ENOENT: the flow has ended meanwhile
             raise refusal
 
 
 def _has_one_of(tuples: dict[int, bytes], values: dict[tuple[int, int, int], set[bytes]]) -> bool:
-    """Whether a flow has one of the values at its place."""
+    """Whether a flow has one of the wanted values at the value's place."""
     return any(
         dict(split(dict(split(tuples[which]))[part])).get(number) in found
         for (which, part, number), found in values.items()
@@ -106,7 +107,7 @@ def _has_one_of(tuples: dict[int, bytes], values: dict[tuple[int, int, int], set
 
 
 def _protocol_of(kind: int, more: bytes = b"") -> bytes:
-    """An example of a UDP flow."""
+    """An example of a UDP flow, for the kernel's filter; `more` are further attributes of its protocol."""
     return _tuple(kind, _TUPLE_PROTO, attribute(_PROTO_NUM, bytes([_UDP])) + more)
 
 

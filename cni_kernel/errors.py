@@ -1,6 +1,6 @@
-"""What the kernel refused, as an exception: decisions are taken on its errno, people read what was asked.
+"""The exception for a refusal of the kernel: an errno for the code, and a description of the request for people.
 
-Must not: know what a caller makes of it; each side of the house translates it once.
+Must not: know how a caller handles it; the plugins and the agent each translate it in one place.
 """
 
 from cni_protocol.light.standard import Callable, Iterator, contextmanager
@@ -8,10 +8,10 @@ from cni_protocol.light.system import os
 
 
 class KernelError(Exception):
-    """The kernel refused something, or what was waited for did not come.
+    """The kernel refused a request, or a wait for it timed out.
 
-    `errno` is the kernel's number (errno(3)), `what` says in words what was asked, `reason` why not. `parts` names the
-    modules of the kernel that such a request needs, for the operator of a kernel without them.
+    `errno` is the kernel's number (errno(3)), `what` describes the request in words, and `reason` says why it failed.
+    `parts` names the kernel modules that the request needs, for an operator whose kernel lacks them.
     """
 
     def __init__(self, errno: int, what: str, reason: str = "", parts: str = "bridge, veth") -> None:
@@ -24,9 +24,10 @@ class KernelError(Exception):
 
 @contextmanager
 def asking(what: str | Callable[[int], str], parts: str = "bridge, veth") -> Iterator[None]:
-    """Turn an OSError of the block into the KernelError that says what was asked ("bridge x cannot be created").
+    """Turn an OSError of the block into a KernelError with the description `what` ("bridge x cannot be created").
 
-    Of many things at once `what` says it by the place of the one that was refused (NetlinkError.index).
+    For a batch `what` is a function: it gets the index of the refused message (NetlinkError.index), and returns the
+    description.
     """
     try:
         yield

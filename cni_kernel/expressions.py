@@ -1,7 +1,8 @@
 """nftables rules as values: maps, chains, elements, and the expressions that rules are made of. Pure.
 
-Source: include/uapi/linux/netfilter/nf_tables.h, nft(8). An expression is its name and the attributes that the kernel
-takes for it. Registers are counted in 32 bits, as in a concatenation.
+Source: include/uapi/linux/netfilter/nf_tables.h, nft(8). An expression is a name and the attributes that the kernel
+defines for it. A rule is a list of expressions; the kernel runs them in order until one does not match. Registers are
+numbered in words of 32 bits, as in a concatenation.
 Must not: know what a rule is for.
 """
 
@@ -16,7 +17,7 @@ PREROUTING, INPUT, OUTPUT, POSTROUTING = 0, 1, 3, 4  # NF_INET_*; NF_BR_PRE_ROUT
 # NF_IP_PRI_*; connection tracking is at -200, and NF_BR_PRI_NAT_DST_BRIDGED is -300
 RAW, MANGLE, DESTINATION_NAT, SOURCE_NAT = -300, -150, -100, 100
 
-# What nft(8) calls ipv4_addr, ipv6_addr, ether_addr, inet_proto, inet_service and ifname, with their bytes.
+# Data types as (number, length in bytes); nft(8) has them as ipv4_addr, ipv6_addr, ether_addr, and so on.
 IPV4_ADDR, IPV6_ADDR, ETHER_ADDR, INET_PROTO, INET_SERVICE, IFNAME = (7, 4), (8, 16), (9, 6), (12, 1), (13, 2), (41, 16)
 ADDRESS = {4: IPV4_ADDR, 6: IPV6_ADDR}
 _NAME_REGISTERS = IFNAME[1] // 4
@@ -33,7 +34,7 @@ _RESULT_ADDRTYPE = 3  # NFT_FIB_RESULT_ADDRTYPE
 _INVERTED = 1 << 0  # NFT_LOOKUP_F_INV
 _TYPE_BITS = 6  # bits per type in a concatenation's type number (TYPE_BITS of nft)
 
-# Where an address stands in the network header, in bytes, by IP version.
+# The offset of an address in the network header, in bytes, by IP version.
 SOURCE = {4: 12, 6: 8}
 DESTINATION = {4: 16, 6: 24}
 
@@ -44,7 +45,7 @@ DataType = tuple[int, int]
 
 
 class Map(NamedTuple):
-    """A set, or with `data` a map: type and length (bytes) of its keys and of what they lead to.
+    """A set, or with `data` a map. `key` and `data` are the types of keys and values: number and length in bytes.
 
     With `interval` its elements are the beginnings and ends of intervals of keys.
     """
@@ -56,10 +57,10 @@ class Map(NamedTuple):
 
 
 class Element(NamedTuple):
-    """An element of a set or map: key, what it leads to (bytes, or a chain to jump to), and whose it is.
+    """An element of a set or map: its key, its value (`data`, or a `chain` to jump to), and its owner (`comment`).
 
-    `claim` says in words what a key stands for that no two owners may have; where it is empty, an element that
-    somebody left behind gives way. With `end` the key is the first one behind an interval that began with another.
+    `claim` describes in words a key that only one owner may have, such as a host port. Without `claim`, an element that
+    another owner left behind is replaced. `end` marks the end of an interval: the first key after it.
     """
 
     map: str
@@ -72,7 +73,7 @@ class Element(NamedTuple):
 
 
 class Chain(NamedTuple):
-    """A chain with all its rules; with `kind` ("nat" or "filter") one that the kernel runs at a hook."""
+    """A chain with all its rules. With `kind` ("nat" or "filter") it is a base chain: the kernel runs it at `hook`."""
 
     name: str
     rules: tuple[Rule, ...]
@@ -82,7 +83,7 @@ class Chain(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What a table of one family should hold for an attachment. Maps and chains are shared, elements are its own."""
+    """What a table of one family should hold for an attachment: shared maps and chains, and elements of its own."""
 
     family: int
     maps: tuple[Map, ...]
@@ -91,7 +92,7 @@ class Rules(NamedTuple):
 
 
 def concatenated(*types: DataType) -> DataType:
-    """The type of a concatenation: every part takes whole 32-bit words."""
+    """The type of a concatenation. Each part is padded to whole 32-bit words."""
     number = 0
     for kind, _ in types:
         number = number << _TYPE_BITS | kind
@@ -99,7 +100,7 @@ def concatenated(*types: DataType) -> DataType:
 
 
 def pad(*parts: bytes) -> bytes:
-    """The bytes of a concatenation."""
+    """The bytes of a concatenated key: each part padded to whole 32-bit words."""
     return b"".join(part.ljust(_padded_length(len(part)), b"\0") for part in parts)
 
 
@@ -113,17 +114,17 @@ def _padded_length(length: int) -> int:
 
 
 def expression(name: str, *attributes: tuple[str, Any]) -> Expression:
-    """An expression of that name, with the attributes that are given."""
+    """Make an expression of its name and attributes."""
     return name, list(attributes)
 
 
 def data_value(data: bytes) -> Attributes:
-    """Bytes as the kernel takes them (NFTA_DATA_VALUE)."""
+    """Bytes as attributes (NFTA_DATA_VALUE)."""
     return [("NFTA_DATA_VALUE", data)]
 
 
 def data_verdict(code: int, chain: str = "") -> Attributes:
-    """A verdict as the kernel takes it (NFTA_DATA_VERDICT)."""
+    """A verdict as attributes (NFTA_DATA_VERDICT); `chain` is the target of a jump."""
     target = [("NFTA_VERDICT_CHAIN", chain)] if chain else []
     return [("NFTA_DATA_VERDICT", [("NFTA_VERDICT_CODE", code), *target])]
 
@@ -143,7 +144,7 @@ def _load_payload(base: int, offset: int, length: int, register: int) -> Express
 
 
 def compare(operator: int, data: bytes) -> Expression:
-    """Go on only if what was loaded begins with these bytes (EQUAL), or does not (NOT_EQUAL)."""
+    """Continue the rule only if the loaded value begins with these bytes (EQUAL), or does not (NOT_EQUAL)."""
     return expression(
         "cmp",
         ("NFTA_CMP_SREG", FIRST_REGISTER),
@@ -153,7 +154,7 @@ def compare(operator: int, data: bytes) -> Expression:
 
 
 def mask(bits: bytes) -> Expression:
-    """Keep these bits alone of what was loaded."""
+    """Clear all other bits of the loaded value."""
     return expression(
         "bitwise",
         ("NFTA_BITWISE_SREG", FIRST_REGISTER),
@@ -165,37 +166,37 @@ def mask(bits: bytes) -> Expression:
 
 
 def match_version(version: int) -> list[Expression]:
-    """Go on only with packets of an IP version."""
+    """Continue the rule only for packets of an IP version."""
     return [_load_meta(_META_NFPROTO, 0), compare(EQUAL, bytes([NFPROTO[version]]))]
 
 
 def load_address(version: int, offset: dict[int, int]) -> Expression:
-    """Load the SOURCE or DESTINATION address of a packet that is known to be of this IP version."""
+    """Load the SOURCE or DESTINATION address. The rule must have matched the packet's IP version before."""
     return _load_payload(NETWORK_HEADER, offset[version], ADDRESS[version][1], 0)
 
 
 def load_destination(version: int) -> list[Expression]:
-    """Go on only with packets of an IP version, and load their destination address."""
+    """Continue the rule only for packets of an IP version, and load their destination address."""
     return [*match_version(version), load_address(version, DESTINATION)]
 
 
 def load_sender(version: int) -> list[Expression]:
-    """Go on only with packets of an IP version; load the interface that they came in by and their source address.
+    """Continue the rule only for packets of an IP version; load their incoming interface and their source address.
 
-    After routing the kernel still knows that interface from Linux 5.7 on (nothing that the host sends has one).
+    After routing, the incoming interface is available from Linux 5.7 on. Packets of the host itself have none.
     """
     address = _load_payload(NETWORK_HEADER, SOURCE[version], ADDRESS[version][1], _NAME_REGISTERS)
     return [*match_version(version), _load_meta(_META_IIFNAME, 0), address]
 
 
 def load_receiver(version: int) -> list[Expression]:
-    """Go on only with packets of an IP version; load the interface that they leave by and their destination address."""
+    """Continue the rule only for packets of an IP version; load their outgoing interface and destination address."""
     address = _load_payload(NETWORK_HEADER, DESTINATION[version], ADDRESS[version][1], _NAME_REGISTERS)
     return [*match_version(version), _load_meta(_META_OIFNAME, 0), address]
 
 
 def load_service(register: int) -> list[Expression]:
-    """Load transport protocol and destination port into a register and the one after it."""
+    """Load the transport protocol into `register`, and the destination port into the next one."""
     return [_load_meta(_META_L4PROTO, register), _load_payload(_TRANSPORT_HEADER, 2, 2, register + 1)]
 
 
@@ -205,15 +206,15 @@ def load_interface() -> Expression:
 
 
 def load_source_mac(register: int) -> Expression:
-    """Load the frame's source address."""
+    """Load the frame's source MAC."""
     return _load_payload(_LINK_HEADER, 6, 6, register)
 
 
 def match_network(network: CIDR, offset: dict[int, int]) -> list[Expression]:
-    """Go on only with packets of the network's IP version whose SOURCE or DESTINATION address lies in it.
+    """Continue the rule only for packets whose SOURCE or DESTINATION address lies in the network.
 
-    Of a prefix of whole bytes only these are loaded and compared, as nft(8) does it: so a rule is the same after nft(8)
-    has saved and loaded it.
+    When the prefix ends at a byte, only its bytes are loaded and compared. nft(8) encodes it so, and thus a rule stays
+    the same when nft(8) saves and restores it.
     """
     version, (whole, part) = network.version, divmod(network.prefix, 8)
     if not network.prefix:
@@ -223,7 +224,7 @@ def match_network(network: CIDR, offset: dict[int, int]) -> list[Expression]:
 
 
 def match_loaded(network: CIDR) -> list[Expression]:
-    """Go on only if the loaded address lies in a network, which is not that of all addresses."""
+    """Continue the rule only if the loaded address lies in a network. The prefix length must not be 0."""
     whole, part = divmod(network.prefix, 8)
     if not part:
         return [compare(EQUAL, network.first.packed[:whole])]
@@ -233,7 +234,7 @@ def match_loaded(network: CIDR) -> list[Expression]:
 
 
 def match_local_destination() -> list[Expression]:
-    """Go on only if the packet is for an address of this host."""
+    """Continue the rule only if the packet's destination is an address of this host."""
     load = expression(
         "fib",
         ("NFTA_FIB_DREG", FIRST_REGISTER),
@@ -249,9 +250,9 @@ def load_value(data: bytes) -> Expression:
 
 
 def look_up(name: str, *, verdict: bool = False, data: bool = False, inverted: bool = False) -> Expression:
-    """Look what was loaded up in a set or map: go on only if it is in (or with `inverted`, is not).
+    """Look up the loaded value in a set or map. Continue the rule only if it is there (with `inverted`: is not there).
 
-    With `verdict` the map's verdict is followed, with `data` what it leads to is loaded.
+    With `verdict`, follow the verdict that the map has for it; with `data`, load the value that the map has for it.
     """
     attributes: Attributes = [("NFTA_LOOKUP_SET", name), ("NFTA_LOOKUP_SREG", FIRST_REGISTER)]
     if verdict or data:
@@ -268,7 +269,7 @@ def _end(code: int) -> Expression:
 
 
 def leave_chain() -> Expression:
-    """Go back to where the chain was called from."""
+    """Return to the calling chain."""
     return _end(_RETURN)
 
 

@@ -1,4 +1,4 @@
-"""Expressions of nftables rules that let through or drop by the state of connections, addresses and ports; sets. Pure.
+"""nftables expressions for a stateful packet filter: state of connections, sets of addresses and ports, verdicts. Pure.
 
 Source: include/uapi/linux/netfilter/nf_tables.h and nf_conntrack_common.h, nft(8); see expressions.py.
 Must not: know what a rule is for.
@@ -21,7 +21,7 @@ from .expressions import (
     match_version,
 )
 
-# What a key leads to: in a verdict map the chain to jump to, in a set of intervals the last key, else b"".
+# Elements of a set by their key: in a verdict map the chain to jump to, in a set of intervals the last key, else b"".
 Elements = Mapping[bytes, bytes | str]
 
 FORWARD = 2  # NF_INET_FORWARD
@@ -40,7 +40,10 @@ _INFO = 6  # LOGLEVEL_INFO
 
 
 class SetType(NamedTuple):
-    """What a set's keys are. `parts`: the bytes of each part where there are intervals of concatenated keys."""
+    """The type of a set: its keys, whether it maps them to verdicts, whether its keys are intervals.
+
+    `parts` are the lengths (bytes) of the parts of a key, for intervals of concatenated keys only.
+    """
 
     key: DataType
     verdicts: bool = False
@@ -49,24 +52,24 @@ class SetType(NamedTuple):
 
 
 def match_mark(mark: int) -> list[Expression]:
-    """Go on only if the connection's mark has one of these bits."""
+    """Continue the rule only if the connection's mark has one of these bits."""
     return [_load("ct", _CT_MARK), _mask(_native(mark)), _compare(_NOT_EQUAL, bytes(4))]
 
 
 def match_established() -> list[Expression]:
-    """Go on only with packets of a connection that was seen in both directions, or that it has called for."""
+    """Continue the rule only for packets whose connection is established or related (conntrack states)."""
     return [_load("ct", _CT_STATE), _mask(_native(_ESTABLISHED | _RELATED)), _compare(_NOT_EQUAL, bytes(4))]
 
 
 def match_icmpv6(first: int, last: int) -> list[Expression]:
-    """Go on only with ICMPv6 messages of types between these, both included."""
+    """Continue the rule only for ICMPv6 messages of types from `first` to `last`, both included."""
     kind = _payload(_TRANSPORT_HEADER, 0, 1)
     at_least, at_most = _compare(_AT_LEAST, bytes([first])), _compare(_AT_MOST, bytes([last]))
     return [_load("meta", _META_L4PROTO), _compare(_EQUAL, bytes([_ICMPV6])), kind, at_least, at_most]
 
 
 def match_no_syn() -> list[Expression]:
-    """Go on only with TCP packets that open no connection."""
+    """Continue the rule only for TCP packets that do not open a connection: all but SYN alone of FIN, SYN, RST, ACK."""
     flags = [_payload(_TRANSPORT_HEADER, _FLAGS_AT, 1), _mask(bytes([_FIN_SYN_RST_ACK]))]
     return [
         _load("meta", _META_L4PROTO),
@@ -77,12 +80,12 @@ def match_no_syn() -> list[Expression]:
 
 
 def find_address(version: int, offset: dict[int, int], name: str, *, verdict: bool = False) -> list[Expression]:
-    """Look the SOURCE or DESTINATION address of packets of an IP version up in a set, or follow its `verdict`."""
+    """Continue only if the SOURCE or DESTINATION address is in a set; with `verdict`, follow the map's verdict."""
     return [*match_version(version), _address(version, offset, 0), look_up(name, verdict=verdict)]
 
 
 def find_ends(version: int, name: str) -> list[Expression]:
-    """Go on only if source and destination are in a set of such pairs."""
+    """Continue the rule only if the pair of source and destination address is in a set."""
     words = ADDRESS[version][1] // 4
     return [
         *match_version(version),
@@ -93,12 +96,12 @@ def find_ends(version: int, name: str) -> list[Expression]:
 
 
 def find_service(name: str) -> list[Expression]:
-    """Go on only if protocol and destination port are in a set."""
+    """Continue the rule only if the pair of protocol and destination port is in a set."""
     return [*load_service(0), look_up(name)]
 
 
 def find_destination_service(version: int, name: str) -> list[Expression]:
-    """Go on only if destination, protocol and destination port are in a set."""
+    """Continue the rule only if destination address, protocol and destination port, as one key, are in a set."""
     words = ADDRESS[version][1] // 4
     return [*match_version(version), _address(version, DESTINATION, 0), *load_service(words), look_up(name)]
 
@@ -109,7 +112,7 @@ def count() -> Expression:
 
 
 def log(prefix: str, per_second: int, burst: int) -> list[Expression]:
-    """Have the kernel log the packet, and end the rule where that would be too many. A prefix has up to 127 bytes."""
+    """Log the packet (dmesg). Above the rate limit the rule ends here instead. `prefix` has at most 127 bytes."""
     limit: list[tuple[str, Any]] = [
         ("NFTA_LIMIT_RATE", per_second),
         ("NFTA_LIMIT_UNIT", 1),
@@ -119,17 +122,17 @@ def log(prefix: str, per_second: int, burst: int) -> list[Expression]:
 
 
 def accept() -> Expression:
-    """Let the packet through this base chain."""
+    """Accept the packet: the base chain ends here, other base chains still run."""
     return _verdict(_ACCEPT)
 
 
 def jump(chain: str) -> Expression:
-    """Go through a chain, and come back at its end."""
+    """Jump to a chain, and continue here at its end."""
     return _verdict(_JUMP, chain)
 
 
 def goto(chain: str) -> Expression:
-    """Go to a chain, and not come back."""
+    """Go to a chain without returning here."""
     return _verdict(_GOTO, chain)
 
 

@@ -1,4 +1,4 @@
-"""The connections that the kernel keeps track of: listed, and marked.
+"""The connections that the kernel tracks (conntrack): listing them, and setting marks on them.
 
 Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h; ctnetlink_change_mark for what a mask does.
 Must not: decide which connections are marked.
@@ -22,9 +22,9 @@ _FAMILY = {4: 2, 6: 10}
 
 
 class Flow(NamedTuple):
-    """A connection: who began it, and who answers, with its port (after destination NAT; 0 without ports).
+    """A connection. `source` began it; `destination` and `port` are those that answer, after destination NAT.
 
-    `key` is what the kernel knows it by.
+    `port` is 0 for a protocol without ports. `key` is the attribute that identifies the connection to the kernel.
     """
 
     source: IP
@@ -36,7 +36,7 @@ class Flow(NamedTuple):
 
 
 class Flows:
-    """The connections of the network namespace in which this was made."""
+    """The connections of the network namespace in which this object was made."""
 
     def __init__(self) -> None:
         """Raises OSError when the kernel has no nfnetlink."""
@@ -49,12 +49,12 @@ class Flows:
         self._socket.close()
 
     def list(self) -> list[Flow]:
-        """All of them but those in zones, which are somebody else's. Raises OSError."""
+        """All connections outside conntrack zones; those in zones belong to other programs. Raises OSError."""
         found = map(_parse, self._socket.dump(_GET, struct.pack("!BBH", 0, 0, 0)))
         return [flow for flow in found if flow is not None]
 
     def mark(self, flows: Iterable[Flow], mark: int, mask: int) -> None:
-        """Give connections the bits of `mark` among those of `mask`; one that has ended is fine. Raises OSError."""
+        """Set the bits of `mask` in connections' marks to those of `mark`. Skips ended connections. Raises OSError."""
         bits = attribute(_MARK, mark.to_bytes(4, "big")) + attribute(_MARK_MASK, mask.to_bytes(4, "big"))
         messages = [
             Message(_NEW, ACK, struct.pack("!BBH", _FAMILY[flow.source.version], 0, 0) + flow.key + bits)

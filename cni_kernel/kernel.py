@@ -1,6 +1,6 @@
 """Links, addresses and routes of one network namespace, through rtnetlink(7).
 
-A Kernel speaks to the namespace in which it was opened. What the kernel refuses is raised as KernelError.
+A Kernel acts on the namespace in which it was opened. Every method raises KernelError when the kernel refuses.
 Must not: know a configuration, or decide what should be there.
 """
 
@@ -36,7 +36,7 @@ class Kernel:
     """The links, addresses and routes of one network namespace."""
 
     def __init__(self) -> None:
-        """Speak to the namespace that the process is in."""
+        """Open a socket in the namespace that the process is in."""
         with asking("netlink cannot be used"):
             self._socket = NetlinkSocket(ROUTE)
 
@@ -88,7 +88,7 @@ class Kernel:
     def probe_kind(self, kind: str) -> None:
         """Raise KernelError unless the kernel can make interfaces of a kind. Changes nothing.
 
-        An MTU of one byte is refused, but only after the kind was found (rtnl_newlink in net/core/rtnetlink.c).
+        The request has an MTU of one byte: the kernel refuses it, but only after it has found the kind (rtnl_newlink).
         """
         request = link_message(_NEWLINK, CREATE | EXCL | ACK, [("IFLA_MTU", 1), link_info(kind)])
         with asking(f"interfaces of kind {kind} cannot be made"):
@@ -99,7 +99,7 @@ class Kernel:
                     raise
 
     def create_bridge(self, name: str, mtu: int) -> bool:
-        """Make a bridge, down, with a MAC of its own that stays when ports come and go.
+        """Make a bridge, down, with a random MAC (without one set, a bridge takes over MACs of its ports).
 
         mtu in bytes, 0 for the kernel's choice. Returns False when an interface of that name is there already.
         """
@@ -116,13 +116,13 @@ class Kernel:
         return True
 
     def filter_vlans(self, bridge: Link, *, on: bool = True) -> None:
-        """Have a bridge keep its ports' VLANs apart, or not. Raises KernelError naming what the kernel lacks."""
+        """Switch a bridge's VLAN filtering on or off. The KernelError names the kernel option that is needed."""
         info = link_info("bridge", [("IFLA_BR_VLAN_FILTERING", int(on))])
         with asking(f"vlan: bridge {bridge.name} cannot filter VLANs (CONFIG_BRIDGE_VLAN_FILTERING of the kernel)"):
             self._socket.send([link_message(_NEWLINK, ACK, [info], ifindex=bridge.ifindex)])
 
     def set_vlans(self, port: Link, vlans: Sequence[PortVlan]) -> None:
-        """Give a bridge port exactly these VLANs, which are in order."""
+        """Give a bridge port exactly these VLANs; they must be sorted by number."""
         from .vlans import vlan_message
 
         there = self.list_vlans(port)
@@ -143,7 +143,7 @@ class Kernel:
         return self.list_all_vlans().get(port.ifindex, [])
 
     def list_all_vlans(self) -> dict[int, list[PortVlan]]:
-        """The VLANs of all bridge ports, by the index of the port; a port in no VLAN may be left out."""
+        """The VLANs of all bridge ports, by the port's interface index; a port in no VLAN may be missing."""
         from .vlans import parse_vlans, vlan_query
 
         with asking("VLANs of bridge ports cannot be read"):
@@ -181,24 +181,24 @@ class Kernel:
         return True
 
     def set_flags(self, link: Link, *, up: bool, promisc: bool) -> None:
-        """Bring an interface up or down, and make it promiscuous or not, where it is not so already."""
+        """Set an interface up or down, and its promiscuous mode. Sends nothing if both are so already."""
         if (link.up, link.promisc) == (up, promisc):
             return
         with asking(f"interface {link.name} cannot be set {'up' if up else 'down'}"):
             self._socket.send([link_message(_NEWLINK, ACK, [], ifindex=link.ifindex, up=up, promisc=promisc)])
 
     def set_mac(self, link: Link, mac: str) -> None:
-        """Set the MAC of an interface; a bridge that had one by chance keeps this one from then on."""
+        """Set the MAC of an interface. A bridge with a MAC that was set takes over no MAC of its ports any more."""
         with asking(f"the MAC of {link.name} cannot be set to {mac}"):
             self._socket.send([link_message(_NEWLINK, ACK, [("IFLA_ADDRESS", mac)], ifindex=link.ifindex)])
 
     def set_mtu(self, link: Link, mtu: int) -> None:
-        """Set the MTU of an interface, in bytes; a bridge keeps it from then on, whatever its ports have."""
+        """Set the MTU of an interface, in bytes. A bridge with an MTU that was set takes over none of its ports'."""
         with asking(f"the MTU of {link.name} cannot be set to {mtu}"):
             self._socket.send([link_message(_NEWLINK, ACK, [("IFLA_MTU", mtu)], ifindex=link.ifindex)])
 
     def list_addresses(self, link: Link) -> list[Address]:
-        """The addresses of an interface, those of the link-local scope too."""
+        """The addresses of an interface, including link-local ones."""
         with asking(f"addresses of {link.name} cannot be read"):
             replies = self._socket.dump(_GETADDR, address_query(link.ifindex))
         return [parse_address(reply) for reply in replies]
@@ -246,7 +246,7 @@ class Kernel:
         return None
 
     def delete_address(self, link: Link, address: CIDR) -> None:
-        """Take an address away; one that is not there is fine."""
+        """Remove an address. Succeeds when it is not there."""
         with asking(f"address {address} cannot be removed from {link.name}"):
             try:
                 self._socket.send([Message(_DELADDR, ACK, address_body(link.ifindex, address))])
@@ -259,7 +259,7 @@ class Kernel:
         return [route for ifindex, route in self.list_all_routes(ifindex=link.ifindex) if ifindex == link.ifindex]
 
     def list_all_routes(self, *, ifindex: int = 0, table: int = 0, protocol: int = 0) -> list[tuple[int, Route]]:
-        """Unicast routes, each with the index of its interface; arguments other than 0 tell which."""
+        """Unicast routes, each with its interface's index. An argument other than 0 selects those that have it."""
         queries = [route_query(version, ifindex=ifindex, table=table, protocol=protocol) for version in (4, 6)]
         with asking("routes cannot be read"):
             return [pair for query in queries for reply in self._dump_routes(query) for pair in parse_routes(reply)]
@@ -268,11 +268,11 @@ class Kernel:
         try:
             return self._socket.dump(_GETROUTE, query)
         except NetlinkError as error:
-            if error.errno != errno.ENOENT:  # a table that nobody has put a route in
+            if error.errno != errno.ENOENT:  # ENOENT: the table has never had a route
                 raise
             return []
 
 
 def _random_mac() -> str:
-    """A unicast MAC of the locally administered kind (IEEE 802)."""
+    """A random MAC, unicast and locally administered (IEEE 802)."""
     return bytes((os.urandom(1)[0] & 0xFC | 0x02, *os.urandom(5))).hex(":")

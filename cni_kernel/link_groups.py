@@ -1,6 +1,7 @@
-"""Removing many interfaces: the kernel waits some 20 ms for each that goes, and once for all of a group (ip-link(8)).
+"""Removing many interfaces at once, by link groups (ip-link(8)).
 
-Must not: choose what goes; touch a group that anybody else has a member in.
+The kernel waits some 20 ms for each interface that is removed by itself, and once for a whole group.
+Must not: choose what goes; remove a group that another program uses.
 """
 
 import errno
@@ -14,13 +15,13 @@ from .rtnetlink import link_message, parse_group
 from .values import Link
 
 _DELLINK, _GETLINK, _SETLINK = 17, 18, 19  # RTM_*
-_TOGETHER = 200  # interfaces in one go: the kernel lets nobody else change any meanwhile
+_TOGETHER = 200  # interfaces per group: while one is removed, the kernel holds the lock of all interfaces
 
 
 def delete_links(links: Sequence[Link]) -> list[KernelError]:
-    """Remove interfaces of the process's namespace, all that can be; one that is gone is fine.
+    """Remove interfaces of the process's namespace. Continues after a refusal, and skips interfaces that are gone.
 
-    Returns what was refused.
+    Returns the refusals.
     """
     with asking("interfaces cannot be removed"), NetlinkSocket(ROUTE) as socket:
         if len(links) > 1:
@@ -34,19 +35,19 @@ def delete_links(links: Sequence[Link]) -> list[KernelError]:
 
 
 def _delete_together(socket: NetlinkSocket, links: Sequence[Link]) -> Sequence[Link]:
-    """Remove interfaces by groups made for that. Returns those that have to be tried by themselves.
+    """Put interfaces into new groups, and remove these. Returns the interfaces that must be removed one by one.
 
-    A caller that dies before a group is deleted leaves no more than its number.
+    If the process dies in between, the interfaces keep the number of their group, which does no harm.
     """
-    first = int.from_bytes(os.urandom(3), "big") + 1 << 7  # group 0 is everybody's
+    first = int.from_bytes(os.urandom(3), "big") + 1 << 7  # not group 0: every interface is in it by default
     groups = {link.ifindex: first + place // _TOGETHER for place, link in enumerate(links)}
     numbers = sorted(set(groups.values()))
     marks = [link_message(_SETLINK, ACK, [("IFLA_GROUP", group)], ifindex=index) for index, group in groups.items()]
     refused = {links[refusal.index].ifindex for refusal in socket.send_all(marks)}
     listed = socket.dump(_GETLINK, link_message(_GETLINK, 0, []).body)
     if any(group in numbers and index not in groups for index, group in map(parse_group, listed)):
-        return links  # somebody else has the number
-    with suppress(NetlinkError):  # the reason shows when each is tried
+        return links  # another program uses this number
+    with suppress(NetlinkError):  # removing them one by one will show the reason
         for group in numbers:
             socket.send([link_message(_DELLINK, ACK, [("IFLA_GROUP", group)])])
         return [link for link in links if link.ifindex in refused]

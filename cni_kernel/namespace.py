@@ -1,4 +1,4 @@
-"""Network namespaces: opening one, and working inside it for a moment.
+"""Network namespaces: opening one, and running a block of code inside it.
 
 Source: setns(2), ioctl_ns(2).
 Must not: change anything inside a namespace.
@@ -19,7 +19,7 @@ _CLONE_NEWNET = 0x40000000
 
 
 class Namespace:
-    """A network namespace, kept alive by an open descriptor until the end of its `with` block."""
+    """A network namespace. Its open descriptor keeps it alive until the end of the `with` block."""
 
     def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
@@ -32,11 +32,11 @@ class Namespace:
         os.close(self.descriptor)
 
     def is_own(self) -> bool:
-        """Whether it is the namespace that the process is in."""
+        """Whether this is the namespace that the process is in."""
         return os.path.samestat(os.fstat(self.descriptor), os.stat(_OWN))
 
     def is_at(self, path: str) -> bool:
-        """Whether a path leads to this namespace, by whatever name; one that leads nowhere does not."""
+        """Whether a path leads to this namespace. False when nothing is there."""
         try:
             return os.path.samestat(os.fstat(self.descriptor), os.stat(path))
         except (OSError, ValueError):
@@ -44,9 +44,9 @@ class Namespace:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Run a block, a short one, inside the namespace; the process is back in its own one afterwards.
+        """Run a short block inside the namespace. The process is back in its own namespace afterwards.
 
-        Signals that end us wait so long: to undo from inside the container would leave on the host what is there.
+        SIGTERM and SIGINT are blocked meanwhile: the undoing that they start must happen in the host's namespace.
         """
         home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
@@ -62,7 +62,7 @@ class Namespace:
 
 
 def open_namespace(path: str) -> Namespace:
-    """Open the network namespace at a path. Raises KernelError: EINVAL when something else is there."""
+    """Open the network namespace at a path. Raises KernelError; its errno is EINVAL for a file of another kind."""
     what = f"network namespace {path}"
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -89,7 +89,7 @@ def _is_network_namespace(descriptor: int) -> bool:
 
 def _setns(descriptor: int) -> None:
     """setns(2). Raises KernelError."""
-    from cni_protocol.light.libc import setns  # slow to load, and not needed by a DEL without namespace
+    from cni_protocol.light.libc import setns  # here: a DEL without a namespace need not load it
 
     number = setns(descriptor, _CLONE_NEWNET)
     with asking("the network namespace cannot be entered"):

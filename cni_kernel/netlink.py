@@ -1,7 +1,6 @@
 """A blocking netlink socket: requests out, answers or an errno back (netlink(7), Documentation/userspace-api/netlink).
 
-A socket belongs to the network namespace in which it was opened, also
-after the process has left that namespace.
+A socket stays in the network namespace in which it was opened, even when the process enters another one.
 
 Must not: know what a link, a route or a rule is; decide anything.
 """
@@ -23,13 +22,13 @@ CREATE = 0x400
 APPEND = 0x800
 DUMP = 0x300  # NLM_F_ROOT | NLM_F_MATCH
 
-REPLY_BOUND = 10  # seconds that the kernel is given for one answer
+REPLY_BOUND = 10  # seconds to wait for one answer of the kernel
 RECEIVE_BYTES = 1 << 17  # the kernel fills dump answers up to 32 KiB; larger single messages do not occur
-ANSWERS = 128  # that are waited for at once: the receive buffer holds some 277, by the kernel's default
+ANSWERS = 128  # acknowledgements in one exchange: the receive buffer's default size holds some 277
 
 _SOL_NETLINK = 270
 _SO_SNDBUFFORCE = 32
-_SURE_ROOM = 1 << 16  # bytes of a batch for which the send buffer is large enough as it is
+_SURE_ROOM = 1 << 16  # bytes that fit into a send buffer of the default size
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
 _NETLINK_GET_STRICT_CHK = 12
@@ -52,7 +51,7 @@ class Message(NamedTuple):
 
 
 class NetlinkError(OSError):
-    """The kernel refused a message. `errno` tells why; `index` is the place of the refused message in its batch."""
+    """The kernel refused a message. `errno` says why; `index` is the position of that message in its batch, from 0."""
 
     def __init__(self, number: int, extended: str, index: int) -> None:
         text = os.strerror(number) + (f" ({extended})" if extended else "")
@@ -61,7 +60,7 @@ class NetlinkError(OSError):
 
 
 class NetlinkSocket:
-    """One netlink conversation with the kernel, in the namespace of the moment."""
+    """A netlink socket in the network namespace in which the process is when it opens it."""
 
     def __init__(self, protocol: int, groups: int = 0) -> None:
         """Open a socket of ROUTE or NETFILTER, to hear what is announced to `groups` (LINKS).
@@ -69,7 +68,6 @@ class NetlinkSocket:
         Raises OSError when the kernel lacks the protocol.
         """
         self._sequence = 0
-        self._buffer = bytearray(RECEIVE_BYTES)
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._socket.bind((0, groups))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", REPLY_BOUND, 0))
@@ -98,16 +96,16 @@ class NetlinkSocket:
 
     @property
     def port(self) -> int:
-        """The socket's address, which the kernel's notifications name for what was changed through it."""
+        """The socket's address (nl_pid). The kernel's notifications name it as the origin of a change."""
         return int(self._socket.getsockname()[0])
 
     def send(self, messages: Sequence[Message]) -> list[bytes]:
-        """Send messages and wait until every one that has the ACK flag was answered, however many there are.
+        """Send messages, any number, and wait until each one with the ACK flag is answered.
 
-        What has no more than ANSWERS such messages goes in one system call, and the kernel works through it in order
-        within that; more go in portions of as many. Returns the bodies of all messages that came back beside the
-        acknowledgements. Raises NetlinkError for the first refusal, after all answers to its portion were read and
-        with no further portion sent; OSError (EMSGSIZE) for a portion that the kernel takes no buffer for.
+        They go in portions of up to ANSWERS messages with that flag, each portion in one system call; the kernel
+        handles a portion's messages in order. Returns the bodies of all answers that are not acknowledgements. Raises
+        NetlinkError for the first refusal: the rest of its portion has been handled, later portions are not sent.
+        Raises OSError (EMSGSIZE) for a portion that is larger than the send buffer may be.
         """
         replies: list[bytes] = []
         for start, portion in _portions(messages):
@@ -118,13 +116,13 @@ class NetlinkSocket:
         return replies
 
     def send_all(self, messages: Sequence[Message]) -> list[NetlinkError]:
-        """Send messages as `send`, all portions of them, whatever is refused. Returns the refusals in order."""
+        """Send messages as `send` does, but continue after refusals. Returns the refusals in order."""
         return [refusal for start, portion in _portions(messages) for refusal in self._exchange(portion, start)[1]]
 
     def _exchange(self, messages: Sequence[Message], start: int) -> tuple[list[bytes], list[NetlinkError]]:
-        """Send one portion. Returns the answers and the refusals; `start` is its place in the whole batch.
+        """Send one portion. Returns the answers and the refusals. `start` is its position in all messages.
 
-        The refusal of a first message that asked for no ACK (the beginning of a batch) stands for all.
+        A first message without ACK is the beginning of an nftables batch: when it is refused, no other answer follows.
         """
         first = self._sequence + 1
         waiting = {first + i for i, message in enumerate(messages) if message.flags & ACK}
@@ -150,7 +148,7 @@ class NetlinkSocket:
         return replies, refusals
 
     def _make_room(self, size: int) -> None:
-        """Enlarge the send buffer for a batch; without the right to do so, as far as net.core.wmem_max allows."""
+        """Enlarge the send buffer to `size` bytes; without privilege, up to net.core.wmem_max only."""
         if size <= _SURE_ROOM:
             return
         try:
@@ -159,9 +157,9 @@ class NetlinkSocket:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
-        """All objects that a dump request lists, as message bodies.
+        """The bodies of all messages that answer a dump request.
 
-        Raises NetlinkError; EINTR when every one of several lists was changed by others while it was read.
+        Tries again when the list changed while it was read. Raises NetlinkError; EINTR after _DUMP_TRIES such tries.
         """
         for _ in range(_DUMP_TRIES):
             replies, interrupted = self._dump_once(Message(kind, DUMP, body))
@@ -193,10 +191,10 @@ class NetlinkSocket:
 
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
         """The messages of one datagram: type, flags, sequence number, body. Raises OSError for one that is cut off."""
-        received = self._socket.recv_into(self._buffer, 0, socket.MSG_TRUNC)
-        if received > len(self._buffer):
-            raise OSError(errno.EBADMSG, f"an answer of {received} bytes, where at most {len(self._buffer)} are read")
-        data = bytes(memoryview(self._buffer)[:received])
+        data = self._socket.recv(RECEIVE_BYTES, socket.MSG_TRUNC)  # as long as the answer is, also where it is cut off
+        received = len(data)
+        if received > RECEIVE_BYTES:
+            raise OSError(errno.EBADMSG, f"an answer of {received} bytes, where at most {RECEIVE_BYTES} are read")
         offset = 0
         while offset < received:
             rest = received - offset
@@ -210,7 +208,7 @@ class NetlinkSocket:
 
 
 def _portions(messages: Sequence[Message]) -> Iterator[tuple[int, Sequence[Message]]]:
-    """The messages in portions that ask for no more than ANSWERS acknowledgements, with the place each begins at."""
+    """Portions with at most ANSWERS messages that have the ACK flag, each with the position of its first message."""
     start = asked = 0
     for end, message in enumerate(messages):
         if message.flags & ACK:
@@ -231,11 +229,11 @@ def _refusal(kind: int, body: bytes, flags: int, index: int) -> NetlinkError | N
 
 
 def _extended_text(kind: int, body: bytes, flags: int) -> str:
-    """The kernel's own words for a refusal, where it gave any (NLMSGERR_ATTR_MSG)."""
+    """The kernel's own message for a refusal (NLMSGERR_ATTR_MSG), empty when it gave none."""
     if not flags & _NLM_F_ACK_TLVS:
         return ""
-    # nlmsgerr is the errno and the header of the refused message; its payload follows unless the answer is capped
-    # (at the end of a dump nothing of the request comes back)
+    # NLMSG_ERROR repeats the header of the refused message behind the errno, and unless capped its payload too.
+    # NLMSG_DONE, the end of a dump, repeats nothing.
     refused_length = struct.unpack_from("=I", body, 4)[0] if len(body) >= 8 else 0
     offset = 4
     if kind == _NLMSG_ERROR:

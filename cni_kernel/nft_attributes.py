@@ -1,6 +1,6 @@
-"""The netlink attributes of nftables that our tables need, by the kernel's names: values to bytes and back. Pure.
+"""The netlink attributes of nftables that our tables need, under the kernel's names: values to bytes and back. Pure.
 
-Source: include/uapi/linux/netfilter/nf_tables.h; libnftnl for what it keeps as user data (comments). Numbers are in
+Source: include/uapi/linux/netfilter/nf_tables.h; libnftnl for the format of user data (comments). Numbers are in
 network byte order.
 """
 
@@ -120,19 +120,20 @@ RULE = Table(
 
 
 def pack_rule(rule: Sequence[tuple[str, Sequence[tuple[str, Any]]]]) -> bytes:
-    """The expressions of a rule as bytes."""
+    """Encode the expressions of a rule."""
     return _PACKED.pack([_pack_expression(expression) for expression in rule])
 
 
 def names_in(rule: bytes) -> list[str]:
-    """The names of the expressions of a rule, from its bytes."""
+    """The names of the expressions of an encoded rule."""
     return [_EXPRESSION.unpack(entry)["NFTA_EXPR_NAME"] for entry in _PACKED.unpack(rule)]
 
 
 def values_in(rule: bytes) -> list[tuple[str, dict[str, Any]]]:
-    """The expressions of a rule from its bytes, ours or the kernel's: each with those attributes that are not zero.
+    """Decode a rule for comparison: the name of each expression and its attributes that are not zero.
 
-    The kernel lists some that are zero, and names registers of 128 bits where it can.
+    The kernel lists attributes that are zero, and numbers registers in 128 bits where it can; we do neither. After this
+    function both are the same.
     """
     found = []
     for entry in _PACKED.unpack(rule):
@@ -145,23 +146,23 @@ def values_in(rule: bytes) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _wide(register: int) -> int:
-    """A register of 32 bits (from 8 on) as that of 128 bits (1 to 4) that begins with it, if one does."""
+    """The number of the 128-bit register (1 to 4) that begins with a 32-bit register (from 8 on), if one does."""
     return 1 + (register - 8) // 4 if register >= 8 and register % 4 == 0 else register
 
 
 def chain_after(data: bytes) -> str:
-    """The chain of a verdict in the bytes that follow its code: the attribute NFTA_VERDICT_CHAIN."""
+    """The chain of a verdict. `data` begins with the attribute NFTA_VERDICT_CHAIN."""
     [(_, name), *_] = split(data[: int.from_bytes(data[:2], sys.byteorder)])
     return str(TEXT.unpack(name))
 
 
 def pack_user_data(number: int, data: bytes) -> bytes:
-    """A piece of user data as libnftnl keeps it: number and length in a byte each."""
+    """Encode one entry of user data as libnftnl does: its number and its length, a byte each, then the data."""
     return bytes([number, len(data)]) + data
 
 
 def unpack_user_data(data: bytes) -> dict[int, bytes]:
-    """The pieces of user data by their number."""
+    """Decode user data: its entries by their number."""
     found = {}
     while len(data) >= 2:
         found[data[0]] = data[2 : 2 + data[1]]

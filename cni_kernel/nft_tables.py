@@ -1,16 +1,21 @@
-"""A whole table of nftables in bulk: thousands of elements as bytes, written in one transaction and read back.
+"""A whole nftables table with thousands of elements: written in transactions, and read back.
+
+Beside nftables.py, which works on single elements of a table that it shares with others.
 
 Source: include/uapi/linux/netfilter/nf_tables.h.
 Must not: know what the table is for; touch another table.
 """
 
-from cni_protocol.light.standard import Any, Iterator, Mapping, NamedTuple, Sequence, sha256, struct
+import errno
+
+from cni_protocol.light.standard import Any, Iterator, Mapping, NamedTuple, Sequence, struct
 
 from . import nft_attributes
 from .attributes import NESTED, attribute, split
-from .expressions import INET, VERDICT, Chain, Rule
+from .expressions import INET, VERDICT
 from .filter_expressions import Elements, SetType
-from .netlink import ACK, APPEND, CREATE, EXCL, NETFILTER, Message, NetlinkSocket
+from .netlink import ACK, APPEND, CREATE, EXCL, NETFILTER, Message, NetlinkError, NetlinkSocket
+from .packed_rules import PackedChain, digest_of
 
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _DELCHAIN = 0, 1, 2, 3, 4, 5  # NFT_MSG_*
@@ -29,14 +34,17 @@ _HEAD = struct.Struct("!BBH")  # nfgenmsg: family, version, resource id
 
 
 class Contents(NamedTuple):
-    """What stands in a table: the digests of the rules of each chain, and of each set its type and elements."""
+    """The contents of a table: the digests of each chain's rules in order, and the elements of each set."""
 
     chains: dict[str, tuple[str, ...]]
     sets: dict[str, Elements]
 
 
 class TableSocket:
-    """One table of the family inet, in the network namespace in which this was made."""
+    """One table of the family inet, in the network namespace in which this object was made.
+
+    The methods add_* and delete_* return messages for commit; the errnos that they mention come from commit.
+    """
 
     def __init__(self, name: str) -> None:
         """Raises OSError when the kernel has no nfnetlink."""
@@ -49,24 +57,30 @@ class TableSocket:
 
     @property
     def port(self) -> int:
-        """The socket's address, which the kernel's notifications name for what this has changed."""
+        """The socket's address (nl_pid). The kernel's notifications name it as the origin of a change."""
         return self._socket.port
 
     def generation(self) -> int:
-        """The number of the rule set as it stands; every change by anybody makes it another one."""
+        """The generation of the rule set: a number that changes with every change by anybody."""
         [reply] = self._socket.send([_message(_GETGEN, ACK, b"")])
         return int(nft_attributes.GENERATION.unpack(reply[_HEAD.size :])["NFTA_GEN_ID"])
 
     def commit(self, messages: Sequence[Message], generation: int | None) -> None:
-        """Do all of this, or nothing of it. Raises NetlinkError (ERESTART: another generation than the one named)."""
+        """Send messages as one transaction: all or none take effect.
+
+        Raises NetlinkError; its errno is ERESTART when `generation` is given and no longer that of the rule set.
+        """
         edge = _HEAD.pack(0, 0, _SUBSYSTEM)
         condition = b"" if generation is None else attribute(_BATCH_GENID, generation.to_bytes(4, "big"))
         begin = Message(_BATCH_BEGIN, 0, edge + condition)
-        last = messages[-1]._replace(flags=messages[-1].flags | ACK)  # a refusal is answered all the same
+        last = messages[-1]._replace(flags=messages[-1].flags | ACK)  # a refused message is answered also without ACK
         self._socket.send([begin, *messages[:-1], last, Message(_BATCH_END, 0, edge)])
 
     def read(self, types: Mapping[str, SetType]) -> Contents | None:
-        """What stands there; None without the table. The types of sets are known by what is before _ in their names."""
+        """The table's contents, None when there is no table.
+
+        `types` has the type of a set by the part of its name before the first `_`.
+        """
         place = nft_attributes.TABLE.pack([("NFTA_TABLE_NAME", self._table)])
         if self._table not in [
             nft_attributes.TABLE.unpack(reply[_HEAD.size :])["NFTA_TABLE_NAME"]
@@ -82,8 +96,27 @@ class TableSocket:
         names = self._names(_GETSET, nft_attributes.SET, "SET")
         return Contents(chains, {name: self._read_set(name, types.get(name.partition("_")[0])) for name in names})
 
+    def find_elements(self, name: str) -> Elements:
+        """The elements of a set without intervals, or of a verdict map; none where there is no such set, or table."""
+        try:
+            return self._read_set(name, None)
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return {}
+
+    def has_rules(self, chain: str) -> bool:
+        """Whether a chain is there and has a rule."""
+        place = [("NFTA_RULE_TABLE", self._table), ("NFTA_RULE_CHAIN", chain)]
+        try:
+            return bool(self._dump(_GETRULE, nft_attributes.RULE.pack(place)))
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return False
+
     def counted(self, chain: str) -> int:
-        """The packets that the counter of a chain's first rule has seen; 0 without one."""
+        """The packets that the first counter in a chain has counted; 0 without a counter."""
         place = [("NFTA_RULE_TABLE", self._table), ("NFTA_RULE_CHAIN", chain)]
         for reply in self._dump(_GETRULE, nft_attributes.RULE.pack(place)):
             rule = dict(split(reply[_HEAD.size :]))
@@ -94,15 +127,15 @@ class TableSocket:
         return 0
 
     def add_table(self) -> Message:
-        """The table; one that is there is fine."""
+        """Add the table, unless it is there."""
         return _message(_NEWTABLE, CREATE, nft_attributes.TABLE.pack([("NFTA_TABLE_NAME", self._table)]))
 
     def delete_table(self) -> Message:
-        """The table with all that is in it; ENOENT when it is not there."""
+        """Delete the table and its contents; ENOENT when it is not there."""
         return _message(_DELTABLE, 0, nft_attributes.TABLE.pack([("NFTA_TABLE_NAME", self._table)]))
 
     def add_set(self, name: str, kind: SetType, number: int) -> Message:
-        """A set without elements; one that is there is fine. `number` tells it from others of the transaction."""
+        """Add a set without elements, unless it is there. `number` must be unique in the transaction."""
         intervals = _INTERVAL * kind.intervals | _CONCAT * bool(kind.parts)
         attributes: list[tuple[str, Any]] = [
             ("NFTA_SET_TABLE", self._table),
@@ -117,19 +150,19 @@ class TableSocket:
         return _message(_NEWSET, CREATE, nft_attributes.SET.pack(attributes) + _describe_parts(kind.parts))
 
     def delete_set(self, name: str) -> Message:
-        """A set; EBUSY when a rule looks things up in it."""
+        """Delete a set; EBUSY when a rule uses it."""
         place = [("NFTA_SET_TABLE", self._table), ("NFTA_SET_NAME", name)]
         return _message(_DELSET, 0, nft_attributes.SET.pack(place))
 
     def add_elements(self, name: str, kind: SetType, elements: Elements) -> Iterator[Message]:
-        """New elements of a set; EEXIST when a key is there."""
+        """Add elements to a set; EEXIST when a key is there already."""
         return self._portions(_NEWSETELEM, CREATE | EXCL, name, _pack_elements(kind, elements, with_data=True))
 
     def delete_elements(self, name: str, kind: SetType, elements: Elements) -> Iterator[Message]:
-        """Elements of a set; ENOENT when one is not there."""
+        """Delete elements of a set; ENOENT when one is not there."""
         return self._portions(_DELSETELEM, 0, name, _pack_elements(kind, elements, with_data=False))
 
-    def add_chain(self, chain: Chain) -> Message:
+    def add_chain(self, chain: PackedChain) -> Message:
         """A chain without its rules; one that is there is fine."""
         attributes: list[tuple[str, Any]] = [("NFTA_CHAIN_TABLE", self._table), ("NFTA_CHAIN_NAME", chain.name)]
         if chain.kind:
@@ -137,25 +170,20 @@ class TableSocket:
             attributes += [("NFTA_CHAIN_HOOK", hook), ("NFTA_CHAIN_TYPE", chain.kind)]
         return _message(_NEWCHAIN, CREATE, nft_attributes.CHAIN.pack(attributes))
 
-    def add_rules(self, chain: Chain) -> Iterator[Message]:
+    def add_rules(self, chain: PackedChain) -> Iterator[Message]:
         """The rules of a chain, behind those that it has."""
+        place = nft_attributes.RULE.pack([("NFTA_RULE_TABLE", self._table), ("NFTA_RULE_CHAIN", chain.name)])
         for rule in chain.rules:
             mark = nft_attributes.pack_user_data(_COMMENT, digest_of(rule).encode() + b"\0")
-            body: list[tuple[str, Any]] = [
-                ("NFTA_RULE_TABLE", self._table),
-                ("NFTA_RULE_CHAIN", chain.name),
-                ("NFTA_RULE_EXPRESSIONS", rule),
-                ("NFTA_RULE_USERDATA", mark),
-            ]
-            yield _message(_NEWRULE, CREATE | APPEND, nft_attributes.RULE.pack(body))
+            yield _message(_NEWRULE, CREATE | APPEND, place + rule + attribute(7, mark))  # NFTA_RULE_USERDATA
 
     def delete_rules(self, chain: str) -> Message:
-        """All rules of a chain."""
+        """Delete all rules of a chain."""
         place = [("NFTA_RULE_TABLE", self._table), ("NFTA_RULE_CHAIN", chain)]
         return _message(_DELRULE, 0, nft_attributes.RULE.pack(place))
 
     def delete_chain(self, name: str) -> Message:
-        """A chain with its rules; EBUSY when something leads to it."""
+        """Delete a chain and its rules; EBUSY when a rule or a map jumps to it."""
         place = [("NFTA_CHAIN_TABLE", self._table), ("NFTA_CHAIN_NAME", name)]
         return _message(_DELCHAIN, 0, nft_attributes.CHAIN.pack(place))
 
@@ -192,17 +220,12 @@ class TableSocket:
         return self._socket.dump(message.kind, message.body)
 
 
-def digest_of(rule: Rule) -> str:
-    """What a rule has as its comment: another rule has another one."""
-    return sha256(nft_attributes.RULE.pack([("NFTA_RULE_EXPRESSIONS", rule)])).hexdigest()[:16]
-
-
 def _message(kind: int, flags: int, body: bytes) -> Message:
     return Message(_SUBSYSTEM << 8 | kind, flags, _HEAD.pack(INET, 0, 0) + body)
 
 
 def _describe_parts(parts: tuple[int, ...]) -> bytes:
-    """NFTA_SET_DESC, which says where the parts of a concatenation end."""
+    """NFTA_SET_DESC: the lengths of the parts of a concatenated key."""
     if not parts:
         return b""
     fields = [attribute(_ELEMENT | NESTED, attribute(1, size.to_bytes(4, "big"))) for size in parts]
@@ -230,7 +253,7 @@ def _packed_key(number: int, key: bytes) -> bytes:
 
 
 def _parse_elements(body: bytes) -> Iterator[tuple[bytes, bytes | str, bool]]:
-    """Of each element of a message its key, what it leads to, and whether it ends an interval."""
+    """For each element of a message its key, its value, and whether it is the end of an interval."""
     for number, data in split(body):
         if number != 3:  # NFTA_SET_ELEM_LIST_ELEMENTS
             continue
@@ -247,7 +270,10 @@ def _parse_elements(body: bytes) -> Iterator[tuple[bytes, bytes | str, bool]]:
 
 
 def _paired(found: list[tuple[bytes, bytes | str, bool]], size: int) -> Elements:
-    """Intervals from beginnings and ends; one without an end goes up to the last key."""
+    """Intervals (first key -> last key) out of the elements for their beginnings and ends.
+
+    An interval without an end reaches up to the highest key.
+    """
     intervals: dict[bytes, bytes | str] = {}
     begin: bytes | None = None
     for key, _, end in sorted(found, key=lambda entry: (entry[0], not entry[2])):

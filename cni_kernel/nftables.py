@@ -1,7 +1,7 @@
 """nftables through netlink: expressions.py's values as messages, sent in transactions, and read back.
 
-A transaction happens whole or not at all. One that names a generation happens only if nobody else has changed the
-rule set since that generation was read. No `nft` program is started.
+A transaction takes effect as a whole or not at all. One that names a generation fails if anybody has changed the rule
+set since that generation was read. No `nft` program is started.
 Must not: know what the rules are for, or whose the elements are.
 """
 
@@ -27,14 +27,17 @@ _SET_INTERVAL, _SET_MAP = 0x4, 0x8  # NFT_SET_*
 _INTERVAL_END = 0x1  # NFT_SET_ELEM_INTERVAL_END
 _KEY_BYTE_ORDER, _HOST_ENDIAN = 0, 1  # NFTNL_UDATA_SET_KEYBYTEORDER; BYTEORDER_HOST_ENDIAN of nft(8)
 _PER_MESSAGE = 128  # elements of any of our maps: an attribute holds less than 64 KiB
-_PER_ANSWER = 32  # elements asked for at once: each comes back in a datagram of some 4 KiB
+_PER_ANSWER = 32  # elements requested at once: each is answered by a datagram of some 4 KiB
 _COMMENT = 0  # NFTNL_UDATA_SET_ELEM_COMMENT, NFTNL_UDATA_RULE_COMMENT
 _JUMP_CODE = nft_attributes.VERDICT.pack([("NFTA_VERDICT_CODE", _JUMP)])
 _HEAD = struct.Struct("!BBH")  # nfgenmsg: family, version, resource id
 
 
 class Nftables:
-    """Our table of one family, in the namespace in which this was made."""
+    """Our table of one family, in the namespace in which this object was made.
+
+    Methods that return messages only encode; the errnos that they mention come from commit.
+    """
 
     def __init__(self, family: int, socket: NetlinkSocket | None = None) -> None:
         """Speak of our table of family INET or BRIDGE, by a socket that there is. Raises OSError without nfnetlink."""
@@ -47,14 +50,15 @@ class Nftables:
 
     @property
     def port(self) -> int:
-        """The socket's address, which the kernel's notifications name for what this has changed."""
+        """The socket's address (nl_pid). The kernel's notifications name it as the origin of a change."""
         return self._socket.port
 
     def commit(self, messages: Sequence[Message], generation: int | None = None) -> None:
-        """Do all of this, or nothing of it, in one system call.
+        """Send messages as one transaction, in one system call: all or none take effect.
 
-        Raises NetlinkError (ERESTART: another generation than the one named); OSError (EMSGSIZE) where the process may
-        not have a buffer as large. Only the last message is acknowledged: what is refused is answered all the same.
+        Raises NetlinkError (ERESTART when `generation` is no longer that of the rule set), and OSError (EMSGSIZE) when
+        the process may not have a send buffer of that size. Only the last message asks for an acknowledgement; a
+        refused message is answered without asking.
         """
         edge = _HEAD.pack(0, 0, _SUBSYSTEM)
         condition = b"" if generation is None else struct.pack("=HH", 8, _BATCH_GENID) + struct.pack("!I", generation)
@@ -63,16 +67,16 @@ class Nftables:
         self._socket.send([begin, *quiet, *messages[-1:], end])
 
     def generation(self) -> int:
-        """The number of the rule set as it stands; every change by anybody makes it another one."""
+        """The generation of the rule set: a number that changes with every change by anybody."""
         [reply] = self._socket.send([self._message(_GETGEN, 0, nft_attributes.GENERATION, [])])
         return int(nft_attributes.GENERATION.unpack(reply[_HEAD.size :])["NFTA_GEN_ID"])
 
     def add_table(self) -> Message:
-        """Our table; one that is there is fine."""
+        """Add our table, unless it is there."""
         return self._message(_NEWTABLE, CREATE, nft_attributes.TABLE, [("NFTA_TABLE_NAME", TABLE)])
 
     def delete_table(self, name: str = TABLE) -> Message:
-        """A table (ours) with all that is in it; ENOENT when it is not there."""
+        """Delete a table (by default ours) and its contents; ENOENT when it is not there."""
         return self._message(_DELTABLE, 0, nft_attributes.TABLE, [("NFTA_TABLE_NAME", name)])
 
     def has_table(self) -> bool:
@@ -80,7 +84,7 @@ class Nftables:
         return bool(self._get(self._message(_GETTABLE, 0, nft_attributes.TABLE, [("NFTA_TABLE_NAME", TABLE)])))
 
     def add_map(self, entry: Map, number: int) -> Message:
-        """A set or map; one that is there is fine. `number` tells it from others of the same transaction."""
+        """Add a set or map, unless it is there. `number` must be unique in the transaction."""
         attributes = [
             ("NFTA_SET_TABLE", TABLE),
             ("NFTA_SET_NAME", entry.name),
@@ -89,7 +93,7 @@ class Nftables:
             ("NFTA_SET_KEY_LEN", entry.key[1]),
             ("NFTA_SET_ID", number),
         ]
-        if entry.key == expressions.IFNAME:  # a text is kept in host byte order, and nft(8) wants to be told
+        if entry.key == expressions.IFNAME:  # tells nft(8) that a text is in host byte order
             order = _HOST_ENDIAN.to_bytes(4, sys.byteorder)
             attributes.append(("NFTA_SET_USERDATA", nft_attributes.pack_user_data(_KEY_BYTE_ORDER, order)))
         if entry.data:
@@ -97,7 +101,7 @@ class Nftables:
         return self._message(_NEWSET, CREATE, nft_attributes.SET, attributes)
 
     def add_chain(self, chain: Chain) -> Message:
-        """A chain, without its rules; one that is there is fine."""
+        """Add a chain without its rules, unless it is there."""
         attributes = _chain(chain.name)
         if chain.kind:
             place = [("NFTA_HOOK_HOOKNUM", chain.hook), ("NFTA_HOOK_PRIORITY", chain.priority)]
@@ -105,11 +109,11 @@ class Nftables:
         return self._message(_NEWCHAIN, CREATE, nft_attributes.CHAIN, attributes)
 
     def delete_chain(self, name: str) -> Message:
-        """A chain with its rules; EBUSY when a map leads to it."""
+        """Delete a chain and its rules; EBUSY when a map jumps to it."""
         return self._message(_DELCHAIN, 0, nft_attributes.CHAIN, _chain(name))
 
     def set_rules(self, chain: Chain) -> Iterator[Message]:
-        """Give a chain exactly its rules."""
+        """Replace all rules of a chain with those of `chain`."""
         place = [("NFTA_RULE_TABLE", TABLE), ("NFTA_RULE_CHAIN", chain.name)]
         yield self._message(_DELRULE, 0, nft_attributes.RULE, place)
         for rule in chain.rules:
@@ -118,24 +122,24 @@ class Nftables:
             yield self._message(_NEWRULE, CREATE | APPEND, nft_attributes.RULE, body)
 
     def add_elements(self, name: str, elements: Sequence[Element]) -> Iterator[Message]:
-        """New elements of one set or map; EEXIST when a key is there, or intervals overlap."""
+        """Add elements to one set or map; EEXIST when a key is there already, or intervals overlap."""
         for portion in _portions(elements, _PER_MESSAGE):
             yield self._elements(_NEWSETELEM, CREATE | EXCL, name, [_describe(element) for element in portion])
 
     def delete_elements(self, name: str, elements: Sequence[Element]) -> Iterator[Message]:
-        """Elements of one set or map; ENOENT when one is not there."""
+        """Delete elements of one set or map; ENOENT when one is not there."""
         for portion in _portions(elements, _PER_MESSAGE):
             yield self._elements(_DELSETELEM, 0, name, [_key(element) for element in portion])
 
     def change_elements(self, deleted: Sequence[Element], added: Sequence[Element]) -> Iterator[Message]:
-        """Elements of any sets and maps: these away, then those in."""
+        """Delete elements of any sets and maps, then add others."""
         for name, elements in by_map(deleted).items():
             yield from self.delete_elements(name, elements)
         for name, elements in by_map(added).items():
             yield from self.add_elements(name, elements)
 
     def find_same(self, elements: Sequence[Element]) -> dict[tuple[str, bytes], Element]:
-        """The elements that are there with the same maps and keys, by map and key."""
+        """The elements in the kernel that have the map and key of one of these, by map and key."""
         found = [
             entry
             for name, own in by_map(elements).items()
@@ -150,25 +154,25 @@ class Nftables:
         except NetlinkError as error:
             if error.errno != errno.ENOENT:
                 raise
-            half = len(elements) // 2  # the first that is not there ends the answer
+            half = len(elements) // 2  # the answer ends at the first key that is not there
             return [*self._find(name, elements[:half]), *self._find(name, elements[half:])] if half else []
         return [entry for reply in replies for entry in _parse_elements(reply)]
 
     def find_elements(self, name: str, hint: str) -> list[Element]:
-        """The elements of a set or map whose comment contains `hint`; none when there is no such map."""
+        """The elements of a set or map whose comment contains `hint`; none when the map does not exist."""
         needle = hint.encode()
         replies = self._dump(self._elements(_GETSETELEM, 0, name, []))
-        # most of a map belongs to others
+        # most elements belong to other attachments: do not decode these
         found = [element for reply in replies if needle in reply for element in _parse_elements(reply)]
         return [element for element in found if hint in element.comment]
 
     def list_targets(self, name: str) -> set[str]:
-        """The chains that elements of a map jump to; a look at the bytes, quicker than to find the elements."""
+        """The chains that elements of a map jump to. Searches the encoded bytes, which is faster than decoding."""
         dumped = self._dump(self._elements(_GETSETELEM, 0, name, []))
         return {nft_attributes.chain_after(part) for reply in dumped for part in reply.split(_JUMP_CODE)[1:]}
 
     def is_empty(self, name: str) -> bool:
-        """Whether a set or map has no element, or is not there; nft(8) leaves an end behind where it had intervals."""
+        """Whether a set or map has no element, or does not exist. An interval's end alone, left by nft(8), is none."""
         replies = self._dump(self._elements(_GETSETELEM, 0, name, []))
         return all(element.end for reply in replies[:1] for element in _parse_elements(reply))
 
@@ -190,7 +194,7 @@ class Nftables:
         ]
 
     def has_rules(self, chain: Chain) -> bool:
-        """Whether a chain has exactly its rules, to the last value: a longer look than list_rules."""
+        """Whether a chain in the kernel has exactly these rules; compares all values, unlike list_rules."""
         there = [nft_attributes.values_in(rule["NFTA_RULE_EXPRESSIONS"]) for rule in self._rules(chain.name)]
         return there == [nft_attributes.values_in(nft_attributes.pack_rule(rule)) for rule in chain.rules]
 
@@ -209,11 +213,11 @@ class Nftables:
         return Message(_SUBSYSTEM << 8 | kind, flags | ACK, _HEAD.pack(self._family, 0, 0) + table.pack(attributes))
 
     def _get(self, message: Message) -> list[bytes]:
-        """The answer to a request for one object; empty where it is not there."""
+        """The answer to a request for one object, empty when it does not exist."""
         return _unless_absent(lambda: self._socket.send([message]))
 
     def _dump(self, message: Message) -> list[bytes]:
-        """The answers to a request for a list; empty where the table, the chain or the map is not there."""
+        """The answers to a request for a list, empty when the table, the chain or the map does not exist."""
         return _unless_absent(lambda: self._socket.dump(message.kind, message.body))
 
 
@@ -223,7 +227,7 @@ def expression_names(rule: expressions.Rule) -> list[str]:
 
 
 def digest_of(rule: expressions.Rule) -> str:
-    """What our rules have as comment: another rule of the same expressions has another one."""
+    """The comment of our rules: a digest of all values, so that rules with the same expressions differ."""
     return "pycni " + sha256(nft_attributes.pack_rule(rule)).hexdigest()[:8]
 
 
@@ -258,7 +262,7 @@ def _key(element: Element) -> expressions.Attributes:
 
 
 def _describe(element: Element) -> expressions.Attributes:
-    """An element with all that it has; the end of an interval has no comment."""
+    """All attributes of an element. The end of an interval has no comment."""
     attributes = _key(element)
     if element.comment:
         mark = nft_attributes.pack_user_data(_COMMENT, element.comment.encode() + b"\0")

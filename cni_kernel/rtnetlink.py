@@ -34,14 +34,14 @@ def link_message(
     up: bool | None = None,
     promisc: bool | None = None,
 ) -> Message:
-    """A message about a link; `up` and `promisc` switch these on or off, None leaves them as they are."""
+    """A message about a link. `up` and `promisc` switch these flags on or off; None leaves them unchanged."""
     set_flags = (_UP if up else 0) | (_PROMISC if promisc else 0)
     change = (_UP if up is not None else 0) | (_PROMISC if promisc is not None else 0)
     return Message(kind, flags, _LINK_HEAD.pack(0, 0, ifindex, set_flags, change) + LINK.pack(attributes))
 
 
 def link_info(kind: str, data: Attributes | None = None) -> tuple[str, Any]:
-    """The type of a link to create, with the settings of that type."""
+    """The attribute for the type of a link, with the settings of that type."""
     attributes: Attributes = [("IFLA_INFO_KIND", kind)]
     if data:
         attributes.append(("IFLA_INFO_DATA", LINK_DATA[kind].pack(data)))
@@ -49,12 +49,12 @@ def link_info(kind: str, data: Attributes | None = None) -> tuple[str, Any]:
 
 
 def port_info(data: Attributes) -> tuple[str, Any]:
-    """Settings of an interface as a port of its bridge."""
+    """The attribute for settings of an interface as a port of its bridge."""
     return ("IFLA_LINKINFO", [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", data)])
 
 
 def parse_link(body: bytes) -> Link:
-    """The link that an RTM_NEWLINK body describes."""
+    """Decode the body of an RTM_NEWLINK message."""
     _, _, ifindex, flags, _ = _LINK_HEAD.unpack_from(body)
     found = LINK.unpack(body[_LINK_HEAD.size :])
     info = found.get("IFLA_LINKINFO", {})
@@ -96,12 +96,12 @@ def parse_group(body: bytes) -> tuple[int, int]:
 
 
 def address_query(ifindex: int) -> bytes:
-    """The body of a dump request for the addresses of a link, with 0 for those of all links."""
+    """The body of a dump request for the addresses of a link; 0 stands for all links."""
     return _ADDRESS_HEAD.pack(0, 0, 0, 0, ifindex)
 
 
 def address_body(ifindex: int, address: CIDR, *, detect_duplicates: bool = False) -> bytes:
-    """The body that adds or deletes an address; without duplicate detection it is usable at once (IFA_F_NODAD)."""
+    """The body of a message that adds or deletes an address; without detection it is usable at once (IFA_F_NODAD)."""
     attributes: Attributes = [("IFA_LOCAL", address.ip), ("IFA_ADDRESS", address.ip)]
     if address.version == 6 and not detect_duplicates:
         attributes.append(("IFA_FLAGS", _NODAD))
@@ -111,7 +111,7 @@ def address_body(ifindex: int, address: CIDR, *, detect_duplicates: bool = False
 
 
 def parse_address(body: bytes) -> Address:
-    """The address that an RTM_NEWADDR body describes."""
+    """Decode the body of an RTM_NEWADDR message."""
     _, prefix, short_flags, _, ifindex = _ADDRESS_HEAD.unpack_from(body)
     found = IFA.unpack(body[_ADDRESS_HEAD.size :])
     flags = found.get("IFA_FLAGS", short_flags)
@@ -145,9 +145,10 @@ def route_body(link: Link, route: Route) -> bytes:
 
 
 def parse_routes(body: bytes) -> list[tuple[int, Route]]:
-    """A unicast route as its numbers in the kernel (0 for a priority or metric not set), with its interface's index.
+    """Decode the body of an RTM_NEWROUTE message: unicast routes, each with the index of its interface.
 
-    One that has several next hops, as the kernel makes of IPv6 routes to one destination, is several.
+    A route with several next hops is returned as several routes: the kernel joins IPv6 routes to one destination so.
+    Routes of other types give an empty list.
     """
     family, prefix, _, _, table, _, scope, kind, _ = _ROUTE_HEAD.unpack_from(body)
     if kind != _UNICAST:

@@ -1,8 +1,8 @@
 """/proc/sys/net of the namespace that the process is in. Source: Documentation/networking/ip-sysctl in the kernel.
 
-/proc/sys may be read-only, in a container. What no packet gets through without (forwarding, disable_ipv6, the detection
-of duplicates that was asked for) raises KernelError then. All else is a nicety: what could not be set is returned, for
-the caller to say so.
+In a container /proc/sys may be read-only. A sysctl without which no packet passes (forwarding, disable_ipv6, and
+duplicate address detection where the configuration asks for it) then raises KernelError. All others are optional: the
+functions return the refusals, and the caller prints them as warnings.
 Must not: decide which interfaces are ours to change.
 """
 
@@ -14,7 +14,7 @@ from cni_protocol.light.system import os
 from .errors import KernelError, asking
 
 _ROOT = "/proc/sys/net"
-_BYTES = 64  # more than a number has
+_BYTES = 64  # more than any value that is read here
 _BRIDGED = {4: "bridge/bridge-nf-call-iptables", 6: "bridge/bridge-nf-call-ip6tables"}
 _FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
 
@@ -25,13 +25,13 @@ def is_forwarding(version: int) -> bool:
 
 
 def ensure_forwarding(version: int) -> None:
-    """Have packets of an IP version forwarded. Raises KernelError."""
+    """Switch forwarding of an IP version on, unless it is on. Raises KernelError."""
     if not is_forwarding(version):
         _write(_FORWARDING[version], "1")
 
 
 def stop_forwarding(version: int) -> None:
-    """Have packets of an IP version no longer forwarded. Raises KernelError."""
+    """Switch forwarding of an IP version off. Raises KernelError."""
     _write(_FORWARDING[version], "0")
 
 
@@ -41,16 +41,16 @@ def forwarding_key(version: int) -> str:
 
 
 def has_ipv6() -> bool:
-    """Whether the kernel speaks IPv6 at all."""
+    """Whether the kernel has IPv6 at all."""
     return os.path.isdir(f"{_ROOT}/ipv6")
 
 
 def own_interface(name: str, *, ipv6: bool, detect_duplicates: bool) -> list[KernelError]:
-    """Prepare an interface, before it is up, for addresses and routes that come from us alone.
+    """Prepare an interface that is still down, so that it gets addresses and routes from us only.
 
-    Router advertisements are not listened to. With `ipv6` the interface and the loopback may have IPv6 addresses
-    whatever the namespace's default says, and keep them over a link-down; `detect_duplicates` switches duplicate
-    address detection. Returns the niceties that could not be had. Raises KernelError.
+    It ignores router advertisements. With `ipv6`, IPv6 is enabled on it and on the loopback, whatever the namespace's
+    default, and it keeps its IPv6 addresses while it is down. `detect_duplicates` switches duplicate address detection
+    on or off. Returns the optional settings that were refused. Raises KernelError for the others.
     """
     if not has_ipv6():
         if ipv6:
@@ -69,62 +69,62 @@ def own_interface(name: str, *, ipv6: bool, detect_duplicates: bool) -> list[Ker
 
 
 def announce_changes(name: str) -> list[KernelError]:
-    """Have the kernel tell the neighbours the addresses of an interface whenever its MAC is set; else they learn later.
+    """Have the kernel announce an interface's addresses to its neighbours whenever its MAC is set.
 
-    Returns the niceties that could not be had.
+    Without it neighbours keep an outdated MAC for a while. Returns the optional settings that were refused.
     """
     ipv6 = [(f"ipv6/conf/{name}/ndisc_notify", "1")] if has_ipv6() else []
     return _prefer((f"ipv4/conf/{name}/arp_notify", "1"), *ipv6)
 
 
 def ignore_router_advertisements(name: str) -> list[KernelError]:
-    """Have an interface ignore router advertisements. Returns the niceties that could not be had."""
+    """Have an interface ignore router advertisements. Returns the optional settings that were refused."""
     return _prefer((f"ipv6/conf/{name}/accept_ra", "0")) if has_ipv6() else []
 
 
 def allow_ipv6(name: str) -> list[KernelError]:
-    """Let an interface have IPv6 addresses, and keep them while it is down. Returns the niceties that could not be had.
+    """Enable IPv6 on an interface, and have it keep its IPv6 addresses while it is down.
 
-    Raises KernelError.
+    Returns the optional settings that were refused. Raises KernelError for disable_ipv6.
     """
     _write(f"ipv6/conf/{name}/disable_ipv6", "0")
     return _prefer((f"ipv6/conf/{name}/keep_addr_on_down", "1"))
 
 
 def list_ipv6_settings(name: str) -> list[tuple[str, str]]:
-    """The settings that the functions above change on an interface, for restore_settings."""
+    """The IPv6 settings of an interface that the functions above change: key and value, for restore_settings."""
     keys = [f"ipv6/conf/{name}/{key}" for key in ("accept_ra", "disable_ipv6", "keep_addr_on_down")]
     return [(key, value) for key in keys if (value := _read(key))]
 
 
 def restore_settings(settings: list[tuple[str, str]]) -> None:
-    """Set again what was read. Raises KernelError."""
+    """Set the values that list_ipv6_settings returned. Raises KernelError."""
     for key, value in settings:
         _write(key, value)
 
 
 def may_have_ipv6(name: str) -> bool:
-    """Whether an interface may have IPv6 addresses."""
+    """Whether IPv6 is enabled on an interface."""
     return _read(f"ipv6/conf/{name}/disable_ipv6") == "0"
 
 
 def listens_to_routers(name: str) -> bool:
-    """Whether an interface may take addresses and routes from router advertisements, as long as it does not forward."""
+    """Whether an interface accepts router advertisements as long as it does not forward (accept_ra is 1)."""
     return _read(f"ipv6/conf/{name}/accept_ra") == "1"
 
 
 def listen_to_routers(name: str, *, while_forwarding: bool) -> None:
-    """Take addresses and routes from router advertisements, also while forwarding or only without. Raises KernelError.
+    """Have an interface accept router advertisements, with `while_forwarding` also when it forwards.
 
-    When forwarding is switched on, the kernel forgets the routes of interfaces that do not listen while forwarding
-    (rt6_purge_dflt_routers in net/ipv6/route.c).
+    Raises KernelError. When forwarding is switched on, the kernel removes the default routes that other interfaces have
+    learnt from routers (rt6_purge_dflt_routers in net/ipv6/route.c).
     """
     _write(f"ipv6/conf/{name}/accept_ra", "2" if while_forwarding else "1")
 
 
 @contextmanager
 def keeping_addresses(name: str) -> Iterator[None]:
-    """Let an interface that goes down in the block keep its IPv6 addresses. Raises KernelError, before the block."""
+    """While the block runs, have an interface keep its IPv6 addresses when it goes down. Raises KernelError."""
     key = f"ipv6/conf/{name}/keep_addr_on_down"
     before = _read(key)
     if before:
@@ -137,30 +137,30 @@ def keeping_addresses(name: str) -> Iterator[None]:
 
 
 def detect_no_duplicates(name: str) -> list[KernelError]:
-    """Have all IPv6 addresses of an interface that is still down usable as soon as it is up.
+    """Switch duplicate address detection off on an interface that is still down, so that it is ready once it is up.
 
-    While its link-local address is tentative, one to two seconds, the kernel looks for no neighbour on behalf of what
-    it forwards (ndisc_send_ns in net/ipv6/ndisc.c): nobody reaches the containers from outside. Returns the niceties
-    that could not be had.
+    The link-local address would be tentative for one to two seconds. Until then the kernel asks for no neighbour on
+    behalf of packets that it forwards (ndisc_send_ns in net/ipv6/ndisc.c), and nobody outside reaches the containers.
+    Returns the optional settings that were refused.
     """
     return _prefer((f"ipv6/conf/{name}/accept_dad", "0")) if has_ipv6() else []
 
 
 def loosen_reverse_path(name: str) -> None:
-    """Take packets from an interface that the way back to their source does not lead to.
+    """Set loose reverse path filtering: accept packets though the route to their source leaves by another interface.
 
-    What a node sends to a pod of another node may go through the overlay one way and around it the other.
+    Packets between a node and a pod of another node may take the overlay in one direction only. Raises KernelError.
     """
     _write(f"ipv4/conf/{name}/rp_filter", "2")
 
 
 def filters_bridged(version: int) -> bool:
-    """Whether packets that cross a bridge pass the packet filter of an IP version (module br_netfilter)."""
+    """Whether bridged packets pass the IP packet filter, for an IP version (module br_netfilter)."""
     return _read(_BRIDGED[version]) == "1"
 
 
 def bridged_key(version: int) -> str:
-    """The sysctl that has bridged packets filtered, as sysctl(8) names it."""
+    """The sysctl that sends bridged packets through the IP packet filter, as sysctl(8) names it."""
     return f"net/{_BRIDGED[version]}".replace("/", ".")
 
 
@@ -173,7 +173,7 @@ def _read(name: str) -> str:
 
 
 def _prefer(*settings: tuple[str, str]) -> list[KernelError]:
-    """Set sysctls that are niceties. Returns the refusals."""
+    """Set optional sysctls. Returns the refusals."""
     refusals = []
     for name, value in settings:
         try:

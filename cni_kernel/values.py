@@ -1,4 +1,4 @@
-"""Links, addresses, routes and VLANs as the kernel has them: values alone, so that what only compares needs no netlink.
+"""Links, addresses, routes and VLANs of the kernel as plain values, so that code can compare them without netlink.
 
 Must not: know how they are encoded (rtnetlink.py), or what a network wants.
 """
@@ -6,17 +6,18 @@ Must not: know how they are encoded (rtnetlink.py), or what a network wants.
 from cni_protocol.address import CIDR, IP
 from cni_protocol.light.standard import NamedTuple, Sequence
 
-# rtnetlink(7): where a destination lives, and the table that every lookup comes to.
+# rtnetlink(7): scopes of a route's destination (anywhere; on the link), and the main routing table.
 SCOPE_UNIVERSE = 0
 SCOPE_LINK = 253
 MAIN_TABLE = 254
 
 
 class Link(NamedTuple):
-    """A network interface as the kernel has it. mtu in bytes; master and peer are interface indexes, 0 for none.
+    """A network interface. `mtu` is in bytes; `master` and `peer` are interface indexes, 0 for none.
 
-    `kind` is the link's type (bridge, veth, ...), `alias` its ifalias; `running` tells whether its other end is up
-    too; `hairpin`, `isolated` and `forwarding` are those of a bridge port, `vlan_filtering` that of a bridge.
+    `kind` is the link's type (bridge, veth, ...), `alias` its ifalias. `running` says that it has a carrier: the other
+    end of a veth pair is up too. `hairpin`, `isolated` and `forwarding` are of a bridge port, `vlan_filtering` is of a
+    bridge.
     """
 
     ifindex: int
@@ -39,7 +40,8 @@ class Link(NamedTuple):
 class Address(NamedTuple):
     """An address of an interface: `tentative` while duplicates are being looked for, `duplicate` when one was found.
 
-    `permanent` is one without an end, as nobody but an administrator gives; `ifindex` is the interface's.
+    `permanent` means without an expiry: addresses from router advertisements or DHCP have one. `ifindex` is the
+    interface's.
     """
 
     cidr: CIDR
@@ -50,7 +52,11 @@ class Address(NamedTuple):
 
 
 class Veth(NamedTuple):
-    """A veth pair to create: names of both ends, the namespace of the inner one, and what both are to be like."""
+    """A veth pair to create. `host_name`, `owner` (alias), `bridge` (index), hairpin and isolated are the host end's.
+
+    `name`, `namespace` (open descriptor) and `mac` (empty: the kernel's choice) are the container end's. `mtu` is in
+    bytes and for both; 0 is the kernel's choice.
+    """
 
     host_name: str
     owner: str
@@ -64,7 +70,7 @@ class Veth(NamedTuple):
 
 
 class Route(NamedTuple):
-    """A unicast route through a link; the numbers as in rtnetlink(7), None or 0 where not set. mtu, advmss in bytes."""
+    """A unicast route. The numbers are those of rtnetlink(7), None or 0 for not set; mtu and advmss are in bytes."""
 
     dst: CIDR
     gw: IP | None = None
@@ -76,7 +82,7 @@ class Route(NamedTuple):
 
 
 class PortVlan(NamedTuple):
-    """A VLAN of a bridge port: frames of it leave `untagged`, frames without a tag are taken for the `pvid`."""
+    """A VLAN of a bridge port. With `untagged` its frames leave without a tag; with `pvid` it gets untagged frames."""
 
     vid: int
     pvid: bool = False
@@ -87,7 +93,7 @@ DEFAULT_VLAN = PortVlan(1, pvid=True, untagged=True)  # what a bridge gives to e
 
 
 def group_vlans(vlans: Sequence[PortVlan]) -> list[tuple[PortVlan, PortVlan]]:
-    """VLANs in order as ranges, first and last: neighbours that differ in their number alone."""
+    """Sorted VLANs as ranges (first, last). A range's members are consecutive and have the same flags."""
     ranges: list[tuple[PortVlan, PortVlan]] = []
     for vlan in vlans:
         if ranges and vlan == ranges[-1][1]._replace(vid=vlan.vid) and vlan.vid == ranges[-1][1].vid + 1:

@@ -1,6 +1,6 @@
 """VLANs of bridge ports to rtnetlink(7) messages and back. Encodes and decodes, sends nothing.
 
-Loaded for networks with VLANs only.
+Imported only for networks with VLANs.
 Source: bridge(8), AF_BRIDGE and IFLA_AF_SPEC in include/uapi/linux/if_bridge.h, RTEXT_FILTER_* in rtnetlink.h.
 """
 
@@ -21,9 +21,9 @@ _INFO = struct.Struct("=HH")  # bridge_vlan_info: flags, vid
 
 
 def vlan_message(kind: int, flags: int, ifindex: int, vlans: Sequence[PortVlan]) -> Message:
-    """A message that adds or deletes VLANs of a bridge port; in order, for neighbours to become ranges.
+    """A message that adds or deletes VLANs of a bridge port. They must be sorted, so that they can be sent as ranges.
 
-    One message whatever their number: at most 32 KiB, where an attribute can have 64.
+    One message holds any number of them: 4094 VLANs take at most 32 KiB, and an attribute holds 64 KiB.
     """
     infos = b"".join(_pack_range(first, last) for first, last in group_vlans(vlans))
     return Message(kind, flags, _HEAD.pack(_AF_BRIDGE, 0, ifindex, 0, 0) + attribute(_AF_SPEC | NESTED, infos))

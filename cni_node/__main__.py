@@ -1,6 +1,6 @@
-"""The executable `pycni`: a table of subcommands, each a module with its options and its work.
+"""The executable `pycni`: a table of subcommands. Each is a module with add_options() and run().
 
-Must not: load a subcommand's module before it is asked for.
+Must not: import a subcommand's module before it is needed.
 """
 
 import argparse

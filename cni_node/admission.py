@@ -1,11 +1,11 @@
-"""Tells the runtime that this node is ready, and not before it is: its configuration is written last.
+"""Decides when this node is ready, and then writes the runtime's configuration: a runtime starts pods once it has one.
 
-A node is ready when a pod on trial could be connected, when what leads to the peers is in the kernel, and when the
-peers answer from their gateway addresses to ours: then they know this node's range. Peers that are down would hold
-it up for ever, so that wait ends after some seconds, and who was silent is named. A configuration that is in place
-with the right text needs none of this: an agent that is restarted changes nothing.
+A node is ready when the routes to its peers are in the kernel, a trial pod could be connected, and the peers have
+answered a ping from our gateway address to theirs, which proves that they have a route to this node's pod range. Peers
+may be down, so the ping ends after some seconds, and the silent ones are named. If the configuration is there already
+with the right text, nothing of this is done: an agent that is restarted changes nothing.
 
-Must not: touch the kernel itself (the plugin does, on trial), or take the configuration away again.
+Must not: touch the kernel itself (the plugin does, for the trial pod), or remove the configuration again.
 """
 
 import threading
@@ -20,12 +20,12 @@ from cni_node.snapshot import Node
 from cni_node.trial import TrialError, try_pod
 from cni_protocol.address import CIDR
 
-TRIAL_MARK = "trial"  # beside the socket, while a pod is on trial
-_AGAIN, _LONGEST = 5.0, 60.0  # seconds until what failed is tried again, and at most
+TRIAL_MARK = "trial"  # name of a file beside the agent's socket that exists while there is a trial pod
+_AGAIN, _LONGEST = 5.0, 60.0  # seconds until a failed trial is repeated: the first time, and at most
 
 
 class Admitted(NamedTuple):
-    """What became of a trial: the configuration that it was for, what was against it, and which peers were silent."""
+    """The result of a trial: the configuration that was tried, why it failed ("" if it did not), the silent peers."""
 
     text: str
     problem: str
@@ -33,31 +33,32 @@ class Admitted(NamedTuple):
 
 
 class Admission:
-    """The runtime's configuration of this node. Its methods are for the loop."""
+    """The runtime's configuration of this node. Its methods are called by the agent's loop."""
 
     def __init__(self, settings: Settings, publish: Callable[[Admitted], None]) -> None:
         self._settings, self._publish = settings, publish
         self.path = settings.root / settings.conf_dir.lstrip("/") / CONFIGURATION
-        self.serving = False  # what the runtime has is right
+        self.serving = False  # the runtime has the right configuration
         self.problem = ""
         self.silent: tuple[str, ...] = ()
-        self._trying = ""  # the text that a pod is on trial for
+        self._trying = ""  # the configuration that is being tried now
         self._admitted = ""
         self._rendered_for: tuple[tuple[CIDR, ...], int] = ((), 0)
         self._rendered = ""
         self._next, self._wait = 0.0, _AGAIN
 
     def step(self, pods: Sequence[CIDR], peers: Sequence[Node], mtu: int, now: float) -> bool:
-        """Go on towards a configuration with these ranges and this MTU. Returns whether the file was written.
+        """Take the next step towards a configuration with these pod ranges and this MTU (bytes).
 
-        `now` counts seconds on the monotonic clock.
+        It starts a trial in a thread, or writes the file after a successful one. Returns whether it has written the
+        file. `now` is in seconds of the monotonic clock.
         """
         text = self._render(tuple(pods), mtu)
         self.serving = has_file(self.path, text.encode())
         if self.serving:
             self._admitted, self.problem = text, ""
             return False
-        if self._admitted == text:  # somebody has changed or removed it
+        if self._admitted == text:  # admitted now or before: then someone has changed or removed the file
             return self._write(text)
         if now >= self._next and not self._trying:
             self._trying = text
@@ -66,7 +67,7 @@ class Admission:
         return False
 
     def take(self, result: Admitted, now: float) -> None:
-        """Take the end of a trial; the next step writes the configuration, or tries again later."""
+        """Note the result of a trial. The next step writes the configuration, or repeats the trial later."""
         self._trying = ""
         self.problem, self.silent = result.problem, result.silent
         if result.problem:
@@ -75,7 +76,7 @@ class Admission:
             self._admitted, self._wait = result.text, _AGAIN
 
     def _render(self, pods: tuple[CIDR, ...], mtu: int) -> str:
-        """The configuration; it is compared twice a second, and made only for others than before."""
+        """The text of the configuration. It is needed twice a second, so the last one is kept."""
         if (pods, mtu) != self._rendered_for:
             policies = self._settings.policies != OFF
             self._rendered = render(pods, mtu, str(self._settings.socket), policies=policies)

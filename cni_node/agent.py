@@ -1,7 +1,8 @@
-"""The loop of the agent: what its source and the kernel announce goes in, and the keeper puts the kernel right.
+"""The loop of the agent: it takes events of the source and of the kernel from a queue, and has the keeper repair.
 
-Threads only feed the queue. Nothing is kept that a restart would lose, and the end leaves everything as it stands.
-Must not: know how anything is done.
+Other threads only feed the queue. The loop needs no state from before a restart, and when it ends it leaves the kernel
+as it is.
+Must not: know how a stage does its work.
 """
 
 import os
@@ -32,19 +33,19 @@ from cni_node.sources.members import name_some
 from cni_node.sources.static import StaticSettings
 from cni_node.watch import POLICIES, Disturbance, View, Watcher
 
-GATHER = 0.02  # seconds after an event in which others are waited for
-POLL = 0.5  # seconds between two looks at what the kernel announces to nobody
-RESYNC = 600.0  # seconds between two looks at everything
-ALIVE = 30.0  # seconds without a turn after which the loop is taken for stuck
-_FIRST_RETRY, _LAST_RETRY = 1.0, 60.0  # seconds until what failed is tried again, and at most
-_TOLD = 20  # lines of one turn in the log
+GATHER = 0.02  # seconds after an event during which further events are collected
+POLL = 0.5  # seconds between two checks of what the kernel does not announce (sysctls)
+RESYNC = 600.0  # seconds between two checks of all stages
+ALIVE = 30.0  # seconds without a turn of the loop after which /healthz fails
+_FIRST_RETRY, _LAST_RETRY = 1.0, 60.0  # seconds until a failed stage is tried again: the first time, and at most
+_TOLD = 20  # log lines of one stage in one turn, at most
 
 
 class Agent:
     """One agent of one node."""
 
     def __init__(self, settings: Settings, source: Source, name: str) -> None:
-        """Open what is needed; changes nothing. Raises KernelError, OSError."""
+        """Open sockets and make the parts; changes nothing. Raises KernelError, OSError."""
         self._settings, self._source = settings, source
         self._queue: SimpleQueue[Any] = SimpleQueue()
         self._keeper = Keeper(settings)
@@ -101,7 +102,7 @@ class Agent:
         return enforcer
 
     def _report_all(self) -> Report:
-        """The last report, with what policies come to by now."""
+        """The last report, with the current state of the policies."""
         if self._enforcer is None:
             return self.report
         state = self._enforcer.state
@@ -111,7 +112,7 @@ class Agent:
         return time.monotonic() - self._turned < ALIVE
 
     def _wait_for_events(self) -> list[Any] | None:
-        """What came since the last turn, perhaps nothing; None to end."""
+        """The events since the last turn, possibly none. None when the agent has to end."""
         bound = min(POLL, self._notifier.interval or POLL)
         events = []
         try:
@@ -151,12 +152,12 @@ class Agent:
             self._notifier.send(WATCHDOG=1)
 
     def _take(self, snapshot: Snapshot) -> set[str]:
-        """Take what the source says, unless it says nothing. Returns the stages that it concerns as a whole."""
+        """Take a snapshot, unless it has no list of nodes. Returns the stages that must run as a whole."""
         self._told = snapshot.problems
         if not snapshot.listed:
             return set()
         if snapshot.own is None and not snapshot.peers:
-            self._told += ("the source knows neither this node nor another one: what stands in the kernel stays",)
+            self._told += ("the source lists no node, not even this one: the kernel stays as it is",)
             return set()
         before, self._snapshot = self._snapshot, snapshot
         if snapshot.own is not None and snapshot.own != (before.own if before else None):
@@ -168,7 +169,7 @@ class Agent:
         return {LOCAL} if lacking else set()
 
     def _settle(self, snapshot: Snapshot, stages: set[str], causes: set[str], now: float) -> bool:
-        """Returns whether there is anything new to tell."""
+        """Run stages and the admission. Returns whether the report has to be published."""
         before = self._keeper.problems.get(SYSCTLS), self._admission.serving, self._strangers
         done = self._keeper.settle(snapshot, stages)
         self._view.overlay, self._view.interfaces = self._keeper.place.overlay, self._keeper.interfaces
@@ -188,7 +189,7 @@ class Agent:
         return bool(done) or before != after
 
     def _tell(self, done: list[Done], causes: set[str], *, only_polled: bool) -> None:
-        """What was done, in the log; what somebody else made necessary counts as a repair."""
+        """Log what was done. It counts as a repair if a change by another program made it necessary."""
         by = ", ".join(sorted(causes - {""}))
         for entry in done:
             others = bool(causes) or (only_polled and entry.stage == SYSCTLS)
@@ -240,9 +241,9 @@ class Agent:
             self._notifier.send(STATUS=report.state)
 
     def _is_ready(self) -> bool:
-        """Whether pods may come here; a peer that is out of reach is a problem, but not this node's end.
+        """Whether the runtime may start pods here. Unreachable peers are a problem, but do not make the node unready.
 
-        A machine that the static source gives no pod range has routes alone.
+        With the static source, a machine without a pod range is ready too: it has routes to the peers only.
         """
         own = self._snapshot.own if self._snapshot else None
         if own is None or {LOCAL, EXEMPT} & self._keeper.unsettled:

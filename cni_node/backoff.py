@@ -1,4 +1,4 @@
-"""How long to wait after failures in a row: longer each time, and by chance, so that many nodes do not come together.
+"""How long to wait after repeated failures: longer each time, and randomized, so that nodes do not retry all at once.
 
 Must not: wait.
 """
@@ -10,9 +10,9 @@ _CHANCE = random.SystemRandom()
 
 
 class Backoff:
-    """Delays with full jitter: each between none and a limit that doubles from `base` to `cap` seconds.
+    """Delays with full jitter: each is a random time from 0 to a limit, which doubles from `base` to `cap` seconds.
 
-    After `healthy` seconds without a failure it begins anew (the numbers of Kubernetes' client-go, but for its jitter).
+    After `healthy` seconds without a failure the limit is `base` again. The numbers, not the jitter, are client-go's.
     """
 
     def __init__(self, cap: float = 30.0, base: float = 0.8, healthy: float = 120.0) -> None:
@@ -21,7 +21,7 @@ class Backoff:
         self._last = time.monotonic()
 
     def after_failure(self) -> float:
-        """How many seconds to wait now that something has failed once more."""
+        """Note a failure. Returns how many seconds to wait before the next attempt."""
         now = time.monotonic()
         if now - self._last > self._healthy:
             self._limit = self._base
@@ -31,5 +31,5 @@ class Backoff:
 
 
 def by_chance(least: float, most: float) -> float:
-    """Some number of seconds in between, so that many nodes do the same at different times."""
+    """A random number of seconds from `least` to `most`, so that nodes do the same at different times."""
     return _CHANCE.uniform(least, most)

@@ -1,7 +1,8 @@
-"""The bridge that the pods of this node are on, with the gateway addresses of its pod ranges.
+"""The bridge of this node's pods, with the gateway addresses of its pod ranges.
 
-The plugin makes one too; here it is there before the first pod, and comes back with its ports when somebody removes it.
-Must not: touch ports of others, or a bridge of another kind.
+The plugin makes the same bridge when it needs it. The agent makes it before the first pod, and again, with its ports,
+if someone removes it.
+Must not: touch ports that are not of our pods, or an interface that is no bridge.
 """
 
 import errno
@@ -17,16 +18,16 @@ BRIDGE = "cni0"
 
 
 def gateways_of(pods: Iterable[CIDR]) -> list[CIDR]:
-    """The addresses of the bridge: the first of each range, as the address plugin gives it to pods as their gateway."""
+    """The gateway addresses for the bridge: the first address of each pod range, as cni-ipam chooses it too."""
     return [CIDR(IP(cidr.version, cidr.first.value + 1), cidr.prefix) for cidr in pods]
 
 
 def ensure_bridge(links: Links, mtu: int, mac: str) -> tuple[Device, list[str]]:
-    """Have the bridge, up. Returns it, and in words what had to be done.
+    """Create the bridge if it is missing, and bring it up. Returns it, and what had to be done, in words.
 
-    `mtu` in bytes is kept, 0 is the kernel's choice. A new one gets `mac` ("": the kernel's choice), and the pods'
-    interfaces that lost the one before: with its MAC, pods find it where it was. Raises KernelError when something else
-    is there.
+    It gets `mtu` in bytes (0: the kernel's choice). A new bridge gets `mac` ("": the kernel's choice) and the pods'
+    interfaces that the former bridge had as ports. With the former MAC, the pods' neighbour entries stay right. Raises
+    KernelError when another kind of interface has its name.
     """
     done = []
     device = links.find(BRIDGE)
@@ -44,7 +45,7 @@ def ensure_bridge(links: Links, mtu: int, mac: str) -> tuple[Device, list[str]]:
     sysctl.ignore_router_advertisements(BRIDGE)
     if sysctl.has_ipv6():
         sysctl.allow_ipv6(BRIDGE)
-    if mtu and device.mtu != mtu:  # only one that is set later than at creation outlives the last port
+    if mtu and device.mtu != mtu:  # set after creation: an MTU given at creation is lost with the last port
         links.change(device, mtu=mtu)
         done += [] if done else [f"bridge {BRIDGE} given mtu {mtu}"]
     if not device.up:
@@ -56,10 +57,10 @@ def ensure_bridge(links: Links, mtu: int, mac: str) -> tuple[Device, list[str]]:
 def ensure_gateways(
     links: Links, device: Device, addresses: Sequence[Local], gateways: Sequence[CIDR]
 ) -> tuple[list[str], list[CIDR]]:
-    """Give the bridge exactly these addresses, the new ones first.
+    """Give the bridge exactly these gateway addresses. New ones are added before former ones are removed.
 
-    A former one would draw what is for the node that has its range by now. Returns in words what had to be done, and
-    the addresses that went.
+    A former address must go, since another node may have its range by now, and packets for that would end here. Returns
+    what had to be done, in words, and the removed addresses.
     """
     there = [local.cidr for local in addresses if local.device == device.ifindex]
     missing = [gateway for gateway in gateways if gateway not in there]

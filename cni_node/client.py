@@ -1,4 +1,4 @@
-"""A client of one JSON API over HTTP: calls with a bound, and streams of JSON lines.
+"""A client of a JSON API over HTTP: calls with a timeout, and streams of JSON lines.
 
 Must not: know which API it is, or wait between attempts.
 """
@@ -23,10 +23,10 @@ LONGEST_QUOTE = 200  # characters of a server's own words that are passed on
 
 
 class CallError(Exception):
-    """A call came to nothing. Its text is one sentence.
+    """A call failed. Its text is one sentence.
 
-    `status` is the HTTP status, 0 without an answer, 200 where the answer makes no sense; `body` the server's own
-    document; `retry_after` what it asks for, in seconds.
+    `status` is the HTTP status, 0 without an answer, 200 for an answer that is not what the API defines. `body` is the
+    decoded body of an error answer, None without one. `retry_after` is the server's Retry-After, in seconds.
     """
 
     def __init__(self, sentence: str, status: int = 0, body: Any = None, retry_after: float = 0.0) -> None:
@@ -42,10 +42,11 @@ class _Request(NamedTuple):
 
 
 class Client:
-    """One connection, kept open; used by one thread, but for `close` and `interrupt`.
+    """A client with one connection, which is kept open. One thread uses it; `close` and `interrupt` are for any thread.
 
-    `load` reads the access. It is called again when one of the files is another, which is looked at before each request
-    and when the server answers 401; what it read last stays in use where it fails (a file that is just being replaced).
+    `load` reads server and credentials. It is called again when one of its files has changed; that is checked before
+    each request, and when the server answers 401. If it fails then (a file is being replaced), the last ones stay in
+    use.
     """
 
     def __init__(self, load: Callable[[], Access], timeout: float = ANSWER_BOUND) -> None:
@@ -56,17 +57,17 @@ class Client:
         self._closed = False
 
     def call(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
-        """The document that answers a request. Raises CallError."""
+        """Send a request, with `body` as JSON. Returns the decoded answer. Raises CallError."""
         response = self._request(_Request(method, path, body, headers or {}))
         return self._document(self._read(response))
 
     def stream(
         self, path: str, body: Any = None, headers: Mapping[str, str] | None = None, silence: float = SILENCE
     ) -> Iterator[Any]:
-        """The documents of an answer that goes on, one a line, as soon as it has begun.
+        """Send a request whose answer is a stream of JSON documents, one a line. Returns once the answer has begun.
 
-        It ends with the answer, or after `silence` seconds without a word. A request with a body is a POST. Raises
-        CallError, as the iterator does.
+        The iterator yields the documents. It ends with the answer, or after `silence` seconds without data. A request
+        with a body is a POST, otherwise a GET. Both the call and the iterator raise CallError.
         """
         response = self._request(_Request("GET" if body is None else "POST", path, body, headers or {}))
         return self._follow(response, silence)
@@ -89,13 +90,13 @@ class Client:
                 self._drop()
 
     def interrupt(self) -> None:
-        """Have the call or stream that is under way fail, by any thread."""
+        """Make the call or stream in progress fail. For any thread."""
         connection = self._connection
         if connection is not None:
             connection.interrupt()
 
     def close(self) -> None:
-        """Have this and every later call fail, by any thread."""
+        """Make the call in progress and every later one fail. For any thread."""
         self._closed = True
         self.interrupt()
 
@@ -109,11 +110,11 @@ class Client:
                 yield from (self._document(line) for line in lines if line.strip())
             elif len(pending) > LARGEST:
                 raise CallError(f"{self._server} sends a line of more than {LARGEST >> 20} MiB")
-        if pending.strip():  # etcd ends its last words without a line feed
+        if pending.strip():  # etcd sends no line feed after its last message
             yield self._document(bytes(pending))
 
     def _request(self, request: _Request, again: bool = True) -> http.client.HTTPResponse:
-        """An answer with status 200, its body not yet read."""
+        """Send a request. Returns an answer with status 200 whose body is not read yet."""
         access = self._refresh()
         response = self._exchange(request, access.token)
         if response.status == 200:
@@ -124,7 +125,7 @@ class Client:
         raise self._refusal(response, request, text)
 
     def _exchange(self, request: _Request, token: str) -> http.client.HTTPResponse:
-        """Send a request; once more on a new connection where the server has closed the old one in the meantime."""
+        """Send a request. If that fails on a kept connection, which the server may have closed, try a new one once."""
         headers = {"Accept": "application/json", "User-Agent": "pycni", **request.headers}
         if token:
             headers["Authorization"] = f"Bearer {token}"
@@ -148,7 +149,7 @@ class Client:
             raise CallError(error.msg) from None
         self._connection = connection
         connection.connect()
-        if self._closed:  # by another thread, which may have come before there was a socket
+        if self._closed:  # another thread called close() before there was a socket to shut down
             raise ConnectionAbortedError
         return connection
 
@@ -160,7 +161,7 @@ class Client:
                 connection.open_socket.close()
 
     def _refresh(self) -> Access:
-        """The access, read again where its files are others than they were."""
+        """Server and credentials, read again if their files have changed."""
         if self._closed:
             raise CallError(f"{self._server} is not asked any more")
         if self._access is not None and self._stamps == [_stamp(path) for path in self._access.files]:
@@ -185,7 +186,7 @@ class Client:
         try:
             data = response.read(LARGEST + 1)
             if len(data) <= LARGEST:
-                if response.length:  # http.client does not mind when it asked for less than all
+                if response.length:  # read(n) of http.client does not report an incomplete body
                     raise http.client.IncompleteRead(data, response.length)
                 return data
         except (OSError, http.client.HTTPException) as error:
@@ -202,7 +203,7 @@ class Client:
             raise CallError(f"{self._server} answers no JSON, but {said!r}", 200) from None
 
     def _refusal(self, response: http.client.HTTPResponse, request: _Request, text: bytes) -> CallError:
-        """What a status other than 200 means."""
+        """The error for an answer with another status than 200."""
         try:
             body = json.loads(text)
         except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""`pycni cluster`: which node has which pod range, as etcd has it.
+"""`pycni cluster`: prints which node has which pod range, from etcd.
 
 Must not: change anything, or need an agent.
 """

@@ -1,6 +1,6 @@
-"""One connection to a server of JSON: TCP that notices a dead peer, and TLS with certificates from texts.
+"""An HTTP connection with TCP keepalive, so that a dead server is noticed, and TLS with certificates held in memory.
 
-Must not: know what is asked over it.
+Must not: know which requests are sent over it.
 """
 
 import http.client
@@ -13,12 +13,15 @@ from cni_node.credentials import Access
 from cni_protocol.errors import INVALID_CONFIG, CNIError
 
 CONNECT_BOUND = 5.0  # seconds
-# Seconds of silence until the kernel asks, between two questions, and how many may stay without an answer (tcp(7)).
+# Seconds of silence until the first keepalive probe, seconds between probes, and probes without an answer (tcp(7)).
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 
 
 class Connection(http.client.HTTPConnection):
-    """As the standard library's, but for what the module says. Raises CNIError where the access cannot be used."""
+    """http.client.HTTPConnection with the additions above. `timeout` is for answers, in seconds.
+
+    Raises CNIError when the access cannot be used, such as for a damaged certificate.
+    """
 
     def __init__(self, access: Access, timeout: float) -> None:
         host, port, secure = parse_server(access.server)
@@ -40,21 +43,21 @@ class Connection(http.client.HTTPConnection):
         self.open_socket = self.sock
 
     def wait_longer(self, seconds: float | None) -> None:
-        """How long the next reads may take; None is as long as an answer may."""
+        """Set the timeout of the next reads, in seconds; None is that of an answer."""
         if self.open_socket is not None:
             self.open_socket.settimeout(self._answer_bound if seconds is None else seconds)
 
     def interrupt(self) -> None:
-        """End whatever another thread waits for on this connection."""
+        """Shut the connection down, so that another thread that waits on it fails."""
         if self.open_socket is not None:
-            try:  # of the plain socket: that of TLS would first wait for the other side
+            try:  # the plain socket's shutdown: that of the TLS socket would wait for the server first
                 socket.socket.shutdown(self.open_socket, socket.SHUT_RDWR)
             except OSError:
                 return  # not connected any more
 
 
 def parse_server(text: str) -> tuple[str, int, bool]:
-    """Host, port, and whether it speaks TLS, of a URL without a path. Raises CNIError."""
+    """Parse the URL of a server, without a path, into host, port, and whether it uses TLS. Raises CNIError."""
     parts = urlsplit(text)
     try:
         host, port = parts.hostname, parts.port
@@ -89,7 +92,7 @@ def _context(access: Access) -> ssl.SSLContext:
 
 
 def _load_pair(context: ssl.SSLContext, certificate: str, key: str) -> None:
-    """The ssl module takes them from files alone: these are in memory, and nobody else's."""
+    """Load certificate and key from a file in memory (memfd), since the ssl module reads them from files only."""
     descriptor = os.memfd_create("certificate")
     try:
         with open(descriptor, "w", encoding="utf-8", closefd=False) as file:

@@ -1,4 +1,4 @@
-"""With what a node speaks to an API: address, certificates and token, read from a kubeconfig or from single files.
+"""The credentials for an API: server address, certificates and token, read from a kubeconfig or from single files.
 
 Must not: open a connection.
 """
@@ -17,9 +17,10 @@ SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
 class Access(NamedTuple):
-    """A server, and what it needs to accept us. The certificates are PEM texts; without `ca` the system's CAs count.
+    """A server's URL and the credentials for it. `ca`, `certificate` and `key` are PEM texts, empty for none.
 
-    `files` is what this was read from: when one of them is another, all of it is to be read again.
+    Without `ca` the system's CAs are trusted. `files` are the paths that this was read from: when one of them changes,
+    all must be read again.
     """
 
     server: str
@@ -32,7 +33,7 @@ class Access(NamedTuple):
 
 
 class Kubeconfig(NamedTuple):
-    """What a kubeconfig says of its current context; texts in base64 and names of files are not yet read."""
+    """The current context of a kubeconfig: data still in base64, and files still as paths."""
 
     server: str
     server_name: str
@@ -43,7 +44,7 @@ class Kubeconfig(NamedTuple):
 
 
 def parse_kubeconfig(text: str) -> Kubeconfig:
-    """What the current context of a kubeconfig leads to. Raises CNIError.
+    """Parse a kubeconfig, and return its current context. Raises CNIError.
 
     Source: https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
     """
@@ -69,7 +70,7 @@ def parse_kubeconfig(text: str) -> Kubeconfig:
 
 
 def load_kubeconfig(path: str, server: str = "") -> Access:
-    """What a kubeconfig gives, with the files that it names; `server` replaces its own. Raises CNIError."""
+    """Read a kubeconfig and the files that it names. A `server` that is not empty replaces its own. Raises CNIError."""
     try:
         found = parse_kubeconfig(read_text(path))
     except CNIError as error:
@@ -100,7 +101,7 @@ def load_kubeconfig(path: str, server: str = "") -> Access:
 
 
 def load_service_account(server: str, directory: str = SERVICE_ACCOUNT) -> Access:
-    """What Kubernetes puts into a pod: a token and its CA. Raises CNIError.
+    """Read the service account's files that Kubernetes puts into a pod: a token and a CA. Raises CNIError.
 
     Source: https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/
     """
@@ -109,13 +110,13 @@ def load_service_account(server: str, directory: str = SERVICE_ACCOUNT) -> Acces
 
 
 def load_files(server: str, ca: str = "", certificate: str = "", key: str = "") -> Access:
-    """Access by certificates in files; an empty name is none. Raises CNIError."""
+    """Read certificates and key from files; an empty path is none. Raises CNIError."""
     texts = {path: check_pem(read_text(path), path) for path in (ca, certificate, key) if path}
     return Access(server, texts.get(ca, ""), texts.get(certificate, ""), texts.get(key, ""), files=tuple(texts))
 
 
 def parse_service_environment(environment: Mapping[str, str]) -> str:
-    """The URL of the API server as Kubernetes tells it to a pod. Raises CNIError."""
+    """The URL of the API server, from the environment of a pod. Raises CNIError."""
     host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT")
     if not host or not port:
         raise CNIError(INVALID_CONFIG, "KUBERNETES_SERVICE_HOST and _PORT are not set: give a kubeconfig or a server")
@@ -133,7 +134,7 @@ def read_text(path: str) -> str:
 
 
 def check_pem(text: str, origin: str) -> str:
-    """The text, which has to be PEM. Raises CNIError."""
+    """Check that a text is PEM, and return it. Raises CNIError naming its `origin`."""
     if "-----BEGIN " not in text:
         raise CNIError(INVALID_CONFIG, f"{origin} is no certificate or key in PEM: -----BEGIN is missing")
     return text

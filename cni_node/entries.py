@@ -1,8 +1,9 @@
-"""Reads what leads to other nodes out of the kernel and writes it there, thousands of entries at a time.
+"""Reads and writes the routes, neighbours and forwarding entries to other nodes, thousands of entries at a time.
 
-Encoded by cni_kernel, not by pyroute2: reading 5,000 routes takes 25 ms and nothing to keep instead of 0.3 s and
-20 MiB, and many requests go out in one system call. Ours are known by the protocol of a route, and by the vxlan device.
-Must not: decide what is wanted, or touch what is not ours.
+They are encoded by cni_kernel and not by pyroute2: reading 5,000 routes then takes 25 ms instead of 0.3 s and 20 MiB,
+and many requests go out in one system call. A route is ours if it has our protocol number; a neighbour or forwarding
+entry is ours if it is on our vxlan device.
+Must not: decide which entries are wanted, or touch entries that are not ours.
 """
 
 import errno
@@ -30,7 +31,7 @@ _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH)
 
 
 class Observed(NamedTuple):
-    """Our entries as the kernel has them, and the indexes of the interfaces that the routes go out by."""
+    """Our entries in the kernel, and the indexes of the interfaces by which our routes leave."""
 
     entries: list[Entry]
     interfaces: frozenset[int]
@@ -45,7 +46,7 @@ class Entries:
 
     @property
     def port(self) -> int:
-        """The address that the kernel's notifications name for what this has changed."""
+        """The socket's address (nl_pid). The kernel's notifications name it as the origin of a change."""
         return self._socket.port
 
     def close(self) -> None:
@@ -53,7 +54,7 @@ class Entries:
         self._socket.close()
 
     def observe(self, overlay: int) -> Observed:
-        """All that is ours; `overlay` is the index of the vxlan device, 0 without one. Raises KernelError."""
+        """Read all our entries. `overlay` is the index of the vxlan device, 0 without one. Raises KernelError."""
         with asking("routes to other nodes cannot be read"):
             entries, interfaces = self._read_routes(overlay)
         if overlay:
@@ -63,7 +64,7 @@ class Entries:
         return Observed(entries, frozenset(interfaces))
 
     def apply(self, difference: Difference, overlay: int) -> dict[Entry, str]:
-        """Make what is missing, then take away what is surplus. Returns why the kernel refused which entries."""
+        """Add the missing entries, then remove the surplus ones. Returns the refused entries, each with the reason."""
         additions = [(entry, _message(entry, overlay, delete=False)) for entry in difference.missing]
         removals = [(entry, _message(entry, overlay, delete=True)) for entry in difference.surplus]
         return {**self._send_all(additions, ()), **self._send_all(removals, _GONE)}
@@ -74,7 +75,7 @@ class Entries:
             part = pairs[start : start + AT_ONCE]
             try:
                 self._socket.send([message for _, message in part])
-            except NetlinkError:  # which names the first refusal: one by one then, making and deleting can be repeated
+            except NetlinkError:  # it names the first refusal only: send them again one by one, which does no harm
                 for entry, message in part:
                     try:
                         self._socket.send([message])
@@ -96,7 +97,7 @@ class Entries:
                 out = route.get("RTA_OIF", 0)
                 interfaces.add(out)
                 device = out if overlay and out == overlay else 0
-                gateway = route.get("RTA_GATEWAY") or IP(version, 0)  # none, or several: no route of our making
+                gateway = route.get("RTA_GATEWAY") or IP(version, 0)  # none: not a route of ours
                 metric = route.get("RTA_PRIORITY", 0)
                 found.append(PeerRoute(dst, gateway, device, route.get("RTA_PREFSRC"), metric))
         return found, interfaces
@@ -144,7 +145,7 @@ def _route_message(route: PeerRoute, *, delete: bool) -> Message:
         attributes.append(("RTA_GATEWAY", route.gw))
         attributes += [("RTA_OIF", route.device)] if route.device else []
         attributes += [("RTA_PREFSRC", route.source)] if route.source is not None else []
-    on_link = _ONLINK if route.device else 0  # the gateway's address is nowhere but on the other node's device
+    on_link = _ONLINK if route.device else 0  # no interface here has the gateway's subnet
     head = _ROUTE_HEAD.pack(
         route.dst.ip.family, route.dst.prefix, 0, 0, MAIN_TABLE, PROTOCOL, 0, 0 if delete else _UNICAST, on_link
     )

@@ -1,4 +1,4 @@
-"""Which networks are not masqueraded towards: the other nodes' pods, and the other nodes. Pure.
+"""Which networks are exempt from masquerading: the other nodes' pod ranges and addresses. Pure.
 
 Who answers there has a way back to the pod. Networks never overlap in part, but one may lie in another; the kernel's
 interval sets take each address once. It looks every new connection up in them, a tree, and they are read as a whole: so
@@ -29,14 +29,14 @@ class Interval(NamedTuple):
 
 
 class IntervalChange(NamedTuple):
-    """What a set lacks, and what it has beside, which has to go first."""
+    """The intervals to add to a set, and those to delete from it first."""
 
     missing: list[Interval]
     surplus: list[Interval]
 
 
 def intervals_of(node: Node) -> list[Interval]:
-    """The intervals that one node brings."""
+    """The intervals of one node: its pod ranges and its addresses."""
     name = node.name if len(node.name.encode()) <= COMMENT_BYTES else ""
     networks = (*node.pods, *(CIDR(ip, ip.bits) for ip in node.addresses))
     return [Interval(net.version, net.first.value, net.last.value, name) for net in networks]
@@ -102,6 +102,6 @@ def _join(ordered: Iterable[Interval]) -> list[Interval]:
 
 
 def compare(wanted: Iterable[Interval], there: Iterable[Interval]) -> IntervalChange:
-    """What is to be added and what is to be deleted."""
+    """The change that makes the intervals `there` the wanted ones."""
     wanted, there = set(wanted), set(there)
     return IntervalChange(sorted(wanted - there), sorted(there - wanted))

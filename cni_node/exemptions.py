@@ -1,4 +1,4 @@
-"""Keeps the sets of networks that are not masqueraded towards equal to what is wanted, in nftables' table inet pycni.
+"""Keeps the sets of networks that are exempt from masquerading, in the nftables table inet pycni.
 
     set exempt4 { type ipv4_addr; flags interval
         elements = { 10.240.2.0/24 comment "node2", 192.168.1.12 comment "node2", ... } }
@@ -33,7 +33,7 @@ class Exemptions:
 
     @property
     def port(self) -> int:
-        """The address that the kernel's notifications name for what this has changed."""
+        """The socket's address (nl_pid). The kernel's notifications name it as the origin of a change."""
         return self._nftables.port
 
     def close(self) -> None:
@@ -41,7 +41,7 @@ class Exemptions:
         self._nftables.close()
 
     def ensure(self, wanted: Iterable[Interval]) -> IntervalChange:
-        """Have the sets, with exactly these intervals. Returns what that changed. Raises KernelError."""
+        """Create the sets if missing, and make their intervals these. Returns the change. Raises KernelError."""
         wanted = list(wanted)
         with asking("the sets of exempt networks cannot be written", "nf_tables"):
             for _ in range(_TRIES):
@@ -54,7 +54,7 @@ class Exemptions:
             return self._ensure(wanted)
 
     def change(self, change: IntervalChange) -> None:
-        """Make a change to sets that are known to be in order. Raises KernelError."""
+        """Change the sets without reading them: the last `ensure` or `change` must still hold. Raises KernelError."""
         with asking("the sets of exempt networks cannot be changed", "nf_tables"):
             self._commit(change, None)
 

@@ -1,6 +1,6 @@
 """Waits until a file has been written or replaced (inotify(7)).
 
-Must not: read the file, or look at it again and again.
+Must not: read the file, or poll it.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ IN_NONBLOCK, IN_CLOEXEC, IN_ONLYDIR = 0o4000, 0o2000000, 0x1000000
 GONE = 0x2000 | 0x8000 | IN_DELETE_SELF | IN_MOVE_SELF  # IN_UNMOUNT, IN_IGNORED
 IN_DIRECTORY = IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_DELETE_SELF | IN_MOVE_SELF
 QUIET = 0.1  # seconds without another event, after which a file counts as written
-LONGEST = 0.5  # seconds that a writer who does not come to rest may hold us off
+LONGEST = 0.5  # seconds after which a file counts as written although events go on
 _EVENT = struct.Struct("iIII")  # struct inotify_event: wd, mask, cookie, len; then the name
 _LARGEST = 1 << 16
 
@@ -22,10 +22,10 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Watch:
-    """A file that is watched by way of its directory, so that it may be absent, and may be replaced.
+    """A watched file. Its directory is watched, so the file may be absent or be replaced.
 
-    Of a symbolic link, the file behind it is watched too. `stop` is an eventfd(2): waiting ends when it is written to.
-    Raises OSError where there is no directory.
+    If it is a symbolic link, the file behind it is watched too. `stop` is an eventfd(2): waiting ends when it is
+    written to. Raises OSError when the directory does not exist.
     """
 
     def __init__(self, path: str, stop: int) -> None:
@@ -41,7 +41,7 @@ class Watch:
             raise
 
     def wait(self) -> bool:
-        """Wait until something has happened to the file and its writer has come to rest. False: it was stopped.
+        """Wait until the file has changed and no event has come for a moment. Returns False when it was stopped.
 
         Raises OSError when the directory is gone.
         """
@@ -54,19 +54,19 @@ class Watch:
         return True
 
     def close(self) -> None:
-        """Let the descriptor go."""
+        """Close the descriptor."""
         os.close(self._fd)
 
     def _add(self, path: str, mask: int) -> int:
         return _checked(_LIBC.inotify_add_watch(self._fd, os.fsencode(path), mask), path)
 
     def _watch_target(self) -> None:
-        """The file itself: what a symbolic link leads to is written in another directory."""
+        """Watch the file behind a symbolic link, since it is written in another directory."""
         if os.path.islink(self._path) and os.path.exists(self._path):
             self._add(self._path, IN_CLOSE_WRITE)
 
     def _next(self, seconds: float | None) -> bool:
-        """Whether something happened to our file within a time."""
+        """Wait for an event of our file, for some seconds or (None) without a bound. Returns whether one came."""
         while True:
             waiting, _, _ = select.select((self._fd, self._stop), (), (), seconds)
             if not waiting or self._stop in waiting:

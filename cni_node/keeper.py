@@ -1,7 +1,7 @@
-"""Makes the kernel equal to what the source says, stage by stage, and says what it had to do.
+"""Makes the kernel equal to what the source says, in five stages, and reports what it had to do.
 
-What it remembers of the kernel only saves looking: a new process finds everything there again.
-Must not: wait, or remove anything because of what the source does not say.
+It remembers what it has put into the kernel only to save reading; a new process reads all of it again.
+Must not: wait, or remove anything because the source is silent about it.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -27,7 +27,7 @@ STAGES = (SYSCTLS, LOCAL, ROUTES, EXEMPT, RULES)
 
 
 class Done(NamedTuple):
-    """What a stage did: its name, and each thing in words."""
+    """What a stage did: its name, and its changes in words."""
 
     stage: str
     what: list[str]
@@ -44,10 +44,10 @@ class Keeper:
         self.mtu = settings.mtu  # of the pods' interfaces, in bytes, 0 for the plugin's choice
         self.underlay: Underlay | None = None
         self.former: list[CIDR] = []  # gateway addresses that this process has taken away
-        self.interfaces: frozenset[int] = frozenset()  # that our routes go out by
+        self.interfaces: frozenset[int] = frozenset()  # indexes of the interfaces by which our routes leave
         self.problems: dict[str, list[str]] = {}  # by stage
         self.unsettled: set[str] = set(STAGES)  # stages to be tried again
-        self._mac = ""  # the bridge's, for one that comes back
+        self._mac = ""  # the bridge's MAC, for a new bridge if someone removes this one
         self._peers: tuple[Node, ...] = ()
         self._wanted = Wanted()
         self._refused: dict[Entry, str] = {}
@@ -72,12 +72,12 @@ class Keeper:
 
     @property
     def ports(self) -> frozenset[int]:
-        """The addresses that the kernel's notifications name for what this has changed."""
+        """The addresses of our netlink sockets. The kernel's notifications name them as the origin of our changes."""
         return frozenset({self.links.port, self.entries.port, self.exemptions.port})
 
     @property
     def wanted(self) -> Wanted:
-        """What should lead to the peers. May be asked by any thread."""
+        """The entries that should lead to the peers. For any thread."""
         return self._wanted
 
     def close(self) -> None:
@@ -86,9 +86,10 @@ class Keeper:
             part.close()
 
     def settle(self, snapshot: Snapshot, stages: Collection[str]) -> list[Done]:
-        """Look at these stages in the kernel and put them right; of the others, only what the snapshot changes.
+        """Run stages: compare the kernel with the snapshot, and repair. Returns what was done.
 
-        A stage that fails stands in `problems` and `unsettled`; the others are done all the same.
+        For stages that are not in `stages`, only the difference to the last snapshot is applied. A stage that fails is
+        noted in `problems` and `unsettled`, and the next ones run nevertheless.
         """
         due = set(stages)
         done = []
@@ -97,7 +98,7 @@ class Keeper:
         if LOCAL in due:
             before = self.place
             done.append(self._run(LOCAL, lambda: self._settle_local(snapshot)))
-            # what a device loses when it goes down, the kernel does not tell one by one
+            # when a device goes down, the kernel drops its routes without announcing each
             due |= {ROUTES} if self.place != before or done[-1].what else set()
         gone, come = self._take_peers(snapshot.peers)
         if gone or come:
@@ -131,14 +132,14 @@ class Keeper:
         return outcome.done
 
     def _settle_rules(self) -> list[str]:
-        """The rules of running pods are the plugin's; what others have flushed is put back."""
+        """Put back the plugin's rules of running pods, if another program has flushed them."""
         findings, self.problems[RULES] = repair(self._settings.root / RESULTS.relative_to("/"), apply=True)
         return [
             f"rules of {finding.attachment.owner} put back: {what}" for finding in findings for what in finding.missing
         ]
 
     def _settle_local(self, snapshot: Snapshot) -> list[str]:
-        """Bridge and overlay, and from them where this node stands."""
+        """Bridge and overlay; then the Place of this node, which the routes depend on."""
         own = snapshot.own
         addresses = self.links.list_addresses()
         gateways = bridge.gateways_of(own.pods) if own else []
@@ -174,7 +175,7 @@ class Keeper:
         return Place(frozenset(mine), device.ifindex, version, tuple(sources), tuple(sorted(links)))
 
     def _compare_mtu(self, peers: Iterable[Node]) -> list[str]:
-        """An MTU larger than a peer's is lost on the way there."""
+        """A problem if peers have another MTU: packets that are larger than a peer's MTU are lost on the way there."""
         other = [peer for peer in peers if peer.mtu and self.mtu and peer.mtu != self.mtu]
         if not other:
             return []
@@ -182,9 +183,9 @@ class Keeper:
         return [f"the MTU of pods here is {self.mtu}, and that of {len(other)} peers differs ({named}); set --mtu"]
 
     def _take_peers(self, peers: tuple[Node, ...]) -> tuple[list[Node], list[Node]]:
-        """Which peers are no longer there, and which are new, in another snapshot.
+        """Take the peers of a new snapshot. Returns the peers that are gone, and those that are new or changed.
 
-        By identity first: sources keep the objects of nodes that have not changed.
+        Objects are compared by identity first, which is cheap: a source keeps the objects of unchanged nodes.
         """
         if peers is self._peers:
             return [], []
@@ -254,7 +255,7 @@ class Keeper:
 
 
 def _ways_out(own: Node | None, peers: tuple[Node, ...], addresses: Iterable[Local]) -> list[IP]:
-    """Addresses by which the overlay's way out is found, in the order of choice: IPv4 where peers have it."""
+    """Addresses by which find_underlay looks for the overlay's interface, in order: IPv4 first if peers have IPv4."""
     versions = (4, 6) if not peers or any(ip.version == 4 for peer in peers for ip in peer.addresses) else (6, 4)
     mine = {local.cidr.ip for local in addresses}
     known = [ip for ip in (own.addresses if own else ()) if ip in mine]

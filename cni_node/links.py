@@ -1,6 +1,6 @@
-"""Interfaces and addresses of this node, by pyroute2: a handful of them, one request at a time.
+"""Interfaces and addresses of this node, through pyroute2, one request at a time.
 
-Must not: decide what should be there, or read what there may be thousands of (entries.py).
+Must not: decide what should be there, or read lists that may have thousands of entries (entries.py does).
 """
 
 import errno
@@ -21,7 +21,7 @@ _GONE = (errno.EADDRNOTAVAIL, errno.ENODEV, errno.ESRCH)
 
 
 class Device(NamedTuple):
-    """An interface as the kernel has it. mtu in bytes; `data` has the settings of its kind, by the kernel's names."""
+    """An interface. `mtu` is in bytes; `data` has the settings of its kind, under the kernel's names."""
 
     ifindex: int
     name: str
@@ -35,7 +35,7 @@ class Device(NamedTuple):
 
 
 class Local(NamedTuple):
-    """An address of this node that others can reach, with the interface that has it."""
+    """An address of this node with global scope, and the index of its interface."""
 
     device: int
     cidr: CIDR
@@ -54,7 +54,7 @@ class Links:
 
     @property
     def port(self) -> int:
-        """The address that the kernel's notifications name for what this has changed."""
+        """The socket's address (nl_pid). The kernel's notifications name it as the origin of a change."""
         return int(self._ipr.epid)
 
     def find(self, name: str) -> Device | None:
@@ -73,7 +73,7 @@ class Links:
         return device
 
     def list_all(self) -> list[Device]:
-        """All interfaces, the pods' too: for the rare moment in which these are of interest."""
+        """All interfaces. There may be many, since pods have one each, so call this seldom."""
         with requesting("interfaces cannot be read"):
             return [_device_of(message) for message in self._ipr.link("dump")]
 
@@ -83,23 +83,23 @@ class Links:
             self._ipr.link("add", ifname=name, kind=kind, **attributes)
 
     def change(self, device: Device, **attributes: Any) -> None:
-        """Give an interface other attributes (address, mtu, ifalias, master, state)."""
+        """Set attributes of an interface (address, mtu, ifalias, master, state). Raises KernelError."""
         said = ", ".join(f"{key} {value}" for key, value in attributes.items())
         with requesting(f"{device.name} cannot be given {said}"):
             self._ipr.link("set", index=device.ifindex, **attributes)
 
     def allow_hairpin(self, port: Device) -> None:
-        """Have a bridge port send out frames to where they came from."""
+        """Switch hairpin mode on: the bridge port sends frames back to where they came from. Raises KernelError."""
         with requesting(f"hairpin mode of {port.name} cannot be set"):
             self._ipr.brport("set", index=port.index, mode=1)
 
     def delete(self, device: Device) -> None:
-        """Remove an interface; one that is gone is fine."""
+        """Remove an interface, if it is still there. Raises KernelError."""
         with requesting(f"interface {device.name} cannot be removed", _GONE):
             self._ipr.link("del", index=device.ifindex)
 
     def list_addresses(self) -> list[Local]:
-        """The addresses of all interfaces that are valid beyond a link or this node."""
+        """The addresses of all interfaces that have global scope. Raises KernelError."""
         with requesting("addresses cannot be read"):
             messages = [message for message in self._ipr.addr("dump") if message["scope"] == _SCOPE_UNIVERSE]
         return [
@@ -111,7 +111,7 @@ class Links:
         ]
 
     def add_address(self, device: Device, address: CIDR) -> None:
-        """Give an interface an address, usable at once; one that it has is fine."""
+        """Add an address, unless it is there; it is usable at once, without duplicate detection. Raises KernelError."""
         with requesting(f"address {address} cannot be given to {device.name}", (errno.EEXIST,)):
             options: dict[str, Any] = {"flags": _NODAD} if address.version == 6 else {}
             if address.version == 4 and address.prefix < 31:
@@ -119,12 +119,12 @@ class Links:
             self._ipr.addr("add", index=device.ifindex, address=str(address.ip), prefixlen=address.prefix, **options)
 
     def delete_address(self, device: Device, address: CIDR) -> None:
-        """Take an address away; one that is not there is fine."""
+        """Remove an address, if it is there. Raises KernelError."""
         with requesting(f"address {address} cannot be removed from {device.name}", _GONE):
             self._ipr.addr("del", index=device.ifindex, address=str(address.ip), prefixlen=address.prefix)
 
     def find_way_out(self, address: str) -> tuple[int, str] | None:
-        """Interface and own address that packets to an address leave by, None where no route leads there."""
+        """The interface's index and our source address for packets to an address. None when no route leads there."""
         try:
             found = self._ipr.route("get", dst=address)[0]
         except NetlinkError:
@@ -144,7 +144,10 @@ class Links:
 
 @contextmanager
 def requesting(what: str, passed_over: tuple[int, ...] = ()) -> Iterator[None]:
-    """Turn pyroute2's errors in the block into the KernelError that says what was asked, but for some numbers."""
+    """Turn pyroute2's errors in the block into KernelError with the description `what`.
+
+    The errnos in `passed_over` are ignored.
+    """
     try:
         yield
     except NetlinkError as error:

@@ -1,4 +1,4 @@
-"""One collection of the Kubernetes API, listed and then followed, for ever.
+"""Follows one collection of the Kubernetes API: it lists the objects, then watches for changes.
 
 Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 Must not: write to the API, or know what the objects are.
@@ -14,46 +14,46 @@ from cni_node.backoff import Backoff, by_chance
 from cni_node.client import LONGEST_QUOTE, SILENCE, CallError, Client
 
 PAGE = 100  # objects; a node is 5 to 20 kB of JSON
-WATCH_SECONDS = (300, 600)  # the server ends a watch by chance in between
+WATCH_SECONDS = (300, 600)  # we ask the server to end a watch after a random time between these
 SHORT = 1.0  # seconds; a watch that ends sooner counts as a failure
 
 _T = TypeVar("_T")
 
 
 class Keeper(Protocol):
-    """Who keeps what the objects come to."""
+    """The receiver of the objects. Its methods are called by the thread of ListWatch.run."""
 
     def replace(self, items: Iterator[dict[str, Any]]) -> None:
-        """These are all objects that there are. They come in pages: what was there counts until the iterator ends."""
+        """Replace all objects. They come in pages, so the old ones stay valid until the iterator has ended."""
 
     def apply(self, kind: str, item: dict[str, Any]) -> None:
-        """An object was "ADDED", "MODIFIED" or "DELETED"."""
+        """Apply a change of one object: `kind` is "ADDED", "MODIFIED" or "DELETED"."""
 
     def say(self, problem: str) -> None:
-        """Why nothing comes at present; "" when things do."""
+        """Note the problem because of which no changes come at present, or "" when they come again."""
 
 
 class ListWatch:
-    """Follows the collection at a path of the API, in a thread of the caller's."""
+    """Follows the collection at a path of the API. The caller runs `run` in a thread."""
 
     def __init__(self, client: Client, path: str, keeper: Keeper, silence: float = SILENCE) -> None:
-        """`path` may have a query. `silence`: after so many seconds without a word the watch is begun again."""
+        """`path` may have a query. After `silence` seconds without any data the watch is begun again."""
         self._client, self._keeper, self._silence = client, keeper, silence
         self._path = path + ("&" if "?" in path else "?")
         self._backoff = Backoff()
         self._version = ""  # where the next watch begins; empty when all is to be listed
 
     def run(self, stopping: Event) -> None:
-        """List and watch until the event, and the client's end."""
+        """List and watch until `stopping` is set and the client is closed."""
         while not stopping.is_set():
             try:
                 if not self._version:
                     self._list()
                 self._watch()
             except CallError as error:
-                if error.status:  # the server is there, and does not go on from where we are
+                if error.status:  # the server answers but refuses: list everything again
                     self._version = ""
-                if error.status != 410:  # which is usual: a watch or the pages of a list took longer than its history
+                if error.status != 410:  # 410 is usual: our position is older than the server's history
                     self._keeper.say(_explained(error, self._path.partition("?")[0]))
                 stopping.wait(max(self._backoff.after_failure(), error.retry_after))
             except Exception as error:  # a fault of ours must not end what others rely on
@@ -81,7 +81,7 @@ class ListWatch:
         self._version = version
 
     def _watch(self) -> None:
-        """Take changes as they come, until the server ends the watch or is silent."""
+        """Apply changes as they come, until the server ends the watch or is silent."""
         begun = time.monotonic()
         query = {
             "watch": 1,
@@ -110,10 +110,10 @@ class ListWatch:
 
 
 def get(document: Any, key: str, kind: type[_T]) -> _T:
-    """A value of the API server's answer. Raises CallError where it is not there, or of another kind."""
+    """A value of the API server's answer. Raises CallError when it is missing or of another type."""
     found = document.get(key) if isinstance(document, dict) else None
     if found is None and kind is list and isinstance(document, dict):
-        return kind()  # Go's spelling of an empty list
+        return kind()  # Go writes an empty list as null
     if not isinstance(found, kind):
         raise CallError(f"the API server's answer makes no sense: {key!r} is not there or of another kind", 200)
     return found

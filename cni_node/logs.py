@@ -1,6 +1,6 @@
-"""The agent's log: one line per event on stderr, key=value, so that people and programs read the same.
+"""The agent's log: one line per event on stderr, as key=value pairs, for people and programs.
 
-Must not: know an event's meaning.
+Must not: know the events.
 """
 
 import json
@@ -8,18 +8,18 @@ import sys
 
 
 def format_line(level: str, event: str, **fields: object) -> str:
-    """One line; a value with anything but plain characters is quoted as in JSON. Empty values are left out."""
+    """Format an event as one line. A value with blanks or special characters is quoted as in JSON. Skips empty ones."""
     pairs = {"level": level, "event": event, **fields}
     return " ".join(f"{key}={_quoted(str(value))}" for key, value in pairs.items() if value not in ("", None))
 
 
 def info(event: str, **fields: object) -> None:
-    """Say what happened."""
+    """Log an event."""
     print(format_line("info", event, **fields), file=sys.stderr, flush=True)
 
 
 def warn(event: str, **fields: object) -> None:
-    """Say what is wrong, or what somebody else did."""
+    """Log a problem, or a change by another program."""
     print(format_line("warning", event, **fields), file=sys.stderr, flush=True)
 
 

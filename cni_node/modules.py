@@ -1,6 +1,6 @@
-"""Loads a module of the kernel with the modprobe(8) of the node that this container runs on: the image has none.
+"""`pycni load-module`: loads a kernel module from a container, with modprobe(8) of the node (the image has none).
 
-Must not: fail because a kernel has no such module. The agent goes on without it and says what does not work.
+Must not: fail because the kernel has no such module. The agent works without it and reports what does not work.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Load it, or say why that was not possible. Returns the exit status, 0 in both cases."""
+    """Load the module, or print why that failed. Returns exit status 0 in both cases."""
     try:
         os.chroot(options.root)
         os.chdir("/")

@@ -1,6 +1,6 @@
-"""Tells systemd how the agent is (sd_notify(3)): ready, alive, ending.
+"""Tells systemd the state of the agent (sd_notify(3)): ready, alive, stopping.
 
-Must not: fail where no systemd listens.
+Must not: fail when systemd does not listen.
 """
 
 import os
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 
 class Notifier:
-    """The socket that systemd named in the environment, or none."""
+    """The socket that systemd names in the environment, if it does. `interval` is that of WATCHDOG=1, in seconds."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         path = environment.get("NOTIFY_SOCKET", "")
@@ -17,7 +17,7 @@ class Notifier:
         self.interval = _watchdog_interval(environment)
 
     def send(self, **fields: object) -> None:
-        """Send fields such as READY=1; that nobody takes them is no failure."""
+        """Send fields such as READY=1. Errors are ignored."""
         if not self._address:
             return
         text = "".join(f"{name}={value}\n" for name, value in fields.items())
@@ -29,7 +29,7 @@ class Notifier:
 
 
 def _watchdog_interval(environment: Mapping[str, str]) -> float:
-    """Seconds between two signs of life, half of what the unit's WatchdogSec allows; 0 where none are wanted."""
+    """Seconds between two WATCHDOG=1 messages: half of the unit's WatchdogSec. 0 when it has none."""
     ours = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
     try:
         microseconds = int(environment.get("WATCHDOG_USEC", "0"))

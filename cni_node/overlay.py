@@ -1,4 +1,4 @@
-"""The vxlan device that leads to peers on other links: made, kept as it should be, and taken away where it is former.
+"""The vxlan device for peers on other links: creating it, keeping its settings, and removing a former one.
 
 Must not: know the peers (entries.py gives the device its neighbours and forwarding entries).
 """
@@ -13,15 +13,17 @@ from cni_node.links import Device, Links, Local
 from cni_node.peer_routes import NETWORK, mac_of
 from cni_protocol.address import CIDR, IP
 
-ANYWHERE = (IP(4, 0xC0000201), IP(6, 0x20010DB8 << 96 | 1))  # 192.0.2.1, 2001:db8::1: by the default route
+# Documentation addresses, 192.0.2.1 and 2001:db8::1: to find the interface of the default route.
+ANYWHERE = (IP(4, 0xC0000201), IP(6, 0x20010DB8 << 96 | 1))
 HEADER = {4: 50, 6: 70}  # bytes of outer headers, by the IP version of the underlay (VXLAN_HEADROOM in the kernel)
-ALIASES = (f"{NETWORK},", f"{NETWORK}/")  # what ours have, and once had, as ifalias
+ALIASES = (f"{NETWORK},", f"{NETWORK}/")  # ifalias of our device: now, and in earlier versions
 
 
 class Overlay(NamedTuple):
-    """A vxlan network between the nodes: its number, its UDP port, the interface that it goes out by ("": found).
+    """The settings of the vxlan network: its VNI, its UDP port, and the interface by which its packets leave.
 
-    With `direct`, peers on a link of this node are reached without it.
+    An empty `device` means the interface of the route to the peers. With `direct`, peers on a link of this node are
+    reached without the overlay.
     """
 
     vni: int
@@ -36,7 +38,7 @@ class Overlay(NamedTuple):
 
 
 class Underlay(NamedTuple):
-    """What the overlay's packets leave by: interface index, its MTU in bytes, and this node's address on it."""
+    """The network below the overlay: interface index, MTU in bytes, and this node's address on that interface."""
 
     device: int
     mtu: int
@@ -49,9 +51,10 @@ class Underlay(NamedTuple):
 
 
 def find_underlay(links: Links, overlay: Overlay, addresses: Sequence[Local], known: Sequence[IP]) -> Underlay:
-    """Where the overlay goes out; `known` are addresses of this node, or else of a peer, in the order of choice.
+    """Find the underlay. `known` are addresses to look for, in order: of this node, then of a peer or of anywhere.
 
-    Raises KernelError when there is no such interface, or no way to the peer.
+    The first one decides that is on an interface, or has a route. Raises KernelError when none has, or when the
+    interface of the option --device is missing.
     """
     named = links.find(overlay.device) if overlay.device else None
     if overlay.device and named is None:
@@ -65,14 +68,14 @@ def find_underlay(links: Links, overlay: Overlay, addresses: Sequence[Local], kn
 
 
 def find_own_addresses(links: Links, addresses: Sequence[Local]) -> tuple[IP, ...]:
-    """The addresses that this node speaks to the outside from, one of a family, where nobody has said them."""
+    """This node's addresses, when no option names them: the source addresses of the default routes, one per family."""
     ways = [links.find_way_out(str(ip)) for ip in ANYWHERE]
     own = {(local.device, str(local.cidr.ip)): local.cidr.ip for local in addresses}
     return tuple(own[way] for way in ways if way in own)
 
 
 def find_mtu(links: Links, overlay: Overlay | None, addresses: Sequence[Local], own: Sequence[IP]) -> int:
-    """The MTU of this node's pods in bytes, 0 where its interface is not found. Raises KernelError as find_underlay."""
+    """The MTU of this node's pods in bytes, 0 when its interface is not found. Raises KernelError as find_underlay."""
     if overlay is not None:
         return find_underlay(links, overlay, addresses, [*own, *ANYWHERE]).room
     found = [_look(links, addresses, ip, 0) for ip in own]
@@ -98,9 +101,9 @@ def _look(links: Links, addresses: Sequence[Local], ip: IP, named: int) -> Under
 
 
 def ensure_overlay(links: Links, overlay: Overlay, underlay: Underlay) -> tuple[Device, list[str]]:
-    """Have the vxlan device. Returns it, and in words what had to be done.
+    """Create the vxlan device or correct its settings. Returns it, and what had to be done, in words.
 
-    Raises KernelError, also when something else has its name.
+    Raises KernelError, also when an interface that is not ours has its name.
     """
     done = []
     mac = mac_of(underlay.local)
@@ -128,9 +131,9 @@ def ensure_overlay(links: Links, overlay: Overlay, underlay: Underlay) -> tuple[
 
 
 def ensure_sources(links: Links, device: Device, addresses: Sequence[Local], sources: Iterable[IP]) -> list[str]:
-    """Give the device exactly this node's IPv4 address among the pods: without one, reverse path filtering drops all.
+    """Give the device this node's gateway address of IPv4, and no other one. Returns what had to be done, in words.
 
-    Returns in words what had to be done.
+    Without any address, the kernel drops all packets that come in by the device if reverse path filtering is on.
     """
     wanted = {CIDR(ip, ip.bits) for ip in sources if ip.version == 4}
     there = {local.cidr for local in addresses if local.device == device.ifindex and local.cidr.version == 4}
@@ -143,7 +146,7 @@ def ensure_sources(links: Links, device: Device, addresses: Sequence[Local], sou
 
 
 def delete_former(links: Links, names: Iterable[str]) -> list[str]:
-    """Remove vxlan devices of ours among these names. Returns in words what had to be done."""
+    """Remove the interfaces of these names that are vxlan devices of ours. Returns what had to be done, in words."""
     done = []
     for name in names:
         device = links.find(name)
@@ -154,7 +157,7 @@ def delete_former(links: Links, names: Iterable[str]) -> list[str]:
 
 
 def _is_ours(device: Device, mac: str) -> bool:
-    """By its alias; by its MAC where whoever made it did not live to give it one."""
+    """Whether we made a device: it has our alias; or our MAC and no alias, if the agent died before setting it."""
     return device.kind == "vxlan" and (device.alias in ALIASES or (device.mac == mac and not device.alias))
 
 

@@ -1,11 +1,11 @@
-"""What leads to the pods of other nodes: routes, neighbours and forwarding entries, for one peer at a time. Pure.
+"""Computes the routes, neighbours and forwarding entries (together: entries) to the pods of other nodes. Pure.
 
-Nodes on one link: a route to each peer's pods through its address. Behind an overlay: a route to the pods through an
-address that stands for the peer on the vxlan device, a neighbour entry that gives this address a MAC, and a forwarding
-entry that says at which node frames for that MAC are delivered. Nothing is learned and nothing is asked for: every
-node derives the MAC of every other from its address.
+A peer on a link of this node needs one route: to its pods, via its address. A peer behind the overlay needs three
+entries: a route to its pods via an address on the vxlan device (the first of the pod range), a neighbour entry with the
+MAC of that address, and a forwarding entry with the node that frames for that MAC are sent to. The kernel learns
+nothing and asks for nothing: every node computes the MAC of every other node's device from that node's address.
 
-Must not: know what the kernel holds.
+Must not: know what is in the kernel.
 """
 
 from collections import Counter
@@ -16,15 +16,15 @@ from typing import NamedTuple
 from cni_node.snapshot import Node
 from cni_protocol.address import CIDR, IP
 
-PROTOCOL = 80  # of our routes (rtnetlink(7), rtm_protocol), which no routing daemon in the kernel's list uses
+PROTOCOL = 80  # marks our routes (rtnetlink(7), rtm_protocol); the kernel's list gives it to no routing daemon
 NETWORK = "pycni"
-_FIRST_METRIC = 1 << 16  # above what people write by hand: a route of theirs goes before ours
+_FIRST_METRIC = 1 << 16  # larger than metrics that people set by hand, so that their routes take precedence
 
 
 class PeerRoute(NamedTuple):
-    """A route to a peer's pods. `device` is the index of the vxlan device, 0 where the gateway's network decides.
+    """A route to a peer's pods. `device` is the index of the vxlan device; 0: the kernel finds the gateway's interface.
 
-    `source` is the address that this node itself speaks from, None for the kernel's choice.
+    `source` is the source address of packets that this node itself sends there, None for the kernel's choice.
     """
 
     dst: CIDR
@@ -35,7 +35,7 @@ class PeerRoute(NamedTuple):
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What the kernel knows it by: another route with the same is replaced."""
+        """What identifies it to the kernel: adding a route with the same key replaces it."""
         return (self.dst, self.metric)
 
     def __str__(self) -> str:
@@ -43,14 +43,14 @@ class PeerRoute(NamedTuple):
 
 
 class Neighbour(NamedTuple):
-    """The MAC of an address on the vxlan device."""
+    """A neighbour entry: the MAC of an address on the vxlan device."""
 
     ip: IP
     mac: str
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What the kernel knows it by."""
+        """What identifies it to the kernel."""
         return ("neighbour", self.ip)
 
     def __str__(self) -> str:
@@ -58,14 +58,14 @@ class Neighbour(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """The node at which frames for a MAC are delivered."""
+    """A forwarding entry: the address of the node to which the vxlan device sends frames for a MAC."""
 
     mac: str
     node: IP
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What the kernel knows it by."""
+        """What identifies it to the kernel."""
         return ("forward", self.mac)
 
     def __str__(self) -> str:
@@ -76,11 +76,11 @@ Entry = PeerRoute | Neighbour | Forward
 
 
 class Place(NamedTuple):
-    """Where this node stands: all of it that decides what leads to a peer.
+    """The facts about this node that the entries to a peer depend on.
 
     `own` are the addresses of this node. `overlay` is the index of the vxlan device, 0 without one, and `underlay` the
-    IP version of its packets. `sources` are this node's own addresses among the pods. Who has an address in `links`
-    is reached without the overlay.
+    IP version of its outer packets. `sources` are this node's gateway addresses. A peer with an address in one of the
+    networks `links` is reached without the overlay.
     """
 
     own: frozenset[IP] = frozenset()
@@ -91,7 +91,7 @@ class Place(NamedTuple):
 
 
 def entries_to(peer: Node, place: Place) -> tuple[list[Entry], list[str]]:
-    """What leads to a peer's pods, and in sentences what cannot."""
+    """The entries to a peer's pods, and as sentences why some of its pods cannot be reached."""
     if own := place.own.intersection(peer.addresses):
         return [], [f"node {peer.name} has an address of this node, {min(own)}: no routes lead there"]
     addresses = {ip.version: ip for ip in reversed(peer.addresses)}
@@ -116,22 +116,23 @@ def entries_to(peer: Node, place: Place) -> tuple[list[Entry], list[str]]:
 
 
 def in_order(entries: Iterable[Entry]) -> list[Entry]:
-    """Entries in the order in which they are to be made: a route comes after what it leads over."""
+    """Entries in the order in which to add them: a route comes after the entries that it depends on."""
     order = {Forward: 0, Neighbour: 1, PeerRoute: 2}
     return sorted(entries, key=lambda entry: order[type(entry)])
 
 
 class Difference(NamedTuple):
-    """What is to be made, by replacing what has the same key, and what is to be taken away after that, in order."""
+    """Entries to add, which replaces those with the same key; then entries to remove. Both are in order."""
 
     missing: list[Entry]
     surplus: list[Entry]
 
 
 class Wanted:
-    """The entries of all peers, counted, so that a change of one peer costs nothing for the others.
+    """The wanted entries of all peers. A change of one peer takes the same time however many there are.
 
-    Two nodes with one address share a forwarding entry; it is wanted as long as one of them is there.
+    Each entry is counted: two nodes with the same address share a forwarding entry, and it stays as long as one of them
+    does.
     """
 
     def __init__(self) -> None:
@@ -143,11 +144,11 @@ class Wanted:
         return entry in self._counts
 
     def find_mac(self, ip: IP) -> str:
-        """The MAC that an address on the vxlan device should have, empty where none is wanted."""
+        """The wanted MAC of an address on the vxlan device, "" when there is no such neighbour."""
         return self._macs.get(ip, "")
 
     def change(self, gone: Iterable[Entry], come: Iterable[Entry]) -> Difference:
-        """Take the entries of some peers out and those of others in. Returns what that is for the kernel."""
+        """Remove the entries of some peers and add those of others. Returns the changes to make in the kernel."""
         change = Counter(come)
         change.subtract(gone)
         missing, surplus = [], []
@@ -174,7 +175,7 @@ class Wanted:
                 self._macs[entry.ip] = entry.mac
 
     def compare(self, there: Iterable[Entry]) -> Difference:
-        """What the kernel lacks, and what it has beside."""
+        """Compare with the entries in the kernel. Returns the changes to make there."""
         there = set(there)
         return _replacing([entry for entry in self._counts if entry not in there], there - self._counts.keys())
 
@@ -186,7 +187,7 @@ def _replacing(missing: Iterable[Entry], surplus: Iterable[Entry]) -> Difference
 
 
 def mac_of(node: IP) -> str:
-    """The MAC of a node's vxlan device: locally administered, unicast (IEEE 802), and known to all by the address."""
+    """The MAC of a node's vxlan device, computed from the node's address. Locally administered, unicast (IEEE 802)."""
     return "0a:" + sha256(f"vxlan {node}".encode()).digest()[:5].hex(":")
 
 

@@ -1,7 +1,7 @@
-"""Puts the plugins of the bundle that this program is part of on a node whose directories are mounted somewhere.
+"""`pycni install-plugins`: copies the plugins of the bundle that this program belongs to below another root directory.
 
-All of it arrives by renames: calls that run keep the code that they began with. It may be done again at any time.
-Must not: configure the node, or touch what does not carry our mark.
+Files are put in place by rename, so running calls keep the code that they began with. It can be repeated at any time.
+Must not: configure the node, or touch directories without our mark.
 """
 
 import argparse
@@ -18,13 +18,13 @@ from pathlib import Path
 LIBRARY = Path("opt/cni/lib/pycni")  # below a root directory, as in install/bundle.sh
 BIN = Path("opt/cni/bin")
 MARK = ".put-here-by-pycni"  # as in install/code.sh: in a directory of code, with its checksums
-KEPT = 2  # directories of code: a call that is running keeps the one that it began with
-_LOCK = ".lock"  # nobody but root can open it, and so hold us off
-_STAGE = ".image."  # beside its place, where it gets by rename
+KEPT = 2  # newest directories of code that stay, since running calls may still use the one before
+_LOCK = ".lock"  # only root can open it, so only root can hold it
+_STAGE = ".image."  # prefix of temporary directories, from which code is renamed to its place
 
 
 class NoBundleError(Exception):
-    """This program does not run from a bundle, so it has nothing to bring."""
+    """This program does not run from a bundle, so it has no plugins to install."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Put the plugins there, and say what was done. Returns the exit status."""
+    """Install the plugins, and print what was done. Returns the exit status."""
     try:
         changed = install_plugins(find_bundle(Path(__file__)), options.root)
     except NoBundleError as error:
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def find_bundle(module: Path) -> Path:
-    """The bundle's directory of code that a module is part of: ROOT/opt/cni/lib/pycni/ID. Raises NoBundleError."""
+    """The bundle's directory ROOT/opt/cni/lib/pycni/ID that contains a module. Raises NoBundleError."""
     code = module.resolve().parents[2]  # ID/code/cni_node/module
     if not (code / MARK).is_file():
         raise NoBundleError(f"there is no {code / MARK}; only the program of a bundle, or of the image, brings plugins")
@@ -64,9 +64,9 @@ def find_bundle(module: Path) -> Path:
 
 
 def install_plugins(code: Path, root: Path) -> list[Path]:
-    """Have the bundle's code and what starts it below another root. Returns what was written; raises OSError.
+    """Copy the bundle's code, launchers and plugins below another root. Returns the written paths. Raises OSError.
 
-    The code goes first, then the launchers, the plugins last: what a runtime finds can be run.
+    The plugins are written last, so that what a runtime finds can always be run.
     """
     library = root / LIBRARY
     library.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def install_plugins(code: Path, root: Path) -> list[Path]:
 
 
 def is_whole(code: Path, sums: str) -> bool:
-    """Whether a directory of code is there with these checksums, and every file as they have it."""
+    """Whether a directory of code exists, has these checksums, and all its files match them."""
     try:
         if (code / MARK).read_text() != sums:  # a power failure may have left it empty
             return False
@@ -96,7 +96,7 @@ def is_whole(code: Path, sums: str) -> bool:
 
 
 def put_file(path: Path, content: bytes, mode: int) -> bool:
-    """Have a file with this content, by rename; one that has it is left alone. Returns whether it was written.
+    """Write a file by rename, unless it has this content and mode already. Returns whether it was written.
 
     Raises OSError.
     """
@@ -106,7 +106,7 @@ def put_file(path: Path, content: bytes, mode: int) -> bool:
     except OSError:
         pass
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.pycni")  # one name: what a crash leaves is written over
+    temporary = path.with_name(f".{path.name}.pycni")  # the same each time: overwrites a leftover
     temporary.write_bytes(content)
     temporary.chmod(mode)
     temporary.rename(path)
@@ -115,7 +115,7 @@ def put_file(path: Path, content: bytes, mode: int) -> bool:
 
 @contextmanager
 def _alone(library: Path) -> Iterator[None]:
-    """Keep others of our kind out; what those who were broken off have left goes."""
+    """Hold a lock against other installations, and remove what interrupted ones have left."""
     descriptor = os.open(library / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -127,10 +127,10 @@ def _alone(library: Path) -> Iterator[None]:
 
 
 def _put_code(code: Path, library: Path) -> bool:
-    """Have the directory of code there, whole. Returns whether it was copied."""
+    """Copy the directory of code, unless it is there and complete. Returns whether it was copied."""
     place = library / code.name
     if is_whole(place, (code / MARK).read_text()):
-        os.utime(place)  # the newest, whichever was there before
+        os.utime(place)  # make it the newest, so that remove_old keeps it
         return False
     with tempfile.TemporaryDirectory(dir=library, prefix=_STAGE) as stage:
         copy = Path(stage, "new")

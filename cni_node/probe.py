@@ -1,7 +1,7 @@
-"""Asks peers by ping(8)'s packets whether they have a way back to our pods: from our gateway address to theirs.
+"""Pings the peers' gateway addresses from our gateway address, to find out whether they have a route to our pods.
 
-The answer comes only if the peer knows this node's pod range, so no protocol of our own is needed.
-Must not: take long, or decide what a silent peer means.
+An answer arrives only if the peer has a route to this node's pod range. So nodes need no protocol of their own.
+Must not: take long, or decide what follows from a silent peer.
 """
 
 import os
@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from cni_node.snapshot import Node
 from cni_protocol.address import CIDR, IP
 
-BOUND = 5.0  # seconds; a peer's agent reacts within one
-_ROUND = 0.5  # seconds until who has not answered is asked again
+BOUND = 5.0  # seconds; a peer's agent needs at most one to add its route
+_ROUND = 0.5  # seconds until silent peers are pinged again
 _REQUEST, _REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}  # of ICMP and ICMPv6
 _PROTOCOL = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 _HEAD = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence
@@ -25,14 +25,15 @@ _SOL_ICMPV6 = 58
 
 
 def targets_of(peers: Iterable[Node]) -> dict[IP, str]:
-    """The gateway addresses of the peers' pod ranges, and whose they are."""
+    """The gateway addresses of the peers' pod ranges, each with the peer's name."""
     return {IP(pods.version, pods.first.value + 1): peer.name for peer in peers for pods in peer.pods}
 
 
 def find_silent(gateways: Iterable[CIDR], targets: dict[IP, str], bound: float = BOUND) -> list[str]:
-    """The names of the peers that did not answer one of our gateway addresses within `bound` seconds.
+    """Ping all targets. Returns the names of the peers of which one did not answer within `bound` seconds.
 
-    Who has no pod range of our families is not asked. Raises OSError where no such socket can be opened.
+    Targets of a family in which this node has no gateway are left out. Raises OSError when a raw socket cannot be
+    opened.
     """
     sockets = {gateway.version: _open(gateway.ip) for gateway in gateways}
     waiting = {ip: name for ip, name in targets.items() if ip.version in sockets}
@@ -70,12 +71,12 @@ def _ask(sock: socket.socket, ip: IP, identifier: int) -> None:
         head = _HEAD.pack(_REQUEST[4], 0, checksum(head), identifier, 1)
     try:
         sock.sendto(head, (str(ip), 0))
-    except OSError:  # no route, or an ICMP error of the packet before: it is silent then
+    except OSError:  # no route, or an ICMP error for an earlier packet: it counts as silent
         return
 
 
 def _collect(sockets: dict[int, socket.socket], waiting: dict[IP, str], identifier: int, until: float) -> None:
-    """Take the answers that are there, and those that come until then."""
+    """Read answers until a moment of the monotonic clock."""
     while waiting:
         ready = select.select(list(sockets.values()), [], [], max(until - time.monotonic(), 0))[0]
         if not ready:

@@ -1,7 +1,7 @@
 """`pycni repair`: puts back the rules, routes and sysctls of what runs, from what the runtime remembers of it.
 
-A flush of the rule set takes NAT and host ports from running containers, which no runtime notices.
-Must not: make rules for what does not run, or change anything without --apply.
+A flush of the rule set removes NAT and host ports of running containers, and no runtime notices that.
+Must not: make rules for containers that do not run, or change anything without --apply.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Say what is missing, or put it back. Returns 0 when nothing is missing (any more), else 1."""
+    """Print the missing rules, with --apply also restore them. Returns 0 when nothing is missing (any more), else 1."""
     findings, problems = repair(options.results, apply=options.apply)
     others, more = _repair_others(options.results, apply=options.apply)
     for problem in dict.fromkeys([*problems, *more]):
@@ -79,7 +79,7 @@ def _repair_others(directory: Path, *, apply: bool) -> tuple[list[str], list[str
 
 
 def repair(directory: Path, *, apply: bool) -> tuple[list[Finding], list[str]]:
-    """What running attachments lack, put back where `apply` is set; and in sentences what went wrong."""
+    """Find rules that running attachments lack; with `apply` restore them. Returns these, and problems as sentences."""
     cached, problems = list_attachments(directory)
     findings = []
     for entry in cached:
@@ -94,7 +94,7 @@ def repair(directory: Path, *, apply: bool) -> tuple[list[Finding], list[str]]:
 
 
 def _repair_one(entry: Cached, *, apply: bool) -> Iterator[str]:
-    """Under the attachment's lock: a DEL that comes meanwhile would leave what we put back. Raises CNIError."""
+    """Repair one attachment under its lock, since a concurrent DEL would leave rules that we add. Raises CNIError."""
     attachment = Attachment(entry.network, entry.container_id, entry.ifname)
     with attachment_lock(attachment.host_name), kernel_refusals():
         with Kernel() as host:

@@ -1,6 +1,6 @@
-"""What the agent says of itself: for `pycni status` in one screen or as JSON, and for Prometheus. Pure.
+"""The agent's report about itself, as text for `pycni status`, as JSON, and for Prometheus. Pure.
 
-Must not: look at anything; the loop fills it in.
+Must not: read anything; the agent's loop fills it in.
 """
 
 from collections.abc import Mapping
@@ -10,12 +10,11 @@ SHOWN = 10  # lines of one kind on the screen; JSON has all
 
 
 class Report(NamedTuple):
-    """The agent at one moment. Times in seconds of the machine's monotonic clock, `mtu` in bytes (0: the plugin's
-    choice).
+    """The state of the agent. Times are in seconds of the monotonic clock, `mtu` is in bytes (0: the plugin's choice).
 
-    `policies` has the fields of PolicyState, nothing where none are put in force. `silent` are peers that had not
-    answered when the runtime was told, `strangers` pods with addresses of a former range. `repairs` counts what others
-    took away, by stage; `syncs` how often a stage was looked at.
+    `policies` has the fields of PolicyState, or none when policies are off. `silent` are the peers that had not
+    answered the ping when the node became ready. `strangers` are pods with addresses of a former pod range. `repairs`
+    counts, by stage, what other programs had removed and the agent put back. `syncs` counts the runs of stages.
     """
 
     state: str = "starting"
@@ -44,19 +43,19 @@ class Report(NamedTuple):
 
 
 def to_document(report: Report) -> dict[str, Any]:
-    """The report as JSON has it."""
+    """The report as a JSON object."""
     return dict(report._asdict())
 
 
 def parse_document(document: Mapping[str, Any]) -> Report:
-    """A report from its JSON; keys of a later version are passed over."""
+    """A report from its JSON object. Unknown keys (of a later version) are ignored."""
     known = {key: document[key] for key in Report._fields if key in document}
     lists = {key: tuple(value) for key, value in known.items() if isinstance(value, list)}
     return Report(**{**known, **lists})
 
 
 def render(report: Report, now: float) -> str:
-    """One screen of text."""
+    """The report as one screen of text. `now` is in seconds of the monotonic clock."""
     rows = [
         ("agent", f"{report.state} (pid {report.pid}, up {_span(now - report.started)})"),
         ("node", f"{report.node}: {', '.join(report.pods) or 'no pods'}"),

@@ -1,7 +1,7 @@
-"""What the runtime remembers of the attachments that it made: libcni's cache, a file for each.
+"""Reads libcni's cache: a file for each attachment, with the configuration and the result of its ADD.
 
 Source: libcni/api.go of containernetworking/cni (cniCacheV1); containerd, CRI-O and podman keep it in the same place.
-Must not: believe that what stands there still runs.
+Must not: assume that a cached attachment still runs.
 """
 
 import base64
@@ -15,7 +15,7 @@ PLUGIN = "cni-bridge"
 
 
 class Cached(NamedTuple):
-    """An attachment of ours: what identifies it, and the configuration that CHECK would get, prevResult included."""
+    """An attachment of cni-bridge in the cache. `config` is what CHECK would get on stdin, with prevResult."""
 
     network: str
     container_id: str
@@ -26,7 +26,7 @@ class Cached(NamedTuple):
 
 
 def list_attachments(directory: Path = DIRECTORY) -> tuple[list[Cached], list[str]]:
-    """The attachments of our plugin in a cache, and in sentences what could not be read."""
+    """The attachments of our plugin in a cache directory, and as sentences which files could not be read."""
     found, problems = [], []
     try:
         paths = sorted(path for path in directory.iterdir() if path.is_file())

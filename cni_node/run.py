@@ -1,6 +1,6 @@
-"""`pycni agent`: from the command line to the loop, or to one pass with --once.
+"""`pycni agent`: parses the command line and starts the agent's loop, or with --once sets the node up and ends.
 
-Must not: change anything before the options make sense and no other agent runs.
+Must not: change anything before the options are checked and it is certain that no other agent runs.
 """
 
 import argparse
@@ -30,11 +30,11 @@ from cni_node.sysctls import load_module
 from cni_node.trial import clear_trial
 
 FAILED, WRONG_OPTIONS = 1, 2  # exit statuses
-_LOCK = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW  # what others can open they can lock
+_LOCK = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW  # the file is root's alone: others could lock it if they could open it
 
 
 def run(options: argparse.Namespace) -> int:
-    """Be the agent, or set the node up once. Returns the exit status."""
+    """Run the agent, or set the node up once. Returns the exit status."""
     try:
         settings = parse_settings(options, socket.gethostname())
     except ValueError as error:
@@ -74,8 +74,9 @@ def _make_source(settings: Settings) -> Source:
 
 
 def _complete(settings: Settings, source: EtcdSettings) -> EtcdSettings:
-    """What a node says of itself to the others, as far as the options do not: its addresses, the MTU of its pods, and
-    the range that it had before. Raises KernelError.
+    """Fill in what a node publishes in etcd and the options do not say. Raises KernelError.
+
+    These are its addresses, the MTU of its pods, and as `wanted` the pod range that it had before.
     """
     links = Links()
     try:
@@ -89,7 +90,7 @@ def _complete(settings: Settings, source: EtcdSettings) -> EtcdSettings:
 
 
 def _refuse(path: Path, problems: list[str], status: int) -> int:
-    """Say on stderr what is wrong, and leave it for `pycni status`."""
+    """Print problems on stderr, and write them to a file that `pycni status` reads. Returns `status`."""
     for problem in problems:
         print(f"pycni: {problem}", file=sys.stderr)
     with suppress(OSError):

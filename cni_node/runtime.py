@@ -1,6 +1,6 @@
-"""The runtime's network configuration of this node: its text, and the file that makes the node ready.
+"""The runtime's network configuration of this node: making its text, and writing its file.
 
-Must not: decide when (admission.py), or name a peer: the plugin connects pods and knows none.
+Must not: decide when to write it (admission.py does), or name a peer, since the plugin knows none.
 """
 
 import json
@@ -19,10 +19,10 @@ RESERVATIONS = Path("var/lib/cni/networks") / NETWORK  # below the root; the add
 
 
 def render(pods: Sequence[CIDR], mtu: int, agent: str = "", *, policies: bool = False) -> str:
-    """The conflist for these pod ranges; `mtu` in bytes, 0 is the plugin's choice (pure).
+    """The text of the conflist for these pod ranges. `mtu` is in bytes, 0 is the plugin's choice. Pure.
 
-    `agent` is the agent's socket, by which STATUS tells whether it is there; empty where none is to be. With `policies`
-    STATUS asks for bridge netfilter, too.
+    `agent` is the path of the agent's socket, with which STATUS checks that the agent answers; "" without an agent.
+    With `policies`, STATUS also requires bridge netfilter.
     """
     bridge: dict[str, Any] = {
         "type": "cni-bridge",
@@ -36,14 +36,14 @@ def render(pods: Sequence[CIDR], mtu: int, agent: str = "", *, policies: bool = 
         bridge["mtu"] = mtu
     if agent:
         bridge["agent"] = agent
-    if policies:  # packets between pods of this node pass nftables by bridge netfilter alone
+    if policies:  # packets between pods of this node reach nftables only through bridge netfilter
         bridge["requireBridgeNetfilter"] = True
     bridge["ipam"] = {
         "type": "cni-ipam",
         "ranges": [[{"subnet": str(cidr)}] for cidr in pods],
         "routes": [{"dst": str(any_network(cidr.version))} for cidr in pods],
     }
-    # containerd 1.6 reads results up to 1.0.0; who knows cniVersions takes the newest, which has STATUS and GC
+    # containerd 1.6 reads results up to 1.0.0; a newer runtime takes the newest of cniVersions, with STATUS and GC
     document = {"cniVersion": "1.0.0", "cniVersions": ["1.0.0", "1.1.0"], "name": NETWORK, "plugins": [bridge]}
     return json.dumps(document, indent=2) + "\n"
 
@@ -57,9 +57,9 @@ def has_file(path: Path, content: bytes, mode: int = 0o644) -> bool:
 
 
 def put_file(path: Path, content: bytes, mode: int = 0o644) -> bool:
-    """Have a file with this content, by rename; one that has it is left alone. Returns whether it was written.
+    """Write a file by rename, unless it has this content and mode already. Returns whether it was written.
 
-    Raises OSError. What an earlier process left half written is overwritten.
+    A leftover of an interrupted call is overwritten. Raises OSError.
     """
     if has_file(path, content, mode):
         return False
@@ -69,13 +69,13 @@ def put_file(path: Path, content: bytes, mode: int = 0o644) -> bool:
         os.fchmod(file.fileno(), mode)
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())  # a node that loses power has the old file or the new one
+        os.fsync(file.fileno())  # after a power failure the node has the old file or the new one
     temporary.rename(path)
     return True
 
 
 def read_ranges(path: Path) -> tuple[CIDR, ...]:
-    """The pod ranges that a configuration of ours has; none where there is no such file."""
+    """The pod ranges in a configuration of ours; none when there is no such file."""
     try:
         ranges = json.loads(path.read_bytes())["plugins"][0]["ipam"]["ranges"]
         return tuple(parse_cidr(each[0]["subnet"]) for each in ranges)
@@ -84,7 +84,7 @@ def read_ranges(path: Path) -> tuple[CIDR, ...]:
 
 
 def list_strangers(root: Path, pods: Sequence[CIDR]) -> list[str]:
-    """The pods that still have an address of none of these ranges: addresses, with the container's id."""
+    """The reserved addresses outside these pod ranges, each with its container id: pods with a former range."""
     found = []
     with suppress(OSError):
         for path in sorted((root / RESERVATIONS).iterdir()):

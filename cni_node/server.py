@@ -1,6 +1,6 @@
 """Answers on the agent's socket, and perhaps on 127.0.0.1: /status, /healthz, /readyz, /metrics; for root more.
 
-Must not: decide or change anything; it reads the last report of the loop, and hands pods over to that of policies.
+Must not: decide or change anything; it reads the last report, and passes announced pods to the policy enforcer.
 """
 
 import json
@@ -21,15 +21,15 @@ from cni_node.policy.evaluator import Connection
 from cni_node.report import Report, to_document, to_metrics
 from cni_protocol.address import parse_ip
 
-_QUIET = 3600.0  # seconds between two looks at whether to end, which the process's end answers
+_QUIET = 3600.0  # seconds between checks for a shutdown, which never comes: the threads end with the process
 _CLIENT_BOUND = 10  # seconds for a request to arrive
-_ADMISSION_BOUND = 0.9  # seconds until a pod's policies are in force; the plugin waits for one
+_ADMISSION_BOUND = 0.9  # seconds to wait for a pod's policies; the plugin waits for 1 s
 _LARGEST = 1 << 16  # bytes of a request
 _LOOPBACK = "127.0.0.1"
 
 
 class Page(NamedTuple):
-    """What the server answers from: the last report, and whether the loop still turns."""
+    """Where the server gets its answers: the last report, whether the loop is alive, and the policy enforcer."""
 
     report: Callable[[], Report]
     alive: Callable[[], bool]
@@ -67,11 +67,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Requests are no events."""
+        """Log no requests."""
 
 
 class _RootsHandler(_Handler):
-    """What root alone may ask, by the socket: on 127.0.0.1 anybody of this host could announce pods."""
+    """The handler for the socket, which only root can use. On 127.0.0.1 any user could announce pods."""
 
     def do_GET(self) -> None:
         """Beside what everybody may ask: which policy lets a connection through, or does not."""
@@ -94,7 +94,7 @@ class _RootsHandler(_Handler):
         self._answer(200, json.dumps({"allowed": verdict.allowed, **ends}) + "\n", "application/json")
 
     def do_POST(self) -> None:
-        """The plugin connects a pod, and asks whether its policies are in force."""
+        """POST /pods: the plugin announces a pod; answers once its policies are in force, or with status 503."""
         if self.path != "/pods":
             self._answer(404, "there is /pods\n")
             return
@@ -118,9 +118,9 @@ class _TcpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
 
 def serve(page: Page, path: Path, metrics_port: int) -> None:
-    """Begin to answer in threads that end with the process. Raises OSError.
+    """Start the server in threads that end with the process. Raises OSError.
 
-    A socket that an earlier process left is replaced: the caller makes sure that only one runs.
+    A socket that an earlier process has left is replaced. The caller has made sure that no other agent runs.
     """
     path.unlink(missing_ok=True)
     before = os.umask(0o177)

@@ -1,4 +1,4 @@
-"""The options of `pycni agent`, and what they say, with every problem at once. Pure.
+"""The options of `pycni agent`, and parsing them to Settings; one error names all problems. Pure.
 
 Must not: look at the node, or read a file.
 """
@@ -18,7 +18,7 @@ from cni_protocol.address import CIDR, IP, parse_cidr, parse_ip
 from cni_protocol.errors import CNIError
 
 SOCKET = Path("/run/pycni/agent.sock")
-OFF, KEEP, RECHECK = "off", "keep", "recheck"  # what policies do to established connections
+OFF, KEEP, RECHECK = "off", "keep", "recheck"  # --policies: none; established connections go on; are cut if denied
 VXLAN_PORT = 4789  # IANA's
 MIN_MTU = 68  # ETH_MIN_MTU; for IPv6 1280, RFC 8200 section 5
 MAX_MTU = 65535
@@ -26,14 +26,15 @@ MAX_VNI = (1 << 24) - 1  # RFC 7348
 
 
 SourceSettings = StaticSettings | KubernetesSettings | EtcdSettings
-_STATIC = ("nodes_file", "pod_cidr", "pod_cidr6", "node_index", "peer", "once")  # options of one source alone
+_STATIC = ("nodes_file", "pod_cidr", "pod_cidr6", "node_index", "peer", "once")  # options of only one source
 _KUBERNETES = ("kubeconfig", "api_server", "policies", "log_denied")
 _ETCD = ("etcd", "etcd_prefix", "etcd_ca", "etcd_cert", "etcd_key", "etcd_user", "etcd_password_file", "lease")
 
 
 class Settings(NamedTuple):
-    """What an agent is told. mtu in bytes, 0 is the overlay's, or the plugin's choice; `metrics` is where TCP clients
-    of this machine find the metrics too, port 0 for nowhere.
+    """The settings of an agent. `mtu` is in bytes; 0 is that of the overlay, or without one the plugin's choice.
+
+    `metrics` is the TCP port of 127.0.0.1 for metrics, 0 for none.
     """
 
     source: SourceSettings
@@ -106,7 +107,7 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_settings(options: argparse.Namespace, hostname: str) -> Settings:
-    """What the options say. Raises ValueError with a line for every problem."""
+    """Parse the options. Raises ValueError with a line for each problem."""
     problems: list[str] = []
     name = options.node_name or hostname
     _refuse_others(options, problems)
@@ -151,7 +152,7 @@ def node_range(cluster: CIDR, bits: int, index: int) -> CIDR:
 
 
 def _refuse_others(options: argparse.Namespace, problems: list[str]) -> None:
-    """Options of one source beside another one would be overlooked."""
+    """Note a problem for options of other sources, since they would have no effect."""
     own = {"static": _STATIC, "kubernetes": _KUBERNETES, "etcd": _ETCD}
     shared = {"static": ("cluster_cidr", "node_bits", "node_ip"), "etcd": ("cluster_cidr", "node_bits", "node_ip")}
     allowed = {*own[options.source], *shared.get(options.source, ())}
@@ -185,7 +186,7 @@ def _parse_etcd(options: argparse.Namespace, name: str, problems: list[str]) -> 
 
 
 def etcd_access(options: argparse.Namespace) -> EtcdAccess:
-    """How to reach etcd, as these options say it."""
+    """The options of add_etcd_options as EtcdAccess."""
     files = (options.etcd_ca, options.etcd_cert, options.etcd_key)
     return EtcdAccess(tuple(options.etcd), *files, options.etcd_user, options.etcd_password_file)
 

@@ -1,7 +1,7 @@
-"""What a node needs besides the agent's care: settings that outlive a reboot.
+"""Settings that persist over a reboot (sysctl.d, modules-load.d), and `pycni agent --once`.
 
-With `pycni agent --once` that and one pass of the keeper are all: nobody watches afterwards.
-Must not: change what is right already, so that it can be run again at any time.
+With --once the node is set up by one pass of the keeper, and no agent runs afterwards.
+Must not: change what is right already, so that it can be repeated at any time.
 """
 
 import sys
@@ -19,11 +19,11 @@ from cni_node.sources import Source
 from cni_node.sysctls import MODULE, load_module, wanted_sysctls
 from cni_node.trial import TrialError, try_pod
 
-LIST_BOUND = 30.0  # seconds for the source to say something
+LIST_BOUND = 30.0  # seconds to wait for the source's first snapshot
 
 
 def persist(root: Path, versions: Collection[int]) -> list[str]:
-    """Have the sysctls and the module set at every boot of the node. Returns in sentences what failed."""
+    """Write files that set the sysctls and load the module at every boot. Returns failures as sentences."""
     lines = "".join(f"{name.replace('/', '.')} = {value}\n" for name, value in wanted_sysctls(versions).items())
     problems = []
     for name, content in (("etc/modules-load.d/pycni.conf", f"{MODULE}\n"), ("etc/sysctl.d/99-pycni.conf", lines)):
@@ -37,7 +37,7 @@ def persist(root: Path, versions: Collection[int]) -> list[str]:
 
 
 def set_up(settings: Settings, source: Source) -> int:
-    """Make this node ready once, and say so. Returns the exit status. Raises OSError."""
+    """Set this node up once, and print the result. Returns the exit status. Raises OSError."""
     snapshot = _first_snapshot(source)
     if snapshot is None or not snapshot.listed:
         told = snapshot.problems if snapshot else ("the source says nothing",)
@@ -70,7 +70,7 @@ def _configure(settings: Settings, text: str, pods: str) -> int:
             try_pod(text, settings.bin_dir, settings.socket.with_name("trial"))
         except TrialError as error:
             return _refuse([f"{error}; {CONFIGURATION} stays as it was"])
-    changed = put_file(path, text.encode())  # last: with it the runtime takes the node for ready
+    changed = put_file(path, text.encode())  # last, since it tells the runtime that the node is ready
     print(f"{path} {'is written' if changed else 'is as it should be'}: {pods}")
     return 0
 

@@ -1,6 +1,6 @@
-"""What a source knows of the cluster at one moment: this node, its peers, and what is wrong. Values alone.
+"""The state of the cluster at one moment, as a source knows it: this node, its peers, and problems. Plain values.
 
-Must not: know where they come from, or what the kernel holds.
+Must not: know where they come from, or what is in the kernel.
 """
 
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from cni_protocol.address import CIDR, IP
 
 
 class Node(NamedTuple):
-    """A node of the cluster, as its source has it.
+    """A node of the cluster.
 
-    `pods` are its pod ranges and `addresses` its own addresses on the nodes' network, each at most one of a family,
-    IPv4 first. A peer has both; this node is without `pods` as long as it has been given none, or an older node has
-    them, too. `mtu` is what its pods' interfaces have, in bytes, 0 where it is not published.
+    `pods` are its pod ranges, `addresses` its addresses on the nodes' network; each has at most one per family, IPv4
+    first. A peer has both. This node has no `pods` until the cluster gives it some, or while an older node has the
+    same. `mtu` is that of its pods' interfaces, in bytes, 0 if it is not published.
     """
 
     name: str
@@ -25,9 +25,9 @@ class Node(NamedTuple):
 class Snapshot(NamedTuple):
     """The cluster at one moment. `own` is this node, None as long as the source does not know it.
 
-    `peers` are the other nodes in the order of their names; no two pod ranges of nodes overlap. `problems` has a
-    sentence for everything that the source could not read or had to leave out, for the log and for `pycni status`.
-    `listed` is false until the first whole list: the nodes are unknown then, and what the kernel holds stays as it is.
+    `peers` are the other nodes, sorted by name; pod ranges of different nodes do not overlap. `problems` are sentences
+    about what the source could not read or had to leave out, for the log and for `pycni status`. `listed` is false
+    until the source has listed all nodes once. Until then the nodes are unknown, and the kernel is left as it is.
     """
 
     own: Node | None

@@ -1,6 +1,6 @@
-"""`pycni status`: asks the agent on its socket, and shows what it says.
+"""`pycni status`: asks the agent on its socket for its report, and prints it.
 
-Must not: look at the kernel (that is the doctor's).
+Must not: look at the kernel (`pycni doctor` does).
 """
 
 import argparse
@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show the status. Returns 0 for a node that is ready and has no problem, 1 for another, 2 without an agent."""
+    """Print the report. Returns 0 if the node is ready and has no problem, 1 if not, 2 if no agent answers."""
     try:
         text = fetch(options.socket, "/status")
         report = parse_document(json.loads(text))
@@ -36,12 +36,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def is_well(report: Report) -> bool:
-    """Whether nothing is wanting."""
+    """Whether the node is ready and has no problem."""
     return report.ready and not report.problems
 
 
 def fetch(path: Path, what: str) -> str:
-    """The body of an answer of the agent. Raises OSError without an agent, ValueError for another answer than 200."""
+    """GET the path `what` from the agent's socket. Returns the body. Raises OSError; ValueError unless status 200."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(_BOUND)
         sock.connect(str(path))
@@ -57,7 +57,7 @@ def fetch(path: Path, what: str) -> str:
 
 
 def refusal_path(path: Path) -> Path:
-    """Where an agent that could not begin says why, beside its socket."""
+    """The file beside the agent's socket in which an agent that could not start has written why."""
     return path.with_suffix(".refused")
 
 

@@ -1,7 +1,7 @@
-"""The sysctls that a node needs: forwarding, and that bridged packets pass the packet filter.
+"""The sysctls that a node needs: forwarding, and passing bridged packets through the packet filter.
 
-The kernel tells nobody of a change of most of them, so they are read again and again; that is some 10 us each.
-Must not: set what belongs to an interface (its maker does).
+The kernel announces no changes of most sysctls, so they are polled; reading one takes some 10 us.
+Must not: set sysctls of single interfaces (the code that creates an interface does).
 """
 
 import os
@@ -17,26 +17,26 @@ NETFILTER = (
     "there is no bridge netfilter, so what pods of one node send each other through a service address may come back "
     "untranslated; load the module br_netfilter on the machine itself"
 )
-_BYTES = 64  # more than a number has
+_BYTES = 64  # more than any value that is read here
 
 
 class Outcome(NamedTuple):
-    """What had to be set, in words, and what could not."""
+    """The sysctls that were set, and those that could not be set, in words."""
 
     done: list[str]
     problems: list[str]
 
 
 def wanted_sysctls(versions: Iterable[int]) -> dict[str, str]:
-    """The values that a node needs whose pods have addresses of these IP versions."""
+    """The sysctls that a node needs, with their values; `versions` are the IP versions of its pods."""
     versions = sorted(set(versions))
     found = {FORWARDING[version]: "1" for version in versions}
-    # kube-proxy and others filter IPv4 in any case
+    # bridge netfilter for IPv4 in any case: kube-proxy and others need it
     return {**found, **{BRIDGED[version]: "1" for version in sorted({4, *versions})}} if versions else {}
 
 
 def ensure_sysctls(wanted: Mapping[str, str]) -> Outcome:
-    """Have these values. What the kernel does not have is a problem only for bridge netfilter as a whole."""
+    """Set sysctls that have other values. If the kernel has no bridge netfilter, that is one problem."""
     outcome = Outcome([], [])
     for name, value in wanted.items():
         found = read_sysctl(name)
@@ -58,7 +58,7 @@ def ensure_sysctls(wanted: Mapping[str, str]) -> Outcome:
 
 
 def load_module() -> None:
-    """Try to have the module of bridge netfilter, which ensure_sysctls needs; that it fails is told there."""
+    """Try to load the module of bridge netfilter. A failure is reported by ensure_sysctls, which needs it."""
     if (ROOT / "net/bridge").is_dir():
         return
     try:

@@ -1,7 +1,7 @@
-"""A pod for a moment: ADD and DEL of a network namespace of our own, on the node itself.
+"""A trial pod: ADD and DEL for a network namespace of our own.
 
-It shows that the node can serve before the runtime is told so. The namespace is a thread's, so it goes with the
-process, whatever happens; a trial that did not come to its end is taken off by the next one, or by clear_trial.
+It shows that the plugins work on this node, before the runtime is told that it is ready. A thread holds the namespace,
+so that it ends with the process. An interrupted trial is removed by the next one, or by clear_trial.
 """
 
 import ctypes
@@ -21,13 +21,13 @@ _CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 
 class TrialError(Exception):
-    """What the plugin, or the kernel, had against it."""
+    """The trial failed; the text says why, in the words of the plugin or the kernel."""
 
 
 def try_pod(conflist: str, bin_dir: str, mark: Path) -> None:
-    """Connect a network namespace as the configuration has it, and take it off again. Raises TrialError.
+    """Connect a network namespace by this configuration, and disconnect it again. Raises TrialError.
 
-    The file `mark` is there meanwhile, with the configuration, for who comes after a process that was killed.
+    Meanwhile the file `mark` holds the configuration. If the process is killed, clear_trial needs it.
     """
     config = _config_of(conflist)
     try:
@@ -42,7 +42,7 @@ def try_pod(conflist: str, bin_dir: str, mark: Path) -> None:
 
 
 def clear_trial(bin_dir: str, mark: Path) -> str:
-    """Take a trial off that a process left by being killed. Returns what went wrong, mostly nothing."""
+    """Remove the trial pod of a process that was killed, if there is one. Returns what failed, "" for nothing."""
     try:
         config = _config_of(mark.read_text())
     except FileNotFoundError:
@@ -62,7 +62,7 @@ def _config_of(conflist: str) -> dict[str, Any]:
 
 
 def _call(command: str, config: Mapping[str, Any], bin_dir: str, netns: str) -> str:
-    """What went wrong, nothing when it went well."""
+    """Run the plugin. Returns what failed, "" for nothing."""
     env = {
         **os.environ,
         "CNI_COMMAND": command,
@@ -90,7 +90,7 @@ def _call(command: str, config: Mapping[str, Any], bin_dir: str, netns: str) -> 
 
 @contextmanager
 def _namespace() -> Iterator[str]:
-    """The path of a network namespace that a thread of ours is in. Raises TrialError."""
+    """The path of a new network namespace that exists while the block runs. Raises TrialError."""
     inside, done = threading.Event(), threading.Event()
     state = {"errno": 0, "thread": 0}
 

@@ -1,8 +1,8 @@
-"""Listens to what the kernel announces, and says which stages may have been disturbed, and by whom.
+"""Listens to the kernel's netlink notifications, and reports which stages they may have disturbed, and who caused them.
 
-Only the heads of the messages are read, by hand: on a node with a routing daemon or a busy kube-proxy there are
-thousands that are none of our business, and pyroute2 takes 50 us to decode one.
-Must not: look at the kernel's state, or change it.
+It decodes only the heads of messages, without pyroute2, which takes 50 us for one: a node with a routing daemon or a
+busy kube-proxy has thousands of notifications that do not concern us.
+Must not: read the kernel's state, or change it.
 """
 
 import select
@@ -19,14 +19,14 @@ from cni_node.keeper import EXEMPT, LOCAL, ROUTES, RULES, STAGES
 from cni_node.peer_routes import PROTOCOL, Forward, Wanted
 from cni_node.policy.rules import TABLE as POLICY_TABLE
 
-POLICIES = "policies"  # a stage of the loop of policies
+POLICIES = "policies"  # a stage that is not the keeper's but the policy enforcer's
 _ROUTE, _NETFILTER = 0, 12  # NETLINK_*
 # RTMGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
 _GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400
 _NFTABLES_GROUP = 7  # NFNLGRP_NFTABLES
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _SO_RCVBUFFORCE = 33  # socket(7)
-_BUFFER = 1 << 22  # bytes of announcements that may wait for us
+_BUFFER = 1 << 22  # bytes of the receive buffer for notifications
 _LARGEST = 1 << 17  # bytes of one datagram
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _LINKS, _ADDRESSES, _ROUTES, _NEIGHBOURS = (16, 17), (20, 21), (24, 25), (28, 29)  # RTM_NEW*, RTM_DEL*
@@ -41,27 +41,27 @@ _GEN_PROC_PID, _GEN_PROC_NAME = 2, 3  # NFTA_GEN_*
 
 
 class Disturbance(NamedTuple):
-    """A stage that somebody may have disturbed, and who, as far as the kernel tells."""
+    """A stage that another program may have disturbed, and which one, as far as the kernel says."""
 
     stage: str
     by: str
 
 
 class View:
-    """What tells our business from others'; the loop changes it, the watcher reads it."""
+    """What the watcher needs to know to recognize relevant notifications. The loop writes it, the watcher reads it."""
 
     def __init__(self, ports: frozenset[int], names: frozenset[str], wanted: Callable[[], Wanted]) -> None:
-        """`ports` are the addresses of sockets whose changes are our own, `names` the interfaces that we keep.
+        """`ports` are the addresses of our own netlink sockets, whose changes are ignored.
 
-        `wanted` has what should lead to the peers.
+        `names` are the interfaces that the agent keeps. `wanted` returns the entries that should lead to the peers.
         """
         self.ports, self.names, self.wanted = ports, names, wanted
         self.overlay = 0  # index of the vxlan device
-        self.interfaces: frozenset[int] = frozenset()  # that our routes go out by
-        self._flags: dict[int, int] = {}  # of these, as last announced
+        self.interfaces: frozenset[int] = frozenset()  # indexes of the interfaces by which our routes leave
+        self._flags: dict[int, int] = {}  # their flags, as last announced
 
     def has_turned(self, ifindex: int, flags: int) -> bool:
-        """Whether an interface that our routes go out by went up or down: the kernel drops routes without a word."""
+        """Whether an interface with routes of ours went up or down: the kernel drops these without notifications."""
         if ifindex not in self.interfaces:
             return False
         before, self._flags[ifindex] = self._flags.get(ifindex), flags & (_IFF_UP | _LOWER_UP)
@@ -69,23 +69,23 @@ class View:
 
 
 class Watcher:
-    """The two sockets that announcements come by. Its run is for a thread of its own."""
+    """The sockets for notifications: of rtnetlink and of nftables. `run` is for a thread of its own."""
 
     def __init__(self, view: View, publish: Callable[[Disturbance], None]) -> None:
-        """Listen, in the network namespace that the process is in. Raises OSError."""
+        """Start listening in the network namespace that the process is in. Raises OSError."""
         self._view, self._publish = view, publish
         self._route = _open(_ROUTE, _GROUPS)
         self._nft = _open(_NETFILTER, 0)
         self._nft.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES_GROUP)
-        self._touched: set[str] = set()  # the stages in the transaction whose end is not announced yet
+        self._touched: set[str] = set()  # stages disturbed by the nftables transaction that is being announced
 
     def run(self) -> None:
-        """Publish disturbances, for ever."""
+        """Publish disturbances. Never returns."""
         while True:
             for sock in select.select([self._route, self._nft], [], [])[0]:
                 try:
                     data = sock.recv(_LARGEST)
-                except OSError as error:  # ENOBUFS: more was announced than waits for us
+                except OSError as error:  # ENOBUFS: notifications were lost, so all stages may be disturbed
                     for stage in (*STAGES, POLICIES):
                         self._publish(Disturbance(stage, f"unknown, {error.strerror}"))
                     continue
@@ -94,7 +94,7 @@ class Watcher:
                     self._publish(disturbance)
 
     def _judge_nft(self, data: bytes) -> Iterator[Disturbance]:
-        """A transaction is announced change by change, and at its end who made it."""
+        """Disturbances in nftables. The kernel announces each change of a transaction, and at its end who made it."""
         for kind, port, body in messages_in(data):
             if port in self._view.ports:
                 continue
@@ -107,7 +107,7 @@ class Watcher:
 
 
 def messages_in(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Type, port of who caused it, and body of the messages in a datagram."""
+    """The messages in a datagram: type, address (nl_pid) of the socket that caused it, and body."""
     offset = 0
     while offset + _HEADER.size <= len(data):
         length, kind, _, _, port = _HEADER.unpack_from(data, offset)
@@ -116,7 +116,7 @@ def messages_in(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def judge_route_messages(data: bytes, view: View) -> Iterator[Disturbance]:
-    """What announcements about links, addresses, routes and neighbours mean for us."""
+    """The disturbances that notifications about links, addresses, routes and neighbours show."""
     for kind, port, body in messages_in(data):
         if port in view.ports:
             continue
@@ -135,10 +135,10 @@ def judge_route_messages(data: bytes, view: View) -> Iterator[Disturbance]:
 
 
 def _is_foreign(kind: int, body: bytes, view: View) -> bool:
-    """Whether a neighbour or a forwarding entry of the vxlan device is not as we want it.
+    """Whether a notification about the vxlan device shows a neighbour or forwarding entry that is not as wanted.
 
-    The kernel finds other neighbours by itself; those are none of our business. Of forwarding entries it never tells
-    who changed them, and of a neighbour that goes not which MAC it had.
+    Neighbours that are not ours are ignored, since the kernel adds some itself. The kernel does not say who changed a
+    forwarding entry, nor which MAC a removed neighbour had, so our own changes cannot be recognized by these.
     """
     found = NDA.unpack(body[_NEIGH_HEAD_BYTES:])
     ip, mac = found.get("NDA_DST"), found.get("NDA_LLADDR", "")
@@ -162,7 +162,7 @@ def _judge_link(body: bytes, view: View) -> tuple[str, ...]:
 
 
 def judge_nft_message(kind: int, body: bytes) -> set[str]:
-    """What a change of nftables may have taken from us: sets, rules of running pods, policies; a look at the bytes."""
+    """The stages that a change of nftables may have disturbed, found by searching the bytes of the message."""
     if POLICY_TABLE.encode() + b"\0" in body:
         return {POLICIES}
     if kind in (_DELTABLE, _DELRULE):
@@ -172,7 +172,7 @@ def judge_nft_message(kind: int, body: bytes) -> set[str]:
 
 
 def describe_generation(body: bytes) -> str:
-    """Who made a generation of nftables' rules: the program's name and its pid, as the kernel tells them."""
+    """The program that made a new generation of the rule set: its name and pid, as the kernel says."""
     name, pid, offset = "", 0, 4  # struct nfgenmsg
     while offset + 4 <= len(body):
         length, number = struct.unpack_from("=HH", body, offset)
@@ -186,7 +186,7 @@ def describe_generation(body: bytes) -> str:
 
 
 def describe_port(port: int) -> str:
-    """Who has a netlink socket: mostly its port is the pid of the program, which may be gone by now."""
+    """The program with this netlink address: usually the address is its pid. It may have ended by now."""
     if not port:
         return "the kernel"
     with suppress(OSError), open(f"/proc/{port}/comm") as file:

@@ -1,7 +1,7 @@
-"""Reads the part of YAML in which kubectl, kubeadm, kind and the kubelet write a kubeconfig; JSON is part of it.
+"""Reads the subset of YAML that kubectl, kubeadm, kind and the kubelet write in a kubeconfig, and JSON.
 
-Block mappings, lists, and scalars of one line, plain or quoted. Must not: guess. What it does not know it refuses, with
-the number of the line.
+The subset has block mappings, lists, and scalars of one line, plain or quoted. Anything else is refused with the number
+of its line. Must not: guess.
 """
 
 import json
@@ -32,7 +32,7 @@ class _Line(NamedTuple):
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of a document. Scalars are texts, but for null and the truth values. Raises CNIError."""
+    """Parse a document. Scalars are strings (numbers too), except null, true and false. Raises CNIError."""
     if text.lstrip().startswith("{"):
         try:
             return json.loads(text)
@@ -68,7 +68,7 @@ def _refusal(line: _Line, reason: str) -> CNIError:
 
 
 def _block(lines: list[_Line], start: int) -> tuple[Any, int]:
-    """The value that begins at a line, and the index behind its last line."""
+    """Parse the value that begins at a line. Returns it and the index after its last line."""
     if _is_item(lines[start].text):
         return _list(lines, start)
     if _find_key(lines[start]) is not None:
@@ -86,7 +86,7 @@ def _list(lines: list[_Line], start: int) -> tuple[list[Any], int]:
     while index < len(lines) and lines[index].indent == indent and _is_item(lines[index].text):
         line = lines[index]
         inner = line.text[1:].lstrip()
-        if inner:  # the item's first line stands behind the dash: read it as a line of its own, further in
+        if inner:  # the item begins after the dash: parse that as a line of its own with more indentation
             lines[index] = line._replace(indent=indent + len(line.text) - len(inner), text=inner)
             value, index = _block(lines, index)
         else:
@@ -115,14 +115,14 @@ def _mapping(lines: list[_Line], start: int) -> tuple[dict[str, Any], int]:
 
 
 def _nested(lines: list[_Line], start: int, indent: int) -> tuple[Any, int]:
-    """The value in lines that are indented by more, None where there are none."""
+    """Parse the value in the following lines that are indented more. It is None when there are none."""
     if start < len(lines) and lines[start].indent > indent:
         return _block(lines, start)
     return None, start
 
 
 def _find_key(line: _Line) -> tuple[str, str] | None:
-    """The key that a line begins with, and the text behind its colon; None where it has none."""
+    """The key at the beginning of a line and the text after its colon. None when the line has no key."""
     text = line.text
     if text[0] in "\"'":
         end = text.find(text[0], 1)

@@ -1,7 +1,7 @@
 """IP addresses and networks as numbers, and their text.
 
-Texts are read with inet_pton(3) and written as RFC 5952 has it, which is also how Go prints them: the names of the
-reservation files depend on that. An IPv4 address in IPv6 clothes (::ffff:10.1.2.3) is taken for the IPv4 address.
+Text is read with inet_pton(3) and written in the form of RFC 5952. Go prints addresses in the same form, and the names
+of the reservation files depend on it. An IPv4-mapped IPv6 address (::ffff:10.1.2.3) is read as the IPv4 address in it.
 """
 
 from .light.standard import NamedTuple, socket
@@ -40,7 +40,7 @@ class IP(NamedTuple):
 
 
 class CIDR(NamedTuple):
-    """An address together with the prefix length of its subnet; a network when no host bit is set."""
+    """An address and the prefix length of its subnet. It denotes a network when no host bit is set."""
 
     ip: IP
     prefix: int
@@ -56,12 +56,12 @@ class CIDR(NamedTuple):
 
     @property
     def first(self) -> IP:
-        """The lowest address, that of the network itself."""
+        """The lowest address of the subnet: the network address."""
         return IP(self.version, self.ip.value & ~self._host_mask)
 
     @property
     def last(self) -> IP:
-        """The highest address, for IPv4 the broadcast address."""
+        """The highest address of the subnet: for IPv4 the broadcast address."""
         return IP(self.version, self.ip.value | self._host_mask)
 
     @property
@@ -78,7 +78,7 @@ class CIDR(NamedTuple):
 
 ANY4 = CIDR(IP(4, 0), 0)
 ANY6 = CIDR(IP(6, 0), 0)
-# Every interface that is up and speaks IPv6 has an address of it.
+# Every interface that is up and has IPv6 enabled has an address of this network.
 LINK_LOCAL6 = CIDR(IP(6, 0xFE80 << 112), 10)
 
 
@@ -88,7 +88,7 @@ def any_network(version: int) -> CIDR:
 
 
 def parse_ip(text: str) -> IP:
-    """An address from its text. Raises ValueError."""
+    """Parse an address without a prefix length. Raises ValueError."""
     version = 6 if ":" in text else 4
     try:
         packed = socket.inet_pton(_FAMILY[version], text)
@@ -101,17 +101,17 @@ def parse_ip(text: str) -> IP:
 
 
 def parse_cidr(text: str) -> CIDR:
-    """An address with its prefix length from its text, host bits kept. Raises ValueError."""
+    """Parse ADDRESS/PREFIX; host bits are kept. Raises ValueError."""
     address, slash, prefix = text.partition("/")
     ip = parse_ip(address)
     length = int(prefix) if slash and prefix.isascii() and prefix.isdigit() and len(prefix) <= 3 else -1
     if ip.version == 4 and ":" in address:
-        length -= 96  # behind ::ffff:10.1.2.3 it counts in 128 bits
+        length -= 96  # the prefix length of an IPv4-mapped address counts in 128 bits
     if not 0 <= length <= ip.bits:
         raise ValueError(f"{text!r} is no address with a prefix length (as in {ip}/{ip.bits * 3 // 4})")
     return CIDR(ip, length)
 
 
 def parse_ip_or_cidr(text: str) -> IP:
-    """The address in a text that may carry a prefix length behind it. Raises ValueError."""
+    """Parse ADDRESS or ADDRESS/PREFIX, and return the address alone. Raises ValueError."""
     return parse_cidr(text).ip if "/" in text else parse_ip(text)

@@ -1,18 +1,19 @@
-"""The identity of an attachment: whose an interface, a rule or a reservation is, spelt the same everywhere. Pure.
+"""The identity of an attachment, and the names derived from it. Pure.
 
-Every command derives it anew from what the runtime says, so nothing has to be remembered between two calls.
+Interfaces, nftables elements and reservations are marked with this identity (the owner). Every command computes it from
+the runtime's parameters, so nothing has to be remembered between two calls.
 """
 
 from .light.standard import NamedTuple, sha256
 
-# Bytes of a network's name and of a container id in an owner; a whole owner has at most 125. A comment of nft(8) holds
-# 128, an alias 255 (IFALIASZ), a file name 255 (NAME_MAX).
+# The most bytes that the network's name and the container id take up in an owner. A whole owner then has at most 125:
+# nft(8) allows 128 in a comment, the kernel 255 in an alias (IFALIASZ) and in a file name (NAME_MAX).
 _NETWORK_BYTES, _CONTAINER_BYTES = 40, 68
-_KEPT, _DIGEST_DIGITS = 23, 16  # of a name that is shortened
+_KEPT, _DIGEST_DIGITS = 23, 16  # a shortened name is its first 23 bytes, `~`, and 16 digits of its digest
 
 
 class Attachment(NamedTuple):
-    """What the specification counts: a container and an interface in it, on a network."""
+    """An attachment as the specification defines it: a network, a container, and the name of an interface in it."""
 
     network: str
     container_id: str
@@ -20,29 +21,32 @@ class Attachment(NamedTuple):
 
     @property
     def host_name(self) -> str:
-        """The name of the host's end of the veth pair, the same on every command: DEL needs nothing else."""
+        """The name of the host's end of the veth pair. Every command computes the same one, so DEL needs no result."""
         return "veth" + sha256("/".join(self).encode()).hexdigest()[:11]
 
     @property
     def owner(self) -> str:
-        """NETWORK,CONTAINERID,IFNAME: in interface aliases, nftables comments and names of records."""
+        """NETWORK,CONTAINERID,IFNAME, as it stands in interface aliases, nftables comments and names of records."""
         return f"{self.owner_prefix}{shortened(self.container_id, _CONTAINER_BYTES)},{self.ifname}"
 
     @property
     def owner_prefix(self) -> str:
-        """What the owners of all attachments of the same network begin with."""
+        """The text that the owner of every attachment of this network begins with."""
         return shortened(self.network, _NETWORK_BYTES) + ","
 
     @property
     def hint(self) -> str:
-        """A text that every owner of this container (of this network, without a container id) contains."""
+        """A text that every owner of this container contains; without a container id, of this network.
+
+        It selects candidates cheaply: other owners may contain it too.
+        """
         return (self.container_id or self.network)[:_KEPT]
 
 
 def shortened(name: str, size: int) -> str:
-    """A network's name or a container id in at most `size` bytes: a longer one ends in a digest of the whole.
+    """A network's name or a container id in at most `size` bytes; a longer one is cut, and a digest is appended.
 
-    The mark before the digest occurs in no identifier, so nothing shortened is the name of anything else.
+    The `~` before the digest cannot occur in a name, so a shortened name never equals another name.
     """
     return name if len(name) <= size else _cut(name, sha256(name.encode()).hexdigest())
 
@@ -52,16 +56,17 @@ def _cut(name: str, digest: str) -> str:
 
 
 def describe_owner(owner: str) -> str:
-    """An owner in words, for messages; what is no owner is given back as it is."""
+    """An owner in words, for messages. A text that is no owner is returned in quotes."""
     network, _, rest = owner.partition(",")
     container_id, _, ifname = rest.partition(",")
     return f"container {container_id} interface {ifname} of network {network}" if ifname else repr(owner)
 
 
 def spelt_anew(mark: str) -> str:
-    """An owner from an alias or a comment: NETWORK/CONTAINERID/IFNAME, as it was once written, becomes what it is now.
+    """The owner in an alias or a comment, converted where an earlier version of pycni wrote it.
 
-    No name contains a slash, so nothing else is changed. A long name was once cut as START:DIGEST.
+    That version wrote NETWORK/CONTAINERID/IFNAME, and a shortened name as START:DIGEST. No name contains a slash, so
+    any other text is returned unchanged.
     """
     parts = mark.split("/")
     if len(parts) != 3:

@@ -1,7 +1,7 @@
 """Finding another plugin in CNI_PATH and running it (SPEC.md, section "Plugin Delegation").
 
-The delegate gets the environment and the stdin of this plugin as they are (but for CNI_COMMAND, where another one is
-asked for) and shares its stderr. No shell is started. The delegate is given a bounded time and a bounded output.
+The delegate gets the environment and the stdin of this plugin unchanged, except for CNI_COMMAND, and shares its stderr.
+No shell is started. The delegate's running time and the size of its output are bounded.
 """
 
 import select
@@ -16,15 +16,15 @@ from .sibling import find_sibling, run_sibling
 
 RUN_BOUND = 60.0  # seconds; longer than any lock that a well-behaved IPAM plugin waits for
 OUTPUT_BOUND = 1 << 20  # bytes of stdout
-# Ignored or handled here; what is ignored would stay so over execve(2).
+# Signals that this process ignores or handles. The child resets them: an ignored signal stays ignored over execve(2).
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _RESET_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, *_ENDING)
 
 
 def find_plugin(kind: str, request: Request) -> str:
-    """The path of the executable of a plugin type, the first in the order of CNI_PATH.
+    """The path of a plugin type's executable: the first one in the order of CNI_PATH.
 
-    Raises CNIError: 7 for a type that is no plain file name or is not installed, 4 without CNI_PATH.
+    Raises CNIError: 7 when the type is not a plain file name or is not installed, 4 when CNI_PATH is not set.
     """
     if "/" in kind or "\0" in kind or kind in ("", ".", ".."):
         raise CNIError(INVALID_CONFIG, f"plugin type {kind!r} must be the plain file name of an executable in CNI_PATH")
@@ -41,18 +41,18 @@ def find_plugin(kind: str, request: Request) -> str:
 
 
 def is_own(kind: str, request: Request) -> bool:
-    """Whether a plugin type stands for a plugin of our own installation (sibling.py); an empty one does not.
+    """Whether a plugin type is the other plugin of our own installation (sibling.py). False for an empty type.
 
-    Raises CNIError: those of find_plugin.
+    Raises CNIError as find_plugin does.
     """
     return bool(kind) and find_sibling(find_plugin(kind, request)) is not None
 
 
 def run_plugin(kind: str, command: str, request: Request) -> Any:
-    """Run `command` of a plugin and return the JSON document that it printed, None for an empty output.
+    """Run `command` of a plugin. Returns the JSON document that it printed, None when it printed nothing.
 
-    Raises CNIError: the plugin's own error with its code where it printed one, else 104; 11 when it took longer than
-    RUN_BOUND; those of find_plugin.
+    Raises CNIError: the plugin's own code and message when it printed an error object, otherwise 104; 11 when it ran
+    longer than RUN_BOUND; and as find_plugin does.
     """
     path = find_plugin(kind, request)
     env = {**request.env, "CNI_COMMAND": command}
@@ -84,9 +84,9 @@ def _failure_of(kind: str, command: str, status: int, document: Any) -> CNIError
 
 def _execute(path: str, env: dict[str, str], stdin: bytes) -> tuple[int, bytes]:
     """Run an executable to its end. Returns its exit status (negative: the signal that ended it) and its stdout."""
-    source = os.memfd_create("cni-stdin")  # a file: the delegate may read it at its leisure, no pipe can fill up
+    source = os.memfd_create("cni-stdin")  # a file, since writing to a pipe could block when the delegate does not read
     reader, writer = os.pipe()
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # until _wait has the child in hand, and can end it
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # until _wait can end the child
     try:
         try:
             with open(source, "wb", closefd=False) as file:
@@ -105,11 +105,11 @@ def _execute(path: str, env: dict[str, str], stdin: bytes) -> tuple[int, bytes]:
 
 
 def _spawn(path: str, env: dict[str, str], stdin: int, stdout: int) -> int:
-    """Start an executable that ends when we do, and so never works on behind our back. Raises OSError."""
+    """Start an executable as a child that the kernel kills when this process ends. Returns its pid. Raises OSError."""
     from .light.libc import PR_SET_PDEATHSIG, prctl
 
     us = os.getpid()
-    told, tell = os.pipe()  # closed by a successful execve(2), else it carries the errno
+    told, tell = os.pipe()  # execve(2) closes it when it succeeds; otherwise the child writes the errno to it
     child = os.fork()
     if child == 0:
         try:
@@ -136,7 +136,7 @@ def _spawn(path: str, env: dict[str, str], stdin: int, stdout: int) -> int:
 
 
 def _wait(path: str, child: int, reader: int) -> tuple[int, bytes]:
-    """Collect output and exit status of a child; end it when it exceeds its bounds, or when we are interrupted."""
+    """Wait for a child. Returns its exit status and stdout. Kills it when it exceeds a bound or we are interrupted."""
     ended = os.pidfd_open(child)
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
@@ -152,7 +152,7 @@ def _wait(path: str, child: int, reader: int) -> tuple[int, bytes]:
 
 
 def _collect(path: str, reader: int, ended: int) -> bytes:
-    """All that is written until the pipe is closed and the process has ended. Raises CNIError (codes 11, 104)."""
+    """Read stdout until the pipe is closed and the process has ended. Raises CNIError (code 11 or 104)."""
     deadline = time.monotonic() + RUN_BOUND
     waited_for = select.poll()
     open_ends = {reader, ended}

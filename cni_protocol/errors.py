@@ -1,4 +1,4 @@
-"""The error codes of the CNI specification, pycni's own above them, and the one exception that carries them.
+"""The error codes of the CNI specification, pycni's own codes from 100 on, and the exception that carries a code.
 
 Source: SPEC.md, section "Error".
 """
@@ -29,10 +29,10 @@ DIAGNOSIS = "pycni doctor on this node tells more"
 
 
 class CNIError(Exception):
-    """A failure as the runtime is told of it.
+    """A failure as it is reported to the runtime.
 
-    `code` is one of the numbers above, `msg` one sentence for the operator (what was found, what was expected, what to
-    change), `details` longer text, possibly empty.
+    `code` is one of the numbers above. `msg` is one sentence for the operator: what was found, what was expected, what
+    to change. `details` is longer text, possibly empty.
     """
 
     def __init__(self, code: int, msg: str, details: str = "") -> None:
@@ -43,7 +43,7 @@ class CNIError(Exception):
 
 
 class Interrupted(BaseException):
-    """The process was asked to end (SIGTERM, SIGINT): what is under way is undone, then it ends.
+    """The process got SIGTERM or SIGINT: it undoes what it has begun, then it ends.
 
-    Not an Exception, so that nobody takes it for a failure to go on from.
+    This is not an Exception, so that `except Exception` does not catch it.
     """

@@ -1,7 +1,8 @@
-"""Reading a JSON object key by key: every value is checked, every problem is noted, none stops the reading.
+"""Reading a JSON object key by key. Every value is checked, and a problem is noted instead of raised.
 
-A configuration with three mistakes is reported with three mistakes. Keys are matched without regard to case where the
-exact key is absent, as the Go reference does it (runtimes send both `hostPort` and `HostPort`); null means unset.
+So one error message names all mistakes of a configuration. Where the exact key is absent, a key that differs only in
+case is taken, as in the Go reference (runtimes send both `hostPort` and `HostPort`). A value of null means that the key
+is not set.
 
 Must not: know which keys there are.
 """
@@ -24,13 +25,13 @@ _TYPE_NAMES: dict[type[Any], str] = {
     bool: "true or false",
     int: "a whole number",
 }
-_LIKENESS = 0.8  # of a typo to the key that was meant, from 0 to 1 (difflib)
-_SHOWN_LENGTH = 80  # characters of an offending value that a message repeats
+_LIKENESS = 0.8  # how similar an unknown key must be to a known one to count as a typo, from 0 to 1 (difflib)
+_SHOWN_LENGTH = 80  # characters of a wrong value that an error message repeats
 
 
 def shown(value: object) -> str:
-    """A JSON value as an error message repeats it: on one line, shortened."""
-    import json  # only what is wrong is shown
+    """A JSON value as text for an error message: on one line, at most _SHOWN_LENGTH characters."""
+    import json  # here, so that only a call with an error loads it
 
     try:
         text = json.dumps(value)
@@ -40,7 +41,11 @@ def shown(value: object) -> str:
 
 
 class Fields:
-    """One JSON object under examination. `problems` is shared by all objects of one document."""
+    """A JSON object that is being read. `where` is its path in the document.
+
+    Every reading method returns its default and appends to `problems` when the value is wrong. All objects of one
+    document share the list `problems`.
+    """
 
     def __init__(self, value: object, where: str, problems: list[str]) -> None:
         self.where = where
@@ -55,7 +60,7 @@ class Fields:
         self._children: dict[str, list[Fields]] = {}
 
     def path(self, key: str) -> str:
-        """The whole name of a key, as in `ipam.ranges[0][1].subnet`."""
+        """The path of a key from the top of the document, as in `ipam.ranges[0][1].subnet`."""
         return ".".join(part for part in (self.where, key) if part)
 
     def problem(self, key: str, text: str) -> None:
@@ -63,18 +68,18 @@ class Fields:
         self.problems.append(f"{self.path(key)}: {text}")
 
     def raw(self, key: str) -> Any:
-        """The value of a key as it stands, None when it is not set."""
+        """The unchecked value of a key, None when it is not set."""
         self._asked[key.lower()] = key
         if key in self._object:
             return self._object[key]
         return self._object.get(self._keys.get(key.lower(), ""))
 
     def has(self, key: str) -> bool:
-        """Whether the key is set (null is not)."""
+        """Whether the key is there with a value other than null."""
         return self.raw(key) is not None
 
     def stands(self, key: str) -> bool:
-        """Whether the key is there at all, be it with null."""
+        """Whether the key is there, also with the value null."""
         return key in self._object or key.lower() in self._keys
 
     def text(self, key: str, default: str = "") -> str:
@@ -106,24 +111,24 @@ class Fields:
         return self._parsed(key, parse_cidr)
 
     def object(self, key: str) -> Fields:
-        """The object below a key, an empty one when it is not set; the same one every time."""
+        """The object under a key, an empty one when it is not set. Repeated calls return the same Fields."""
         if key not in self._children:
             self._children[key] = [Fields(self._typed(key, dict, {}), self.path(key), self.problems)]
         return self._children[key][0]
 
     def values(self, key: str) -> list[Any]:
-        """The list below a key, an empty one when it is not set."""
+        """The list under a key, an empty one when it is not set."""
         return self._typed(key, list, [])
 
     def objects(self, key: str) -> list[Fields]:
-        """The objects in the list below a key; the same ones every time."""
+        """The objects in the list under a key. Repeated calls return the same Fields."""
         if key not in self._children:
             entries = enumerate(self.values(key))
             self._children[key] = [Fields(value, f"{self.path(key)}[{i}]", self.problems) for i, value in entries]
         return self._children[key]
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """The strings in the list below a key."""
+        """The strings in the list under a key."""
         values = self.values(key)
         for i, value in enumerate(values):
             if not isinstance(value, str):
@@ -131,7 +136,7 @@ class Fields:
         return tuple(value for value in values if isinstance(value, str))
 
     def ips(self, key: str) -> tuple[IP, ...]:
-        """The IP addresses in the list below a key, each with or without a prefix length."""
+        """The IP addresses in the list under a key; a prefix length behind an address is dropped."""
         found = []
         for i, text in enumerate(self.texts(key)):
             try:
@@ -141,15 +146,15 @@ class Fields:
         return tuple(found)
 
     def unknown(self) -> dict[str, str]:
-        """The keys that nobody asked for, each with the known key that it looks like, or with an empty text.
+        """The keys that no method was called for, each with the most similar known key, or with an empty text.
 
-        Keys with a domain (`cni.dev/...`) belong to somebody else and do not count.
+        Keys with a domain (`cni.dev/...`) are left out: they are meant for other programs.
         """
         strange = [key for key in self._object if key.lower() not in self._asked and "/" not in key]
         return {key: self._like(key) for key in strange}
 
     def _like(self, key: str) -> str:
-        from difflib import get_close_matches  # only a typo pays for this import
+        from difflib import get_close_matches  # here, so that only a call with a typo loads it
 
         found = get_close_matches(key.lower(), self._asked, n=1, cutoff=_LIKENESS)
         return self._asked[found[0]] if found else ""

@@ -1,6 +1,6 @@
-"""The one main() of both plugins: environment and stdin in, one JSON document on stdout and an exit status out.
+"""The main() of both plugins. In: environment and stdin. Out: one JSON document on stdout and an exit status.
 
-Source: SPEC.md, sections "Protocol", "Error" and "VERSION". Anything unforeseen becomes an error object too.
+Source: SPEC.md, sections "Protocol", "Error" and "VERSION". An unexpected exception becomes an error object too.
 """
 
 import select
@@ -25,7 +25,7 @@ from .request import Request, find_version, parse_config, parse_request, support
 from .version import NEWEST, SUPPORTED
 
 STDIN_BOUND = 16 << 20  # bytes; a network configuration has a few hundred
-STDIN_SECONDS = 30.0  # for the runtime to finish writing it
+STDIN_SECONDS = 30.0  # within which the runtime must have written all of stdin
 
 ENDING: dict[int, str] = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "SIGINT"}
 
@@ -49,9 +49,9 @@ configuration as JSON on stdin, the answer as JSON on stdout, exit status 0 or n
 
 
 class Plugin(NamedTuple):
-    """A plugin: its name, what it does in a line, and a function for each command but VERSION.
+    """A plugin: its name, one line about it for --help, and a function for each command except VERSION.
 
-    A function takes the Request and returns the JSON object to print, None for no output; it raises CNIError.
+    A function takes the Request and returns the JSON object to print, or None for no output. It raises CNIError.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Plugin(NamedTuple):
 
 
 def main(plugin: Plugin) -> int:
-    """Serve one call from the process's own environment and descriptors. Returns the exit status."""
+    """Serve one call from the process's own environment, stdin and stdout. Returns the exit status."""
     sys.stderr = _Stderr(sys.stderr)
     if sys.argv[1:]:
         return _print_help(plugin)
@@ -69,7 +69,7 @@ def main(plugin: Plugin) -> int:
     env = dict(os.environ)
     try:
         status, output = answer(plugin, env, lambda: _read_stdin(env), finish_uninterrupted)
-    except Interrupted as signal_name:  # while another failure was being put into words
+    except Interrupted as signal_name:  # it came while an error object was being made
         status, output = 1, _encode(_interruption_json(signal_name, NEWEST))
     finish_uninterrupted()
     sys.stdout.buffer.write(output)
@@ -78,7 +78,7 @@ def main(plugin: Plugin) -> int:
 
 
 def finish_uninterrupted() -> None:
-    """From here on a signal does not interrupt: all is done, and who would be told of a failure would be misled."""
+    """Ignore SIGTERM and SIGINT from here on: the command is done, and reporting a failure would be wrong."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 
@@ -86,9 +86,9 @@ def finish_uninterrupted() -> None:
 def answer(
     plugin: Plugin, env: Mapping[str, str], read: Callable[[], bytes], finish: Callable[[], None] = lambda: None
 ) -> tuple[int, bytes]:
-    """Serve one call: `read` returns all of stdin, `finish` is Request.finish_uninterrupted.
+    """Serve one call. `read` returns all of stdin; `finish` becomes Request.finish_uninterrupted.
 
-    Returns the exit status and what goes to stdout.
+    Returns the exit status and the bytes for stdout. Raises nothing, except Interrupted while it makes an error object.
     """
     version = NEWEST
     try:
@@ -131,7 +131,7 @@ def _encode(document: dict[str, Any]) -> bytes:
 
 
 def _read_if_possible(read: Callable[[], bytes]) -> bytes:
-    """All of stdin, nothing where it cannot be read: VERSION needs nothing of it."""
+    """All of stdin, or no bytes when it cannot be read: VERSION works without a configuration."""
     try:
         return read()
     except CNIError:
@@ -149,7 +149,7 @@ def _run_command(
 
 
 def _version_for_errors(data: bytes) -> str:
-    """The cniVersion of an error object: the configuration's, the newest where that one cannot be read."""
+    """The cniVersion of an error object: the configuration's, or the newest when that is unreadable or unsupported."""
     try:
         version = find_version(parse_config(data))
     except CNIError:
@@ -160,7 +160,7 @@ def _version_for_errors(data: bytes) -> str:
 def _read_stdin(env: Mapping[str, str]) -> bytes:
     """All of stdin. Raises CNIError (code 5) when it cannot be read, does not end, or is too large."""
     if env.get("CNI_COMMAND", "") in ("", "VERSION") and os.isatty(0):
-        return b""  # somebody tries the executable by hand: say what is missing, do not wait for a configuration
+        return b""  # a person runs it in a terminal: do not wait for stdin, report the missing variable
     deadline = time.monotonic() + STDIN_SECONDS
     data = b""
     try:
@@ -180,11 +180,11 @@ def _read_stdin(env: Mapping[str, str]) -> bytes:
 
 
 class _Stderr(TextIOBase):
-    """Stderr, closed or broken as it may be: what cannot be said must not keep anybody from undoing or answering."""
+    """Stderr that never raises. It may be closed or broken, and the plugin must still undo its work and answer."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
-        if stream is None:  # it was closed: let no file that is opened later become descriptor 2
+        if stream is None:  # it was closed: occupy descriptor 2, so that no file opened later gets it
             os.open(os.devnull, os.O_WRONLY)
 
     def write(self, text: str) -> int:
@@ -196,7 +196,7 @@ class _Stderr(TextIOBase):
 
 
 def interrupt(number: int, _: object) -> None:
-    """End in good order, and only once: a second signal does not interrupt the undoing."""
+    """The signal handler: raise Interrupted, and ignore further signals, so that they do not interrupt the undoing."""
     for ending in ENDING:
         signal.signal(ending, signal.SIG_IGN)
     raise Interrupted(ENDING[number])

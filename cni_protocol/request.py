@@ -1,4 +1,4 @@
-"""The environment and stdin of a plugin call, checked and frozen.
+"""The environment and stdin of a plugin call, checked, as an immutable Request.
 
 Source: SPEC.md, sections "Parameters", "Error" and "CNI operations"; CONVENTIONS.md for CNI_ARGS.
 Must not: know any key that belongs to one plugin alone.
@@ -10,7 +10,7 @@ from .light.json_text import parse_json
 from .light.standard import Any, Callable, Mapping, NamedTuple
 from .version import NEWEST, OLDEST, SUPPORTED, require_command, require_supported
 
-# What each command demands in its environment. CNI_ARGS and CNI_PATH are always optional.
+# The variables that each command requires. CNI_ARGS and CNI_PATH are always optional.
 REQUIRED = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
     "DEL": ("CNI_CONTAINERID", "CNI_IFNAME"),
@@ -21,15 +21,15 @@ REQUIRED = {
 }
 
 IFNAME_BYTES = 15  # IFNAMSIZ of the kernel, less the final NUL
-_IDENTIFIER_REST = str.maketrans("", "", "_.-")  # what may stand in an identifier beside letters and digits
+_IDENTIFIER_REST = str.maketrans("", "", "_.-")  # allowed in an identifier, besides letters and digits
 
 
 class Request(NamedTuple):
-    """One call, as far as the specification defines it.
+    """The parts of a call that the specification defines.
 
-    `config` is the decoded network configuration, `stdin` the bytes that it came in, `env` the whole environment
-    (both go to an IPAM plugin as they are). `path` holds the directories of CNI_PATH in order. A command calls
-    `finish_uninterrupted` when all is done, while a failure still undoes it: no signal interrupts from then on.
+    `config` is the decoded network configuration. `stdin` is the same as bytes, `env` the whole environment; an IPAM
+    plugin gets both unchanged. `path` holds the directories of CNI_PATH in order. A command calls
+    `finish_uninterrupted` as its last step: from then on no signal interrupts it.
     """
 
     command: str
@@ -58,15 +58,16 @@ def parse_config(stdin: bytes) -> dict[str, Any]:
 
 
 def find_version(config: Mapping[str, Any]) -> str:
-    """The cniVersion to answer with: the configuration's where it is one, the oldest where it says none."""
+    """The cniVersion to answer with: the configuration's; the oldest for none, the newest for one that is no string."""
     version = config.get("cniVersion") or OLDEST
     return version if isinstance(version, str) else NEWEST
 
 
 def parse_request(env: Mapping[str, str], stdin: bytes) -> Request:
-    """Check a call other than VERSION.
+    """Check a call other than VERSION, and return it as a Request.
 
-    Raises CNIError: 4 naming every variable that is missing or invalid, 6 and 7 for stdin, 1 for the version.
+    Raises CNIError: 4 names every missing or invalid variable, 6 is no JSON object on stdin, 7 an invalid name, type or
+    cniVersion in it, 1 an unsupported version or command.
     """
     command = env.get("CNI_COMMAND", "")
     problems = _environment_problems(command, env)
@@ -104,7 +105,7 @@ def parse_request(env: Mapping[str, str], stdin: bytes) -> Request:
 
 
 def check_args(request: Request, known: tuple[str, ...]) -> None:
-    """Raise CNIError (code 4) for a CNI_ARGS entry that is malformed, or unknown without IgnoreUnknown=1."""
+    """Raise CNIError (code 4) for a malformed entry of CNI_ARGS, and for an unknown one without IgnoreUnknown=1."""
     ignore = request.args.get("IgnoreUnknown", "").lower()
     problems = []
     if ignore not in ("", "0", "1", "true", "false"):
@@ -154,20 +155,20 @@ def _environment_problems(command: str, env: Mapping[str, str]) -> list[str]:
 
 
 def is_identifier(text: str) -> bool:
-    """Whether this can be a container id or the name of a network (SPEC.md, "Parameters")."""
+    """Whether this is a valid container id or network name (SPEC.md, "Parameters")."""
     rest = text[1:].translate(_IDENTIFIER_REST)
     return text.isascii() and text[:1].isalnum() and (not rest or rest.isalnum())
 
 
 def is_interface_name(name: str) -> bool:
-    """Whether the kernel takes this for the name of an interface (dev_valid_name in net/core/dev.c) and it prints."""
+    """Whether the kernel accepts this as an interface name (dev_valid_name in net/core/dev.c) and it is printable."""
     if len(name.encode("utf-8", "surrogateescape")) > IFNAME_BYTES or name in (".", ".."):
         return False
     return name.isprintable() and not any(char in "/:" or char.isspace() for char in name)
 
 
 def supported_versions_reply(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer to VERSION (SPEC.md, "VERSION"): cniVersion as in the input, and all that this build speaks."""
+    """The answer to VERSION (SPEC.md, "VERSION"): cniVersion as in the input, and all versions that we support."""
     version = config.get("cniVersion")
     return {
         "cniVersion": version if isinstance(version, str) and version else NEWEST,

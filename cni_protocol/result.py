@@ -1,7 +1,7 @@
-"""Results of ADD: the types, and their JSON in the shape of every version of the specification.
+"""Results of ADD: the types, and their conversion from and to the JSON of every version of the specification.
 
 Source: SPEC.md, section "Success" (1.1.0), and the same section of releases 0.2.0 to 1.0.0.
-Must not: know how a result comes about.
+Must not: know how a plugin arrives at its result.
 """
 
 from .address import CIDR, IP
@@ -10,16 +10,19 @@ from .fields import Fields
 from .light.standard import Any, Mapping, NamedTuple
 from .version import at_least, require_supported
 
-# The attributes of a route beside dst and gw. 1.1.0 brought them; the reference passes them on in every version, so
-# a bridge of an older configuration gets them from its IPAM plugin all the same.
 _MAX_32 = (1 << 32) - 1
-# The attributes of a route, with their greatest value (rtnetlink(7): rtm_scope is a byte).
+# The attributes of a route besides dst and gw, and their greatest values (rtnetlink(7): rtm_scope is a byte). The
+# specification has them from 1.1.0 on. The reference passes them on in every version, and so do we: a bridge with an
+# older configuration may get them from its IPAM plugin.
 _ROUTE_LIMITS = {"mtu": _MAX_32, "advmss": _MAX_32, "priority": _MAX_32, "table": _MAX_32, "scope": 255}
 ROUTE_NUMBERS = tuple(_ROUTE_LIMITS)
 
 
 class Interface(NamedTuple):
-    """An interface that a plugin made. `sandbox` is the namespace path, empty for the host; mtu in bytes, 0 unset."""
+    """An interface that a plugin created.
+
+    `sandbox` is the namespace's path, empty on the host. `mtu` is in bytes; 0 is not set.
+    """
 
     name: str
     mac: str = ""
@@ -30,7 +33,7 @@ class Interface(NamedTuple):
 
 
 class IPConfig(NamedTuple):
-    """An address of the attachment. `interface` is an index into the result's interfaces."""
+    """An address of the attachment. `interface` is an index into Result.interfaces."""
 
     address: CIDR
     gateway: IP | None = None
@@ -38,7 +41,7 @@ class IPConfig(NamedTuple):
 
 
 class Route(NamedTuple):
-    """A route in the container; the numbers as in rtnetlink(7), None where not set."""
+    """A route in the container. The numbers are those of rtnetlink(7); None is not set."""
 
     dst: CIDR
     gw: IP | None = None
@@ -59,7 +62,7 @@ class DNS(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What an attachment got."""
+    """The result of an ADD: what the attachment has."""
 
     interfaces: tuple[Interface, ...] = ()
     ips: tuple[IPConfig, ...] = ()
@@ -67,7 +70,7 @@ class Result(NamedTuple):
     dns: DNS = DNS()
 
     def after(self, previous: "Result | None") -> "Result":
-        """This result behind that of an earlier plugin of the chain (SPEC.md, "ADD": prevResult is passed on)."""
+        """This result appended to that of the plugins before it in the chain (SPEC.md, "ADD", prevResult)."""
         if previous is None:
             return self
         shift = len(previous.interfaces)
@@ -81,7 +84,7 @@ class Result(NamedTuple):
 
 
 def parse_dns(fields: Fields) -> DNS:
-    """A dns object of a configuration or a result; problems go to `fields`."""
+    """Parse a dns object of a configuration or a result. Problems are noted in `fields`."""
     return DNS(
         nameservers=fields.texts("nameservers"),
         domain=fields.text("domain"),
@@ -91,7 +94,7 @@ def parse_dns(fields: Fields) -> DNS:
 
 
 def parse_routes(objects: list[Fields]) -> tuple[Route, ...]:
-    """The routes of a configuration or a result; problems go to the objects."""
+    """Parse the routes of a configuration or a result. Problems are noted in the objects."""
     routes = []
     for fields in objects:
         dst = fields.cidr("dst")
@@ -109,10 +112,10 @@ def parse_routes(objects: list[Fields]) -> tuple[Route, ...]:
 
 
 def parse_result(document: object, version: str, what: str) -> Result:
-    """The result that another plugin made, `what` naming it for messages.
+    """Parse the result of another plugin. `what` is the name of the document in messages.
 
-    `version` is the version of the configuration, used where the result names none itself. Raises CNIError (code 6,
-    or 1 for a version that is not supported).
+    `version` is the version of the configuration; it is used when the result has no cniVersion. Raises CNIError: 6 for
+    an invalid result, 1 for a version that is not supported.
     """
     problems: list[str] = []
     fields = Fields(document, what, problems)
@@ -146,7 +149,7 @@ def _parse_modern(fields: Fields) -> Result:
             entry.problem("address", "is missing")
         index = entry.number("interface", 0, max(len(interfaces) - 1, 0))
         if index is not None and not interfaces:
-            index = None  # an index into an empty list, as some IPAM plugins print it
+            index = None  # some IPAM plugins print an index but no interfaces
         if address is not None:
             ips.append(IPConfig(address, _gateway_of(entry, address), index))
     routes = parse_routes(fields.objects("routes"))

@@ -1,6 +1,6 @@
-"""The other plugin of our own installation, run within this process instead of in a second interpreter.
+"""Running the other plugin of our own installation (the sibling) in this process instead of a second interpreter.
 
-Starting an interpreter takes longer than all that cni-ipam does. Same bytes in, same bytes out.
+Starting an interpreter takes longer than all that cni-ipam does. Environment, stdin and stdout are the same either way.
 """
 
 import sys
@@ -10,9 +10,10 @@ from .plugin import Plugin, answer
 
 
 def find_sibling(path: str) -> Plugin | None:
-    """The plugin behind an executable, None unless running it would run the same code as importing it here.
+    """The plugin that an executable would run, None unless it can be imported here instead.
 
-    That is so when its text is that of the executable that we were started from, but for the plugin's name.
+    It can when the executable's text differs from that of our own executable only in the plugin's name: then both load
+    the same code with the same interpreter.
     """
     own, other = os.path.basename(sys.argv[0]), os.path.basename(path)
     if own == other:
@@ -31,9 +32,9 @@ def find_sibling(path: str) -> Plugin | None:
 
 
 def run_sibling(plugin: Plugin, env: dict[str, str], stdin: bytes) -> tuple[int, bytes]:
-    """What the executable would do with this environment and stdin: its exit status and its stdout.
+    """Run the plugin with this environment and stdin. Returns its exit status and its stdout.
 
-    A signal that ends us interrupts it too, also when its own part is done: then ours is not.
+    SIGTERM and SIGINT interrupt it at any time. It must not ignore them when its own work is done: our work is not.
     """
     return answer(plugin, env, lambda: stdin)
 

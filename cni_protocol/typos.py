@@ -1,4 +1,4 @@
-"""Keys that are not known: named on stderr when they look like a typo, refused in a strict configuration."""
+"""Unknown keys of a configuration: a likely typo is named on stderr, and a strict configuration is refused."""
 
 import sys
 
@@ -8,10 +8,10 @@ from .light.standard import Sequence
 
 
 def check_keys(plugin: str, strict: bool, objects: Sequence[Fields]) -> None:
-    """Look at the keys that nobody asked for, after all known ones have been read.
+    """Report the unknown keys of `objects`. Call it after all known keys have been read.
 
-    With `strict` raises CNIError (code 2) naming every such key with its value. Otherwise one that is close to a known
-    key is named on stderr, with the known one; the others may be meant for somebody else.
+    With `strict`, raises CNIError (code 2) that names every unknown key and its value. Otherwise prints on stderr each
+    unknown key that is similar to a known one; the rest may be meant for other programs.
     """
     unsupported = []
     for fields in objects:

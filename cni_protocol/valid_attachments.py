@@ -1,4 +1,4 @@
-"""The attachments that GC says are valid. Source: SPEC.md, section "GC"."""
+"""The list of valid attachments in a GC request. Source: SPEC.md, section "GC"."""
 
 from .errors import INVALID_CONFIG, CNIError
 from .fields import Fields
@@ -10,15 +10,15 @@ _KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")
 
 
 class ValidAttachments(NamedTuple):
-    """The container id and interface name of every attachment that is to stay."""
+    """The container id and interface name of every attachment that GC must keep."""
 
     pairs: frozenset[tuple[str, str]]
 
 
 def parse_valid_attachments(request: Request) -> ValidAttachments | None:
-    """The list of a GC request, None when it has none: then nothing is known, and nothing may be removed.
+    """The list of a GC request, None when the key is absent: then GC must remove nothing.
 
-    An empty list is another thing: no attachment is valid. So is null, which is how Go writes a list without elements.
+    An empty list says that no attachment is valid. null says the same: Go writes an empty list as null.
     Raises CNIError (code 7) for a malformed list.
     """
     problems: list[str] = []

@@ -15,7 +15,7 @@ def at_least(version: str, other: str) -> bool:
 
 
 def require_supported(version: str) -> None:
-    """Raise CNIError (code 1) unless this build speaks `version`."""
+    """Raise CNIError (code 1) unless this build supports `version`."""
     if version not in SUPPORTED:
         raise CNIError(
             INCOMPATIBLE_VERSION,
@@ -24,7 +24,7 @@ def require_supported(version: str) -> None:
 
 
 def require_command(command: str, version: str) -> None:
-    """Raise CNIError (code 1) when the specification has `command` only from a later version on."""
+    """Raise CNIError (code 1) when `command` was introduced in a later version of the specification than `version`."""
     first = FIRST_WITH_COMMAND.get(command, OLDEST)
     if not at_least(version, first):
         raise CNIError(

@@ -1,8 +1,8 @@
 """The tree of a bundle: our code, the parts of pyroute2 and of the standard library in use, and this interpreter.
 
-Called by install.sh --bundle with the interpreter that goes into the bundle. What is in use is found anew each time:
-all of our modules are imported in a fresh interpreter, and what that loads is in use; what import statements inside
-functions name, in our modules and in the standard library, comes along as well, so that none of them fails on a node.
+Called by install.sh --bundle with the interpreter that goes into the bundle. To find the modules in use, it imports all
+of our modules in a fresh interpreter and takes what that loads. It also takes the modules that import statements inside
+functions name, in our modules and in the standard library, so that none of these fails on a node.
 """
 
 import modulefinder
@@ -17,12 +17,12 @@ from pathlib import Path
 STDLIB = Path(sysconfig.get_path("stdlib"))
 EXTENSIONS = STDLIB / "lib-dynload"
 DEPENDENCY = "pyroute2"
-# Parts of the standard library that what we use names only for tools and servers of its own: what is loaded of them is
-# brought, but they are not followed.
+# Parts of the standard library that others import only for tools and servers of their own. Their imports are not
+# followed; what is loaded of them is included.
 NOT_FOLLOWED = {"doctest", "pydoc", "test", "tkinter", "unittest", "xmlrpc"}
-BROUGHT = ("http.client", "ssl")  # for a cluster's API; http.client does without ssl in silence
-LEFT_OUT = {"_hashlib"}  # without it hashlib takes the digests that are built in, and loads no OpenSSL
-CODECS = ("ascii.py", "idna.py", "latin_1.py", "utf_*.py")  # of encodings, found by name and not by an import statement
+BROUGHT = ("http.client", "ssl")  # for a cluster's API; http.client goes on silently when ssl is missing
+LEFT_OUT = {"_hashlib"}  # without it hashlib uses the built-in digests, and loads no OpenSSL
+CODECS = ("ascii.py", "idna.py", "latin_1.py", "utf_*.py")  # modules of encodings, which no import statement names
 GLIBC = {
     *("libc", "libm", "libdl", "libpthread", "librt", "libutil", "libresolv", "linux-vdso"),
     *("ld-linux-x86-64", "ld-linux-aarch64", "ld-linux-armhf", "ld64"),
@@ -64,14 +64,14 @@ def modules_in(code: Path) -> dict[str, Path]:
 
 
 def probe(code: Path, names: Iterable[str]) -> dict[str, str]:
-    """What an interpreter has loaded once it has imported these modules: names, and files ("-" for none)."""
+    """The modules that an interpreter has loaded after importing these: names, and files ("-" for none)."""
     command = [sys.executable, "-ISBXutf8", "-c", PROBE, str(code), *names]
     lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=120).stdout.splitlines()
     return dict(line.split(" ", 1) for line in lines)
 
 
 def follow(code: Path, ours: dict[str, Path], loaded: dict[str, str]) -> dict[str, Path]:
-    """The modules of the standard library that are loaded, or named by an import statement that can be reached."""
+    """The modules of the standard library that are loaded, or that any reachable import statement names."""
     excluded = NOT_FOLLOWED | LEFT_OUT
     finder = modulefinder.ModuleFinder([str(code), str(STDLIB), str(EXTENSIONS)], excludes=[*excluded, DEPENDENCY])
     standard = [name for name in loaded if name.partition(".")[0] in sys.stdlib_module_names - excluded]
@@ -88,7 +88,7 @@ def follow(code: Path, ours: dict[str, Path], loaded: dict[str, str]) -> dict[st
 
 
 def write_code(code: Path, target: Path, ours: dict[str, Path], loaded: dict[str, str]) -> None:
-    """Our modules, and those of the dependency that are loaded; a package whose own code is not run comes empty."""
+    """Write our modules, and those of the dependency that are loaded; a package that was not executed becomes empty."""
     for path in ours.values():
         compile_to(path, target / path.relative_to(code))
     for name, file in loaded.items():
@@ -105,7 +105,7 @@ def write_code(code: Path, target: Path, ours: dict[str, Path], loaded: dict[str
 
 
 def write_library(target: Path, library: dict[str, Path]) -> None:
-    """The modules of the standard library, and the shared libraries that extension modules need."""
+    """Write the modules of the standard library, and the shared libraries that extension modules need."""
     for path in sorted(set(library.values())):
         if path.suffix == ".py":
             compile_to(path, target / path.relative_to(STDLIB))
@@ -116,7 +116,7 @@ def write_library(target: Path, library: dict[str, Path]) -> None:
 
 
 def write_interpreter(target: Path) -> None:
-    """The interpreter, which finds its shared libraries and modules beside itself wherever the tree stands."""
+    """Write the interpreter. It finds its shared libraries and modules relative to itself, wherever the tree is."""
     original = Path(sys.executable).resolve()
     python = target / "bin" / "python3"
     place(original, python, 0o755)
@@ -126,7 +126,7 @@ def write_interpreter(target: Path) -> None:
 
 
 def bring_libraries(binary: Path, target: Path) -> None:
-    """Copy the shared libraries that a binary needs and that are not part of glibc."""
+    """Copy the shared libraries that a binary needs, except those of glibc. Ends the process if one is missing."""
     listed = subprocess.run(["ldd", str(binary)], check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout
     for line in listed.splitlines():
         name = Path(line.split()[0]).name
@@ -138,7 +138,7 @@ def bring_libraries(binary: Path, target: Path) -> None:
 
 
 def compile_to(source: Path, target: Path) -> None:
-    """Byte-compile a module to where its source would be; `target` names that source."""
+    """Byte-compile a module. `target` is the path that its source would have; the result goes beside that."""
     shown = str(target).partition(f"/{STDLIB.name}/")[2] or str(target).partition("/code/")[2]
     py_compile.compile(
         str(source),
@@ -150,7 +150,7 @@ def compile_to(source: Path, target: Path) -> None:
 
 
 def place(source: Path, target: Path, mode: int) -> None:
-    """Copy a file, symbolic links followed."""
+    """Copy a file, following symbolic links, and set its mode."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     target.chmod(mode)

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # the variables are those of install.sh
-# install.sh --bundle: an archive that brings a node without Python everything. To be sourced by install.sh.
+# install.sh --bundle: makes an archive with everything that a node without Python needs. Sourced by install.sh.
 #
 # It is unpacked at a node's `/`:
 #   /opt/cni/bin/cni-bridge, cni-ipam   the executables

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # the variables are those of install.sh
-# The code that is installed, out of the checkout, and the text of what starts it. To be sourced by install.sh.
+# Gathers the code to install out of the checkout, and makes the text of the files that start it. Sourced by install.sh.
 
 executables=(cni-bridge cni-ipam)
 launchers=(pycni) # of programs that are no plugins
@@ -7,7 +7,7 @@ packages=(cni_protocol cni_kernel cni_bridge cni_ipam cni_node)
 mark=.put-here-by-pycni # in a directory of code, with its checksums: only what carries it is ever removed
 made_dirs=() stage=''   # what clean_up takes away
 
-template() { # FILE of install/templates, then words that stand in it, each before what goes there
+template() { # FILE [WORD REPLACEMENT]...: print a file of install/templates with each WORD replaced
     local text
     text=$(<"$here/install/templates/$1")
     shift
@@ -18,7 +18,7 @@ template() { # FILE of install/templates, then words that stand in it, each befo
     printf '%s\n' "$text"
 }
 
-executable_text() { # NAME CODE_DIR: of a plugin; the two differ in nothing but their names, see cni_protocol/sibling.py
+executable_text() { # NAME CODE_DIR: of a plugin; the two differ only in the plugin's name, see cni_protocol/sibling.py
     template executable cni-bridge "$1" cni_bridge "${1//-/_}" @PYTHON@ "$python" @CODE@ "$2"
 }
 

@@ -1,7 +1,7 @@
-"""Makes an image for containers out of a bundle: an archive in the layout of OCI, which docker reads too.
+"""Makes a container image out of a bundle: an archive in OCI layout, which docker reads too.
 
-Two layers: what the bundle takes from a node, which is glibc and a few files of /etc, and the bundle as it is. The
-same bundle and the same glibc give the same bytes. Source: the OCI image specification, image-layout.md and config.md.
+It has two layers: what a bundle needs of a node (glibc and a few files in /etc), and the bundle unchanged. The same
+bundle and the same glibc give the same bytes. Source: the OCI image specification, image-layout.md and config.md.
 Must not: fetch anything.
 """
 
@@ -27,7 +27,7 @@ DIRECTORIES = (
 FILES = {
     "etc/passwd": "root:x:0:0:root:/:/sbin/nologin\n",
     "etc/group": "root:x:0:\n",
-    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",  # without it glibc asks a server first
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",  # without it glibc asks DNS first
 }
 CONFIG = {
     "Entrypoint": ["pycni"],
@@ -42,7 +42,7 @@ LDD_BOUND = 60  # seconds
 
 
 def main() -> None:
-    """Write the image VERSION of the archive BUNDLE to TARGET."""
+    """Arguments BUNDLE VERSION TARGET: write the image of the archive BUNDLE, tagged VERSION, to TARGET."""
     bundle, version, target = sys.argv[1:]
     archive = Path(bundle).read_bytes()
     image = make_image([write_layer(base_files(archive)), archive], version)
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def base_files(bundle: bytes) -> dict[str, tuple[int, bytes]]:
-    """Mode and content, by path, of what a bundle needs beside itself: this machine's glibc, and files of /etc."""
+    """The files that a bundle needs besides itself, by path: mode and content. This machine's glibc, files in /etc."""
     files = {name: (0o644, text.encode()) for name, text in FILES.items()}
     with tempfile.TemporaryDirectory() as unpacked:
         with tarfile.open(fileobj=io.BytesIO(bundle)) as archive:
@@ -61,7 +61,7 @@ def base_files(bundle: bytes) -> dict[str, tuple[int, bytes]]:
 
 
 def needed_libraries(library: Path) -> set[Path]:
-    """The shared libraries of the machine that binaries below a directory are linked with, and the loader."""
+    """The machine's shared libraries that binaries below a directory are linked with, and the dynamic loader."""
     binaries = [*library.glob("*/bin/python3"), *library.rglob("*.so*")]
     own = {path.name for path in binaries}
     command = ["ldd", *map(str, binaries)]
@@ -76,7 +76,7 @@ def needed_libraries(library: Path) -> set[Path]:
 
 
 def write_layer(files: dict[str, tuple[int, bytes]]) -> bytes:
-    """An archive of the directories that every image has, those on the way to the files, and the files."""
+    """A layer with these files, their parent directories, and the directories that every image has; compressed tar."""
     parents = {str(parent) for name in files for parent in Path(name).parents} - {"."}
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as layer:
@@ -90,7 +90,7 @@ def write_layer(files: dict[str, tuple[int, bytes]]) -> bytes:
 
 
 def make_image(layers: list[bytes], version: str) -> bytes:
-    """The archive of an image of these layers, each a compressed archive."""
+    """The image as a tar archive. Each layer is a compressed tar archive."""
     blobs: dict[str, bytes] = {}
 
     def keep(content: bytes, kind: str) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def make_image(layers: list[bytes], version: str) -> bytes:
 
 
 def configuration(layers: list[bytes]) -> dict[str, Any]:
-    """What the image is for, and what it is made of."""
+    """The image's configuration (config.md)."""
     machine = platform.machine()
     return {
         "created": NEVER,
@@ -132,25 +132,25 @@ def configuration(layers: list[bytes]) -> dict[str, Any]:
 
 
 def uncompressed_digest(layer: bytes) -> str:
-    """The SHA-256 of what a layer holds."""
+    """The SHA-256 of a layer before compression."""
     return hashlib.sha256(gzip.decompress(layer)).hexdigest()
 
 
 def path_of(descriptor: dict[str, Any]) -> str:
-    """Where the blob of a descriptor stands in the archive."""
+    """The path in the archive of the blob that a descriptor names."""
     digest: str = descriptor["digest"]
     return "blobs/" + digest.replace(":", "/")
 
 
 def add_file(archive: tarfile.TarFile, name: str, content: bytes, mode: int) -> None:
-    """A file of root's, as old as time."""
+    """Add a file that root owns, with modification time 0."""
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode = len(content), mode
     archive.addfile(entry, io.BytesIO(content))
 
 
 def as_json(document: Any) -> bytes:
-    """The same document is always the same bytes."""
+    """Encode a document as JSON without blanks: the same document gives the same bytes."""
     return json.dumps(document, separators=(",", ":")).encode()
 
 

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154 # the variables are those of install.sh
-# install.sh --image: an image for containers that holds the bundle. To be sourced by install.sh.
+# install.sh --image: makes a container image out of the bundle. Sourced by install.sh.
 
 image() {
     trap clean_up EXIT

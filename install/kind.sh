@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # the variables are those of install.sh
-# install.sh --kind: the agent on every node of a kind cluster, also on those that come later. To be sourced by install.sh.
+# install.sh --kind: the agent on every node of a kind cluster, also on later ones. Sourced by install.sh.
 #
-# The image goes to the nodes by `kind load`, the manifest to the cluster by `kubectl apply`: conf/pycni.yaml as it
-# stands, but for the options of the agent that are given here.
+# It loads the image onto the nodes with `kind load`, adds the given options of the agent to the manifest conf/pycni.yaml,
+# and applies that with `kubectl apply`.
 
 kind() {
     local dry='' arguments=() kubectl=(kubectl --context "kind-$kind") tool

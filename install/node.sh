@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # the variables are those of install.sh
-# install.sh --node: put the bundle in place on this machine, or below --root, and set it up. To be sourced by install.sh.
+# install.sh --node: installs the bundle on this machine, or below --root, and sets the node up. Sourced by install.sh.
 #
-# `pycni agent --once` sets the node up with the options that are left; with --service a unit of systemd runs the agent
-# with them from now on.
+# The remaining options are the agent's. `pycni agent --once` sets the node up with them; with --service a systemd unit
+# runs the agent with them instead.
 
 agent_unit=pycni-agent.service
 

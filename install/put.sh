@@ -1,9 +1,9 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # the variables are those of install.sh
-# install.sh without --bundle and the like: put the plugins on this host, or take them away. To be sourced by install.sh.
+# install.sh without --bundle and the like: installs the plugins on this host, or removes them. Sourced by install.sh.
 #
-# The code goes into a directory of its own below --lib-dir, named after its content and never changed afterwards; the
-# executables name that directory and are put in place by rename. So a runtime sees the old plugin or the new one,
-# whole, and a call that is running keeps the code that it began with.
+# The code goes into a directory below --lib-dir that is named after its content and never changed afterwards. The
+# executables name that directory and are put in place by rename. So a runtime sees the complete old plugin or the
+# complete new one, and a running call keeps the code that it began with.
 
 manifest=$lib_dir/manifest # what --uninstall removes: "dir PATH" or "file SHA256 PATH", oldest first
 
@@ -33,7 +33,7 @@ build_code() { # the same, byte-compiled and linked
     mv "$stage/sums" "$stage/code/$mark"
 }
 
-put_code() { # unless the same code stands there already, whole
+put_code() { # move the code to its place, unless it is there already and complete
     if [ -e "$code" ]; then
         [ -f "$code/$mark" ] || die "$code is in the way and was not put there by install.sh; remove it"
         (cd "$code" && sha256sum --check --status "$mark" 2>/dev/null) && return

@@ -15,8 +15,9 @@ from tests.cluster.worlds import World
 from tests.kit.grid import grid
 
 TESTS = Path("tests/cluster")
-FIRST, LAST = "test_reach.py", ("speed.py", "route_speed.py", "agent_speed.py")  # the first one's cluster is timed
-OF_THE_AGENT = LAST[1:]  # whose measures go into a document
+FIRST = "test_reach.py"  # its cluster is timed
+LAST = ("speed.py", "route_speed.py", "agent_speed.py", "policy_speed.py")
+OF_THE_AGENT = LAST[1:3]  # whose measures go into a document
 MARKERS = "<!-- agent: written by scripts/cluster -->\n", "<!-- end of agent -->"
 READY_BOUND = 60  # seconds from the start to three nodes with pods, debootstrap not counted
 

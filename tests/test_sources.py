@@ -78,6 +78,8 @@ PURE = (
     "cni_kernel/attributes.py",
     "cni_kernel/nft_attributes.py",
     "cni_kernel/filter_expressions.py",
+    "cni_kernel/packed_rules.py",
+    "cni_kernel/policy_frame.py",
     *(f"cni_node/policy/{name}.py" for name in POLICY),
     *(f"cni_node/doctor/{name}.py" for name in DOCTOR),
     *(f"cni_node/inspect/{name}.py" for name in INSPECT),
@@ -94,6 +96,7 @@ IMPURE_STDLIB = {
 PURE_OF_OURS = {
     *(f"cni_protocol.{name}" for name in ("address", "attachment", "errors", "light.standard", "result", "version")),
     *(f"cni_kernel.{name}" for name in ("attributes", "connections", "expressions", "filter_expressions", "values")),
+    *("cni_kernel.nft_attributes", "cni_kernel.packed_rules", "cni_kernel.policy_frame"),
     *(f"cni_bridge.{name}" for name in ("config", "mappings", "masquerade", "plan", "portmap", "spoofcheck")),
     *(f"cni_node.policy.{name}" for name in POLICY),
     *(f"cni_node.doctor.{name}" for name in DOCTOR),

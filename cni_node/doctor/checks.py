@@ -1,4 +1,4 @@
-"""The table of checks: each is a function of the facts that yields findings, and knows no other. Pure.
+"""The list of checks. Each is a function that takes the facts and yields findings, independent of the others. Pure.
 
 Must not: read anything.
 """

@@ -1,6 +1,6 @@
-"""The runtime's configurations, what they make of our networks, the plugins that they need, and the address store.
+"""Reads the runtime's configurations and our networks in them, the plugins that they need, and the address store.
 
-Must not: write, take a lock, or believe that a file is as it should be.
+Must not: write, take a lock, or assume that a file is valid.
 """
 
 import json
@@ -20,7 +20,7 @@ _MACHINES = {"x86_64": 62, "aarch64": 183, "ppc64le": 21, "s390x": 22, "riscv64"
 
 
 def read_configurations(directory: Path) -> tuple[list[Configuration], list[Network]]:
-    """The files in the order of the runtime, and the networks of ours in them. Raises OSError."""
+    """The configuration files, sorted by name as the runtime does, and our networks in them. Raises OSError."""
     found: list[Configuration] = []
     networks: list[Network] = []
     for path in sorted(path for path in directory.iterdir() if path.suffix in _SUFFIXES):
@@ -40,7 +40,7 @@ def read_configurations(directory: Path) -> tuple[list[Configuration], list[Netw
 
 
 def parse_network(name: str, plugin: Mapping[str, Any]) -> Network:
-    """What of a network the checks need. Raises ValueError, LookupError, TypeError, AttributeError."""
+    """The parts of a network that the checks need. Raises ValueError, LookupError, TypeError, AttributeError."""
     ipam = plugin.get("ipam") or {}
     own = ipam if ipam.get("type") == "cni-ipam" else {}
     sets = [*own.get("ranges", []), *([[own]] if "subnet" in own else [])]
@@ -103,7 +103,7 @@ def _wrong_machine(path: Path) -> str:
 
 
 def read_reservations(root: Path, network: Network) -> Iterator[Reservation]:
-    """What the store holds for a network; nothing where it was never used. Raises OSError."""
+    """The reservations of a network; none if it was never used. Raises OSError."""
     directory = root / network.store.lstrip("/") / network.name
     if not os.path.lexists(directory):
         return

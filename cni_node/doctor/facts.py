@@ -1,4 +1,4 @@
-"""What the doctor knows of a node at one moment, and what it says of it, as values. Pure.
+"""The facts about a node at one moment, and the findings that follow from them, as plain values. Pure.
 
 Must not: know where a fact was read.
 """
@@ -14,7 +14,7 @@ HARMS = {BREAKS: "breaks traffic", HINDERS: "breaks some", RISK: "risk"}
 
 
 class Finding(NamedTuple):
-    """A fault: its kind (a name that stays), how bad it is, whose it is, what is wrong, and what to do."""
+    """A fault: how bad it is (HARMS), a stable name of its kind, what it concerns, what is wrong, and what to do."""
 
     harm: int
     kind: str
@@ -24,9 +24,10 @@ class Finding(NamedTuple):
 
 
 class Link(NamedTuple):
-    """An interface. `state` is that of a bridge port (3: forwarding), -1 for none; mtu in bytes; `peer_known` tells
-    whether the other end of a veth pair is in a namespace that the kernel can name; `derived` is the MAC that the nodes
-    expect of an overlay's device.
+    """An interface. `state` is that of a bridge port (3: forwarding), -1 for none; `mtu` is in bytes.
+
+    `peer_known`: the other end of a veth pair is in a namespace that the kernel can name. `derived` is the MAC that the
+    other nodes expect of an overlay's device.
     """
 
     ifindex: int
@@ -74,7 +75,7 @@ class Route(NamedTuple):
 
 
 class Neighbour(NamedTuple):
-    """An entry of the neighbour table, or (`forwarding`) of where a vxlan device sends frames."""
+    """A neighbour entry, or (`forwarding`) a forwarding entry of a vxlan device, where `ip` is the node."""
 
     ifindex: int
     ip: IP | None
@@ -154,7 +155,7 @@ class Pod(NamedTuple):
 
 
 class Room(NamedTuple):
-    """A file system by a path on it: shares that are free (0 to 1)."""
+    """The file system at a path. The free parts of its bytes and inodes are from 0 to 1."""
 
     path: str
     bytes_free: float = 1.0
@@ -164,10 +165,10 @@ class Room(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """All of it. `sysctls` and `counters` have what could be read; `report` is None without an answer of an agent.
+    """All facts. `sysctls` and `counters` have those that could be read. `report` is None when no agent answers.
 
-    `plugins` tells of each plugin that is needed why it cannot run, empty for one that can. `later_sysctls` is what the
-    files in sysctl.d leave. `unreadable` says in sentences what could not be read.
+    `plugins` says for each needed plugin why it cannot run, "" if it can. `later_sysctls` are the values that sysctl.d
+    will set at the next boot, each with its file. `unreadable` are sentences about what could not be read.
     """
 
     links: tuple[Link, ...] = ()

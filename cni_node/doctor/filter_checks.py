@@ -1,6 +1,6 @@
 """Faults of the packet filter: what drops forwarded packets, rules that are missing, connections. Pure.
 
-Must not: read anything, or guess where a rule cannot be followed: then nothing is said.
+Must not: read anything, or guess: a rule that cannot be interpreted gives no finding.
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def check_forward_policy(facts: Facts) -> Iterator[Finding]:
 
 
 def _may_accept(chain: Chain, facts: Facts) -> bool:
-    """Whether a rule accepts pods, or cannot be followed."""
+    """Whether a rule accepts packets of pods, or cannot be interpreted."""
     marks = [link.name.encode() + b"\0" for link, _ in bridges_of(facts).values()]
     marks += [subnet.ip.packed[: max(subnet.prefix // 8, 1)] for subnet in subnets_of(facts)]
     by_chain: dict[str, list[Rule]] = {}

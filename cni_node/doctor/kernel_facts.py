@@ -151,7 +151,7 @@ def _parse_neighbour(body: bytes) -> Neighbour:
 
 
 def read_filter() -> tuple[list[Chain], frozenset[tuple[str, str]]]:
-    """The chains at the forward hook with what they may come to, and the tables as (family, name)."""
+    """The chains at the forward hook, each with the rules of its table; and all tables as (family, name)."""
     with NetlinkSocket(NETFILTER) as sock:
         heads = [(body[0], _TABLE.unpack(body[4:])["NFTA_TABLE_NAME"]) for body in dump_filter(sock, GETTABLE, 0, b"")]
         tables = frozenset((_FAMILIES[family], name) for family, name in heads if family in _FAMILIES)
@@ -194,7 +194,7 @@ def _read_rules(sock: NetlinkSocket, family: int, table: str) -> Iterator[Rule]:
 
 
 def _verdict_of(rule: bytes) -> tuple[str, str]:
-    """The verdict of a rule, which its last immediate has: what is done, and the chain of a jump."""
+    """The verdict of a rule, in its last expression `immediate`, and the target chain if it is a jump."""
     for _, entry in reversed(split(rule)):
         parts = dict(split(entry))
         if TEXT.unpack(parts.get(1, b"")) != "immediate":

@@ -145,7 +145,7 @@ def check_routes_of_agent(facts: Facts) -> Iterator[Finding]:
 
 
 def check_node_address(facts: Facts) -> Iterator[Finding]:
-    """The address by which the other nodes know this one is not its own."""
+    """The other nodes use an address for this node that it does not have."""
     own = {entry.cidr.ip for entry in facts.addresses}
     for text in (facts.report or {}).get("addresses") or ():
         try:

@@ -1,6 +1,6 @@
-"""What the kernel and the node's services say in files: sysctls, counters, sockets, who manages which interface.
+"""Reads files of the kernel and of services: sysctls, counters, sockets, which interfaces others manage.
 
-Must not: write; a file that is not there is no fault by itself.
+Must not: write, or treat a missing file as a fault.
 """
 
 from collections.abc import Iterable, Iterator
@@ -46,7 +46,7 @@ def read_sysctls(interfaces: Iterable[str]) -> dict[str, str]:
 
 
 def read_later_sysctls(root: Path) -> dict[str, tuple[str, str]]:
-    """What the files in sysctl.d set at the next boot: the value and the file, the last of each. Raises OSError."""
+    """The sysctls that sysctl.d sets at the next boot: for each the last value and its file. Raises OSError."""
     files: dict[str, Path] = {}
     for directory in _SYSCTL_DIRS:  # a later directory replaces a file of the same name
         with suppress(FileNotFoundError):
@@ -112,7 +112,7 @@ def read_legacy_tables() -> tuple[str, ...]:
 
 
 def read_listening() -> frozenset[tuple[str, int]]:
-    """Protocol and port of each socket that waits on more than the loopback. Raises OSError."""
+    """Protocol and port of each listening socket, except those of the loopback. Raises OSError."""
     found = set()
     for name, protocol in (("tcp", "tcp"), ("tcp6", "tcp"), ("udp", "udp"), ("udp6", "udp")):
         with suppress(FileNotFoundError):
@@ -141,7 +141,7 @@ def read_managed(root: Path) -> frozenset[int]:
 
 
 def removes_foreign_routes(root: Path) -> bool:
-    """Whether systemd-networkd runs, and was not told to leave the routes of others."""
+    """Whether systemd-networkd runs and removes foreign routes (ManageForeignRoutes is not switched off)."""
     if not (root / "run/systemd/netif/state").exists():
         return False
     files = [root / "etc/systemd/networkd.conf"]

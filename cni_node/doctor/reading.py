@@ -1,4 +1,4 @@
-"""Reads all facts about a node. What cannot be read is said in a sentence, and the rest is read all the same.
+"""Reads all facts about a node. A failure to read one is noted as a sentence, and the others are read nevertheless.
 
 Must not: change anything, or decide what is a fault.
 """
@@ -44,13 +44,13 @@ class Places(NamedTuple):
 
 
 class Reader:
-    """Asks for one thing after the other, and notes what fails."""
+    """Calls reading functions, and collects their failures as sentences in `problems`."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
 
     def ask(self, what: str, read: Callable[[], T], *, may_lack: bool = False) -> T | None:
-        """What `read` returns, None for a thing that cannot be read (or, `may_lack`, is not there)."""
+        """Call `read`. Returns None when it fails, and notes that; with `may_lack` a missing file is not noted."""
         try:
             return read()
         except _REFUSALS as error:
@@ -59,7 +59,7 @@ class Reader:
             return None
 
     def ask_all(self, what: str, read: Callable[[], Iterable[T]]) -> tuple[T, ...]:
-        """The same of many things; none where they cannot be read."""
+        """The same for a function that returns several things; an empty tuple when it fails."""
         return self.ask(what, lambda: tuple(read())) or ()
 
 

@@ -62,7 +62,7 @@ def _off_at_interfaces(facts: Facts) -> Iterator[Finding]:
 
 
 def check_router_advertisements(facts: Facts) -> Iterator[Finding]:
-    """The node forwards IPv6 and hears no routers any more by which it has its default route."""
+    """The IPv6 default route comes from router advertisements, which are ignored since the node forwards."""
     if facts.number(_FORWARDING[6]) != 1 or not any(subnet.version == 6 for subnet in subnets_of(facts)):
         return
     names = {link.ifindex: link.name for link in facts.links}

@@ -27,7 +27,7 @@ _PARTS = 3  # of an owner
 
 
 class _Joined:
-    """What was read, by owner."""
+    """What was read, indexed by owner."""
 
     def __init__(self, reading: Reading) -> None:
         self.reading = reading
@@ -85,7 +85,7 @@ def _owner_of(entry: Remembered) -> str:
 
 
 def _holder_of(entry: Reservation, remembered: dict[str, Remembered]) -> str:
-    """The owner of a reservation; a file of an old version is whosever interface has the address."""
+    """The owner of a reservation. If its file names no interface, the result with the address decides."""
     if entry.ifname or not entry.container_id:
         return Attachment(entry.network, entry.container_id, entry.ifname).owner
     ip = str(entry.ip)
@@ -166,7 +166,7 @@ def _state(entry: Remembered | None, host: Link | None, inside: Inside, joined: 
 
 
 def _bridges(joined: _Joined, addresses: dict[int, list[str]]) -> Iterator[Bridge]:
-    """Those that we have ports in, or that a network of ours names."""
+    """The bridges that have ports of ours, or that a network of ours names."""
     owners = {link.ifindex: owner for owner, link in joined.ports.items()}
     used = {link.master for link in joined.ports.values()}
     named = {entry.bridge for entry in joined.remembered.values()} | {"cni0"}
@@ -193,7 +193,7 @@ def _networks(reservations: list[Reservation], attached: list[Attached]) -> Iter
 
 
 def _leftovers(joined: _Joined, attached: list[Attached]) -> Iterator[Leftover]:
-    """What is there of attachments that are not. Where results cannot be read at all, nobody can tell."""
+    """Leftovers of attachments that do not exist any more. They are certain only if all results could be read."""
     alive = {one.owner for one in attached}
     for one in attached:
         whose = describe_owner(one.owner)

@@ -1,6 +1,6 @@
-"""Our tables of the packet filter, read: which rules belong to whom, networks exempt from NAT, policies in numbers.
+"""Reads our nftables tables: rules by owner, networks exempt from NAT, counts of policies.
 
-Must not: change anything; a table that is not there is no rules.
+Must not: change anything. A missing table counts as one without rules.
 """
 
 from typing import NamedTuple
@@ -29,7 +29,7 @@ class Filter(NamedTuple):
 
 
 def read_filter(problems: list[str]) -> Filter | None:
-    """What stands in the tables of the plugin. None where nothing can be read."""
+    """Read the plugin's tables. Returns None when they cannot be read, and notes the problem."""
     rules: list[Rule] = []
     exempt: dict[bytes, str] = {}
     try:
@@ -51,7 +51,7 @@ def read_filter(problems: list[str]) -> Filter | None:
 
 
 def read_policies(problems: list[str]) -> Policies | None:
-    """The table of policies in numbers, None where there is none or it cannot be read."""
+    """Counts of the table of policies. None when there is none, or it cannot be read."""
     try:
         with asking("policies cannot be read", "nf_tables"):
             table = TableSocket(TABLE)
@@ -73,7 +73,7 @@ def read_policies(problems: list[str]) -> Policies | None:
 
 
 def parse_rule(element: Element) -> Rule:
-    """What an element of one of the plugin's maps does."""
+    """Describe an element of one of the plugin's maps."""
     owner, name = spelt_anew(element.comment), element.map
     if name.startswith(("portmap4", "portmap6", "portmap_any4", "portmap_any6")):
         return Rule(owner, "host port", _parse_port(name, element.key, element.data))
@@ -84,7 +84,7 @@ def parse_rule(element: Element) -> Rule:
         return Rule(owner, f"only from MAC {mac}")
     if name.startswith("portmap_waiting"):
         return Rule(owner, "waits for a host port")
-    return Rule(owner, "")  # what goes with another one
+    return Rule(owner, "")  # an element that only accompanies another one
 
 
 def _parse_port(name: str, key: bytes, data: bytes) -> HostPort:

@@ -1,4 +1,4 @@
-"""Reads a node: links, routes, results, namespaces, reservations, rules. Goes on past what cannot be read.
+"""Reads a node: links, routes, results, namespaces, reservations, rules. Continues after failures to read.
 
 Must not: change anything, ask the agent, or start a program.
 """
@@ -34,7 +34,7 @@ class Places(NamedTuple):
 
 
 def read_node(places: Places) -> Reading:
-    """All of it; what could not be read is said in the problems."""
+    """Read everything. Failures are noted in `problems` of the result."""
     problems: list[str] = []
     cached, said = list_attachments(places.results)
     problems += said
@@ -63,7 +63,7 @@ def read_node(places: Places) -> Reading:
 
 
 def _is_listed(results: Path, problems: list[str]) -> bool:
-    """Whether no result was passed over."""
+    """Whether all files of results could be read."""
     return not any(problem.startswith(str(results)) for problem in problems)
 
 
@@ -127,7 +127,7 @@ def _read_inside(entry: Remembered, problems: list[str]) -> Inside:
     try:
         with open_namespace(entry.netns) as namespace:
             if namespace.is_own():
-                return Inside("gone")  # its number in /proc is somebody else's by now
+                return Inside("gone")  # the pid in its /proc path belongs to another process by now
             with namespace.entered(), Kernel() as kernel:
                 link = kernel.find_link(entry.ifname)
                 found = kernel.list_addresses(link) if link is not None else []
@@ -138,7 +138,7 @@ def _read_inside(entry: Remembered, problems: list[str]) -> Inside:
 
 
 def _is_there(path: str) -> bool:
-    """False for a path that leads nowhere; one that may not be looked at is there."""
+    """Whether a path exists. True also for one that this process may not look at."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -175,7 +175,7 @@ def _read_peers(links: list[Link], names: dict[bytes, str], problems: list[str])
 
 
 def _finder(entries: list[Entry]) -> Callable[[PeerRoute], tuple[str, str]]:
-    """A function that tells where an overlay delivers what goes by a route, or what is missing for that."""
+    """A function that returns, for a route, the node that its packets are sent to, and which entry is missing."""
     macs = {entry.ip: entry.mac for entry in entries if isinstance(entry, Neighbour)}
     nodes = {entry.mac: str(entry.node) for entry in entries if isinstance(entry, Forward)}
 

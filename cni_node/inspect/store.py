@@ -1,4 +1,4 @@
-"""The reservations of the address store, file by file: without its lock, and whatever else is broken in it.
+"""Reads the reservations of the address store, file by file: without its lock, and skipping broken files.
 
 The format is that of host-local: DATADIR/NETWORK/ADDRESS with the container id and the interface in it.
 Must not: write anything, or take the lock: a call may hold it.
@@ -62,7 +62,7 @@ def _list_network(directory: Path, network: str, problems: list[str]) -> Iterato
 
 
 def _read(path: Path) -> bytes:
-    """What a file begins with. A symbolic link is not followed, and a pipe does not make us wait."""
+    """The beginning of a file. Follows no symbolic link, and does not wait for a FIFO."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         return os.read(descriptor, _BYTES)

@@ -72,7 +72,7 @@ def draw(view: View) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as it may stand in XML; what may not stand there at all, or is not to be seen, becomes a question mark."""
+    """Escape a text for XML. Characters that XML does not allow or that are not printable become question marks."""
     shown = "".join(each if each.isprintable() else "?" for each in text)
     return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 
@@ -89,7 +89,7 @@ def _heads(view: View) -> Iterator[str]:
 
 
 def _count(number: int, most: int) -> int:
-    """The rows that so many take: the last one stands for all that are not drawn."""
+    """The number of rows for so many things: one each, or `most` and one row for the rest."""
     return number if number <= most else most + 1
 
 

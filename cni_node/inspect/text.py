@@ -93,7 +93,7 @@ def _bridge_lines(bridge: Bridge, view: View, bound: int) -> Iterator[str]:
 
 
 def _drawing(pods: list[Attached], bridge: Bridge, view: View, width: int) -> Iterator[str]:
-    """Each pod a line; the bridge stands beside the first of them, and where its traffic leaves."""
+    """A line for each pod. Beside the first one are the bridge and the interfaces by which its traffic leaves."""
     ways = [f"{way['name']} {' '.join(way['addresses'])}".strip() for way in view.uplinks]
     ways += [link.name for link in view.overlay]
     out = f"{bridge.link.name} ── {', '.join(ways)}" if ways else f"{bridge.link.name}"
@@ -134,7 +134,7 @@ def describe_port(port: HostPort) -> str:
 
 
 def _unbridged(view: View, bound: int) -> list[str]:
-    """Those that no bridge shows."""
+    """The attachments that are on no bridge."""
     shown = {owner for bridge in view.bridges for owner in bridge.owners}
     lines = [
         f"{one.label} {one.ifname} {' '.join(one.addresses)}: {', '.join(one.state) or 'in no bridge'}"

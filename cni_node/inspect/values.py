@@ -1,4 +1,4 @@
-"""What was found on a node, and what it comes to when it is joined by owner: values alone. Pure.
+"""Plain values: what was read of a node (Reading), and the same joined by owner (View). Pure.
 
 Must not: read anything, or decide how it is shown.
 """
@@ -49,7 +49,7 @@ class HostPort(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What an element of the packet filter does for whom; `port` is set for host ports."""
+    """An element of our nftables maps: its owner, and what it does in words; `port` is set for host ports."""
 
     owner: str
     what: str
@@ -77,7 +77,7 @@ class Peer(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """All that was read. None, or no entry, where it could not be; `problems` say so in sentences."""
+    """All that was read. A value is None or empty when it could not be read; then `problems` has a sentence."""
 
     node: str
     links: list[Link]
@@ -96,7 +96,7 @@ class Reading(NamedTuple):
 
 
 class Attached(NamedTuple):
-    """All that belongs to one owner. `host` is the host's end; `state` says what is wrong with it, in words."""
+    """An attachment: all that has the same owner. `host` is the host's end; `state` are its faults, in words."""
 
     owner: str
     network: str
@@ -115,17 +115,17 @@ class Attached(NamedTuple):
 
     @property
     def label(self) -> str:
-        """What people call it: the pod, else the container by the beginning of its id."""
+        """The name to show: the pod's, otherwise the beginning of the container id."""
         return self.pod or shorten(self.container_id)
 
     @property
     def unaddressed(self) -> str:
-        """What stands in the place of addresses where there are none."""
+        """The text to show instead of addresses when there are none."""
         return "no address" if self.inside.netns == "ok" else "addresses unknown"
 
 
 class Bridge(NamedTuple):
-    """A bridge with its addresses, the owners of its ports, and ports that are nobody's of ours."""
+    """A bridge with its addresses, the owners of its ports, and the names of ports that are not ours."""
 
     link: Link
     addresses: tuple[str, ...]
@@ -143,7 +143,7 @@ class Network(NamedTuple):
 
 
 class Leftover(NamedTuple):
-    """What has no attachment any more: of which kind, what it is, and why it is one."""
+    """Something whose attachment does not exist any more: its kind, a description, and the reason."""
 
     kind: str
     what: str
@@ -151,7 +151,7 @@ class Leftover(NamedTuple):
 
 
 class View(NamedTuple):
-    """A node as it is. `sure` tells whether all was read that tells leftovers from what is needed."""
+    """A node, joined by owner. `sure`: links and results could all be read, so `leftovers` are certain."""
 
     node: str
     uplinks: list[dict[str, Any]]

@@ -1,36 +1,42 @@
-"""Pods that the plugin connects, put among those that the API tells of: their addresses are known here first. Pure."""
+"""Merges announced pods into those of the API: the plugin announces a pod's addresses before the API has them. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 from cni_node.policy.model import Pod, Policy
 from cni_protocol.address import IP, parse_ip
 
-IN_FORCE, PENDING, OFF = "in force", "pending", "off"  # what a pod that is about to start is told
+IN_FORCE, PENDING, OFF, GONE = "in force", "pending", "off", "gone"  # what is told of a pod
 
 
 class Announced(NamedTuple):
-    """A pod that is about to start. `uid` may be empty where the runtime does not tell it."""
+    """A pod that is about to start, or `gone`: its addresses are about to be free.
+
+    `uid` may be empty where the runtime does not tell it.
+    """
 
     namespace: str
     name: str
     uid: str
     addresses: tuple[IP, ...]
+    gone: bool = False
 
 
 def parse_announced(document: Any) -> Announced:
-    """What the plugin says of a pod. Raises ValueError."""
+    """Parse an announcement of the plugin. Raises ValueError."""
     if not isinstance(document, dict):
         raise ValueError("an object with namespace, name, uid and addresses is expected")
     namespace, name, uid = (str(document.get(key) or "") for key in ("namespace", "name", "uid"))
     addresses = document.get("addresses")
     if not namespace or not name or not isinstance(addresses, list):
         raise ValueError("namespace, name and a list of addresses are expected")
-    return Announced(namespace, name, uid, tuple(parse_ip(str(text)) for text in addresses))
+    return Announced(
+        namespace, name, uid, tuple(parse_ip(str(text)) for text in addresses), document.get("gone") is True
+    )
 
 
 class Admission(NamedTuple):
-    """All pods with the addresses they have by now; addresses of which nothing else is known; what each one is told."""
+    """All pods with their current addresses, addresses of pods not known yet, and an answer per announcement."""
 
     pods: tuple[Pod, ...]
     pending: tuple[IP, ...]
@@ -38,21 +44,31 @@ class Admission(NamedTuple):
     settled: tuple[Announced, ...]  # the API has their addresses too
 
 
-def admit(pods: Iterable[Pod], policies: Iterable[Policy], announced: Iterable[Announced]) -> Admission:
-    """Give the announced pods their addresses, and take these from whoever had them before.
+def admit(pods: tuple[Pod, ...], policies: Iterable[Policy], announced: Collection[Announced]) -> Admission:
+    """Give the announced pods their addresses, and take these from whoever had them before, and from one that is gone.
 
-    A pod that the API has not told of has no labels: it waits if there is any policy in its namespace.
+    Of a pod that the API does not have yet the labels are unknown: its answer is PENDING if its namespace has a policy.
     """
+    if not announced:
+        return Admission(pods, (), {}, ())
     by_name = {(pod.namespace, pod.name): pod for pod in pods}
     isolating = {policy.namespace for policy in policies}
     pending: list[IP] = []
     answers: dict[Announced, str] = {}
-    settled: list[Announced] = []
+    settled = []
     taken: dict[IP, tuple[str, str]] = {}
     for each in announced:
         key = (each.namespace, each.name)
         pod = by_name.get(key)
-        if pod is None or (each.uid and pod.uid != each.uid):
+        pod = pod if pod is not None and each.uid in ("", pod.uid) else None  # else another one of that name
+        if each.gone:
+            answers[each] = GONE
+            if pod is None:
+                settled.append(each)
+            else:
+                by_name[key] = pod._replace(addresses=tuple(ip for ip in pod.addresses if ip not in each.addresses))
+            continue
+        if pod is None:
             taken.update(dict.fromkeys(each.addresses, ("", "")))
             waits = each.namespace in isolating
             pending += each.addresses if waits else ()

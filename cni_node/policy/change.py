@@ -1,4 +1,4 @@
-"""What the kernel's table lacks of the desired one, and what it has beside; as messages of one transaction. Pure.
+"""The difference between the kernel's table and the desired one, as messages of one transaction. Pure.
 
 Must not: read or write the table.
 """
@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from cni_kernel.filter_expressions import Elements, SetType
 from cni_kernel.netlink import Message
-from cni_kernel.nft_tables import Contents, TableSocket, digest_of
+from cni_kernel.nft_tables import Contents, TableSocket
 from cni_node.policy.desired import PENDING
 from cni_node.policy.model import DIRECTIONS
 from cni_node.policy.rules import Ruleset
 
 
 class Change(NamedTuple):
-    """How much is changed: chains and sets made or taken away, elements added or deleted."""
+    """The size of a change: numbers of chains, sets and elements that are added or deleted."""
 
     chains: int = 0
     sets: int = 0
@@ -23,7 +23,7 @@ class Change(NamedTuple):
 
 
 class _SetChange(NamedTuple):
-    """What is added to a set, and deleted from it first."""
+    """The elements to delete from a set, and those to add after that."""
 
     kind: SetType
     added: Elements
@@ -31,18 +31,21 @@ class _SetChange(NamedTuple):
 
 
 class Difference:
-    """One change of the table. A pod that waits in PENDING and is not among the `judged` addresses waits on."""
+    """One change of the table. A pod that waits in PENDING and is not among the `judged` addresses waits on.
 
-    def __init__(self, wanted: Ruleset, known: Contents, judged: frozenset[bytes]) -> None:
+    When an agent begins, all isolated pods that it does not know yet wait (`adopting`): it may be the API that has not
+    heard yet which address a pod has.
+    """
+
+    def __init__(self, wanted: Ruleset, known: Contents, judged: frozenset[bytes], *, adopting: bool = False) -> None:
         self._wanted, self._known = wanted, known
-        digests = {name: tuple(map(digest_of, chain.rules)) for name, chain in wanted.chains.items()}
-        self._chains = [name for name, rules in digests.items() if known.chains.get(name) != rules]
-        self._old_chains = [name for name in known.chains if name not in digests]
+        self._chains = [name for name, rules in wanted.digests.items() if known.chains.get(name) != rules]
+        self._old_chains = [name for name in known.chains if name not in wanted.digests]
         self._old_sets = [name for name in known.sets if name not in wanted.sets]
-        elements = {name: found for name, (_, found) in wanted.sets.items()} | _waiting(wanted, known, judged)
+        elements = {name: found for name, (_, found) in wanted.sets.items()} | _waiting(wanted, known, judged, adopting)
         self._new_sets = [name for name in elements if name not in known.sets]
         self._sets = dict(self._compare(elements))
-        self.after = Contents(digests, elements)
+        self.after = Contents(wanted.digests, elements)
 
     @property
     def change(self) -> Change:
@@ -52,15 +55,16 @@ class Difference:
         return Change(chains, sets, elements)
 
     def messages(self, socket: TableSocket) -> Iterator[Message]:
-        """In an order in which whatever is named is there, and nothing that is named is taken away."""
+        """The messages, ordered so that chains and sets are added before their use, and deleted after it."""
         for number, name in enumerate(self._new_sets):
             yield socket.add_set(name, self._wanted.sets[name][0], number)
-        for name in self._chains:
-            yield socket.add_chain(self._wanted.chains[name])
-        for name in self._chains:
-            if self._known.chains.get(name):
-                yield socket.delete_rules(name)
-            yield from socket.add_rules(self._wanted.chains[name])
+        chains = [self._wanted.chain(name) for name in self._chains]
+        for chain in chains:
+            yield socket.add_chain(chain)
+        for chain in chains:
+            if self._known.chains.get(chain.name):
+                yield socket.delete_rules(chain.name)
+            yield from socket.add_rules(chain)
         for name, (kind, added, deleted) in self._sets.items():
             yield from socket.delete_elements(name, kind, deleted)
             yield from socket.add_elements(name, kind, added)
@@ -75,13 +79,13 @@ class Difference:
     def _compare(self, wanted: dict[str, Elements]) -> Iterator[tuple[str, _SetChange]]:
         for name, elements in wanted.items():
             there = self._known.sets.get(name, {})
-            if elements != there:
+            if elements is not there and elements != there:
                 added = {key: value for key, value in elements.items() if there.get(key) != value}
                 deleted = {key: value for key, value in there.items() if elements.get(key) != value}
                 yield name, _SetChange(self._wanted.sets[name][0], added, deleted)
 
 
-def _waiting(wanted: Ruleset, known: Contents, judged: frozenset[bytes]) -> dict[str, Elements]:
+def _waiting(wanted: Ruleset, known: Contents, judged: frozenset[bytes], adopting: bool) -> dict[str, Elements]:
     """The sets of isolated pods with those beside that wait."""
     found: dict[str, Elements] = {}
     for version in (4, 6):
@@ -90,7 +94,7 @@ def _waiting(wanted: Ruleset, known: Contents, judged: frozenset[bytes]) -> dict
             key
             for name in maps
             for key, chain in known.sets.get(name, {}).items()
-            if chain == PENDING and key not in judged and key not in wanted.sets[name][1]
+            if (adopting or chain == PENDING) and key not in judged and key not in wanted.sets[name][1]
         }
         if waiting:
             added: dict[str, Elements] = {name: dict.fromkeys(waiting, PENDING) for name in maps}

@@ -1,10 +1,10 @@
-"""What the table of a node should hold, as values: chains of rules that let through, sets, verdict maps. Pure.
+"""The desired table of a node as plain values: chains of allowing rules, sets, verdict maps. Pure.
 
     egress4, egress6, ingress4, ingress6   address of an isolated pod of this node -> its chain
     self4, self6                           address . address: a pod and itself
     iso4, iso6                             addresses of pods that are isolated in any direction
-    e_DIGEST, i_DIGEST                     chains: what a set of policies lets through
-    s4_, s6_                               addresses of the pods that selectors mean
+    e_DIGEST, i_DIGEST                     chains: what a group of policies allows, for egress and for ingress
+    s4_, s6_                               addresses of the pods that selectors match
     b4_, b6_                               networks of ipBlocks less their exceptions
     p_                                     protocol . ports
     n4_, n6_                               address . protocol . port of pods that give a name to a port
@@ -14,7 +14,7 @@ Must not: know messages of the kernel.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-PENDING = "pending"  # the chain for pods that nothing is known of yet: nothing passes
+from cni_kernel.policy_frame import PENDING as PENDING
 
 ADDRESSES, NETWORKS, PORTS, NAMED, VERDICTS, PAIRS = "addresses", "networks", "ports", "named", "verdicts", "pairs"
 
@@ -34,10 +34,10 @@ class Set(NamedTuple):
 
 
 class Allow(NamedTuple):
-    """A rule that lets through what is in all its sets; "" stands for a set with everything in it.
+    """A rule that allows packets that match all its sets. "" stands for no condition.
 
-    `version` is the IP version that its sets are of, 0 for any. `peers` has the address at the other end, `ports`
-    protocol and port, `named` the destination with both.
+    `version` is the IP version of the sets, 0 for any. `peers` is a set of addresses of the other end, `ports` one of
+    protocols and ports, `named` one of destination addresses with protocol and port.
     """
 
     version: int = 0
@@ -47,9 +47,9 @@ class Allow(NamedTuple):
 
 
 class PolicyChain(NamedTuple):
-    """What pods are let do in a direction; what none of the rules lets through is dropped.
+    """What pods are allowed in a direction. Packets that no rule allows are dropped.
 
-    `names` are those of the policies where denied packets are logged, "" where they are not.
+    `names` are those of the policies if denied packets are logged, otherwise "".
     """
 
     direction: str
@@ -58,8 +58,9 @@ class PolicyChain(NamedTuple):
 
 
 class Desired(NamedTuple):
-    """All chains and sets by their names. `judged` are the addresses of this node's pods that are known, isolated or
-    not; any other pod that waits in PENDING waits on.
+    """All chains and sets by their names. `judged` are the addresses of this node's known pods, isolated or not.
+
+    An address in PENDING that is not among them stays there.
     """
 
     chains: dict[str, PolicyChain]

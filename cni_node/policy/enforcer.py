@@ -1,7 +1,7 @@
-"""The loop of policies: what the cluster says and which pods come goes in, and the kernel's table is put right.
+"""The loop that enforces policies: it takes changes of the cluster and announced pods, and updates the kernel's table.
 
-A loop of its own, since a pod that starts waits for it. Nothing is kept that a restart would lose: what stands in the
-kernel stays until everything that is needed is known. Must not: know how anything is done.
+It is separate from the agent's loop, since pods wait for it when they start. It needs no state from before a restart:
+the kernel's table stays until everything that is needed has been listed. Must not: know how the parts do their work.
 """
 
 import time
@@ -11,7 +11,7 @@ from threading import Condition, Lock, Thread
 from cni_kernel.errors import KernelError, asking
 from cni_kernel.flows import Flows
 from cni_node import logs
-from cni_node.policy.announced import IN_FORCE, Announced, admit
+from cni_node.policy.announced import GONE, IN_FORCE, Announced, admit
 from cni_node.policy.change import Change
 from cni_node.policy.compiler import Compiler
 from cni_node.policy.evaluator import Connection, Evaluator, Verdict
@@ -25,7 +25,6 @@ from cni_protocol.address import IP
 
 GATHER = 0.02  # seconds after an event in which others are waited for
 RETRY = 1.0  # seconds until what the kernel refused is tried again
-_ANNOUNCED_BOUND = 600.0  # seconds that a pod may take from its ADD to its address in the API
 _RECHECK_AGAIN = 1.0  # seconds after a change; a connection may just have been on its way through the old rules
 
 
@@ -42,10 +41,10 @@ class Enforcer:
         self._compiler = Compiler(settings.node_name, log=log)
         self._woken = Condition()
         self._dirty = self._disturbed = self._urgent = False
-        self._announced: dict[Announced, float] = {}  # and when they are forgotten
-        self._answers: dict[Announced, str] = {}
+        self._announced: list[Announced] = []  # until the API says the same; it may be away for hours
+        self._answers: dict[Announced, str] = {}  # for who waits for one
         self._settings = settings
-        self._again = 0.0  # when everything is looked at once more, 0 for not by itself
+        self._again = 0.0  # monotonic time of the next run without an event, 0 for none
         self._look_again = self._ended = False
         self._complete = False  # everything that is needed was known once
         self._state = PolicyState()
@@ -68,35 +67,38 @@ class Enforcer:
         Thread(target=self._run, name="policies", daemon=True).start()
 
     def close(self) -> None:
-        """End, and leave everything as it stands in the kernel."""
+        """End the threads. The kernel's table stays."""
         self._ended = True
         self._watch.close()
         self.wake()
 
     def wake(self) -> None:
-        """Something is known that was not."""
+        """Have the loop run, since the watch has something new."""
         with self._woken:
             self._dirty = True
             self._woken.notify_all()
 
     def disturb(self) -> None:
-        """Somebody else has changed the table."""
+        """Have the loop read the table again, since another program has changed it."""
         with self._woken:
             self._dirty = self._disturbed = True
             self._woken.notify_all()
 
     def admit(self, announced: Announced, bound: float) -> str:
-        """Have a pod's policies in force before it starts: IN_FORCE; or PENDING, where nothing passes to or from it.
+        """Have a pod's policies in force before it starts: IN_FORCE; or PENDING, where nothing passes to or from it. Or
+        have nothing there that is about one that is gone: GONE.
 
-        "" when neither is sure after `bound` seconds.
+        Returns IN_FORCE; PENDING, when nothing passes to or from the pod yet; or "", when neither is certain.
         """
         with self._woken:
-            self._announced[announced] = time.monotonic() + _ANNOUNCED_BOUND
-            self._answers.pop(announced, None)
+            mine = set(announced.addresses)  # what was said of these before is over
+            self._announced = [each for each in self._announced if mine.isdisjoint(each.addresses)]
+            self._announced.append(announced)
+            self._answers[announced] = ""
             self._dirty = self._urgent = True
             self._woken.notify_all()
-            self._woken.wait_for(lambda: self._answers.get(announced) == IN_FORCE, bound)
-            return self._answers.get(announced, "")
+            self._woken.wait_for(lambda: self._answers.get(announced) in (IN_FORCE, GONE), bound)
+            return self._answers.pop(announced, "")
 
     def judge(self, asked: Connection) -> Verdict | None:
         """What the policies in force say of a connection, and which of them; None where none were put in force yet."""
@@ -110,8 +112,6 @@ class Enforcer:
                 self._woken.wait_for(lambda: self._urgent, GATHER)
                 disturbed = self._disturbed
                 self._dirty = self._disturbed = self._urgent = False
-                now = time.monotonic()
-                self._announced = {each: until for each, until in self._announced.items() if until > now}
                 announced = list(self._announced)
             self._again = 0.0
             try:
@@ -133,18 +133,18 @@ class Enforcer:
         admission = admit(known.pods, known.policies, announced)
         cluster = Cluster(known.policies, admission.pods, known.namespaces, {self._node: tuple(self._own())})
         desired = self._compiler.compile(cluster, admission.pending)
-        change = self._table.ensure(desired)
+        gone = frozenset(ip.packed for each in announced if each.gone for ip in each.addresses)
+        desired = desired._replace(judged=desired.judged | gone)  # nobody waits there any more
+        change = self._table.ensure(desired, adopting=not self._complete)
         self._cluster = cluster
         first, self._complete = not self._complete, True
         with self._woken:
-            self._answers |= admission.answers
+            self._answers |= {each: said for each, said in admission.answers.items() if each in self._answers}
             self._woken.notify_all()
         if self._cut and (first or change != Change() or self._look_again):
             self._recheck(cluster, again=first or change != Change())
         with self._woken:
-            for each in admission.settled:
-                self._announced.pop(each, None)
-                self._answers.pop(each, None)
+            self._announced = [each for each in self._announced if each not in admission.settled]
         self._state = self._state._replace(
             ready=True,
             policies=len(known.policies),
@@ -154,7 +154,7 @@ class Enforcer:
         self._say(known.problems)
 
     def _recheck(self, cluster: Cluster, *, again: bool) -> None:
-        found = recheck(self._flows, Evaluator(cluster, self._node))
+        found = recheck(self._flows, Evaluator(cluster, self._node, self._compiler.owners))
         if found.cut or found.freed:
             logs.info("connections", cut=len(found.cut), freed=len(found.freed))
         self._state = self._state._replace(cut=self._state.cut + len(found.cut))

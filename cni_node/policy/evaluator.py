@@ -1,9 +1,11 @@
-"""Whether a connection is allowed, and which policy and rule say so. Pure, and written apart from the compiler.
+"""Evaluates whether a connection is allowed, and which policy and rule decide that. Pure.
 
+It shares no code with the compiler, since the two are tested against each other.
 Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/
-Must not: know the kernel, or what the compiler makes; the two are tested against each other.
+Must not: know the kernel, or the compiler.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from cni_node.policy.model import (
@@ -22,9 +24,9 @@ from cni_protocol.address import IP
 
 
 class Connection(NamedTuple):
-    """What is asked about, with addresses as the pods have them: after DNAT, before SNAT.
+    """A connection to evaluate, with the pods' own addresses: after DNAT, before SNAT.
 
-    `protocol` is "TCP", "UDP", "SCTP" or any other by its name, `port` the destination's, 0 where there are none.
+    `protocol` is "TCP", "UDP", "SCTP", or another name or number. `port` is the destination's, 0 without ports.
     """
 
     source: IP
@@ -34,7 +36,7 @@ class Connection(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """What one end's policies say. `policy` and `rule` name what allows, or the policies that isolate."""
+    """The judgement of one end's policies. `policy` and `rule` name what allows it, or `policy` those that isolate."""
 
     allowed: bool
     policy: str = ""
@@ -43,7 +45,7 @@ class Judgement(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What both ends say; None for an end that is no pod, or that is not asked."""
+    """The judgements of both ends. None for an end that is no pod, or whose policies are not evaluated here."""
 
     egress: Judgement | None
     ingress: Judgement | None
@@ -64,10 +66,13 @@ class Verdict(NamedTuple):
 class Evaluator:
     """One state of the cluster, to be asked many times."""
 
-    def __init__(self, cluster: Cluster, node: str = "") -> None:
-        """With `node` only policies of the pods on that node are judged, as that node's kernel does."""
+    def __init__(self, cluster: Cluster, node: str = "", owners: Mapping[IP, Pod] | None = None) -> None:
+        """With `node` only policies of the pods on that node are judged, as that node's kernel does.
+
+        `owners` is whose each address is, where the caller knows it already.
+        """
         self._namespaces, self._node = cluster.namespaces, node
-        self._pods = pods_by_address(cluster.pods)
+        self._pods = pods_by_address(cluster.pods) if owners is None else owners
         self._own = {name: frozenset(addresses) for name, addresses in cluster.nodes.items()}
         self._policies: dict[str, list[Policy]] = {}
         for policy in sorted(cluster.policies, key=lambda policy: policy.full_name):

@@ -8,7 +8,7 @@ Interval = tuple[int, int]  # both ends included
 
 
 def intervals_of(blocks: Iterable[Block], version: int) -> tuple[Interval, ...]:
-    """The addresses of an IP version that any of the blocks has; an exception counts for its own block alone."""
+    """The addresses of an IP version in any of the blocks. A block's exceptions apply to that block only."""
     found: list[Interval] = []
     for block in blocks:
         if block.network.version == version:
@@ -18,7 +18,7 @@ def intervals_of(blocks: Iterable[Block], version: int) -> tuple[Interval, ...]:
 
 
 def subtract(whole: Interval, parts: Iterable[Interval]) -> list[Interval]:
-    """What is left of an interval."""
+    """The parts of `whole` that are in none of the `parts`."""
     left = []
     begin, end = whole
     for first, last in merge(parts):

@@ -1,4 +1,4 @@
-"""What decides who may talk to whom: policies, pods and namespaces as frozen values. Pure.
+"""Policies, pods and namespaces as immutable values: all that decides who may talk to whom. Pure.
 
 Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/
 Must not: know JSON, or what is allowed.
@@ -17,7 +17,7 @@ Labels = frozenset[tuple[str, str]]
 
 
 class Requirement(NamedTuple):
-    """What a label must be: IN or NOT_IN (true too where there is no such label) of values, EXISTS, DOES_NOT_EXIST."""
+    """A requirement on a label: IN or NOT_IN `values`, EXISTS, DOES_NOT_EXIST. NOT_IN is also met without the label."""
 
     key: str
     operator: str
@@ -31,19 +31,19 @@ class Selector(NamedTuple):
     requirements: tuple[Requirement, ...] = ()
 
     def matches(self, labels: Labels) -> bool:
-        """Whether something with these labels is meant."""
+        """Whether something with these labels is selected."""
         return self.labels <= labels and all(_is_met(requirement, labels) for requirement in self.requirements)
 
 
 class PodPeer(NamedTuple):
-    """Pods at the other end, of the namespaces that a selector means, or of one by its name."""
+    """Pods at the other end. `namespaces` is a selector of their namespaces, or the name of one."""
 
     pods: Selector
     namespaces: Selector | str
 
 
 class Block(NamedTuple):
-    """Addresses at the other end: those of a network but for some within."""
+    """Addresses at the other end: those of a network, except some networks within it."""
 
     network: CIDR
     excepted: tuple[CIDR, ...] = ()
@@ -58,7 +58,7 @@ class PortRange(NamedTuple):
 
 
 class PortName(NamedTuple):
-    """A port that each pod gives a number to."""
+    """A named port. Each pod assigns its own number to the name."""
 
     protocol: str
     name: str
@@ -69,10 +69,10 @@ Port = PortRange | PortName
 
 
 class Rule(NamedTuple):
-    """What one rule lets through: to or from these peers, on these ports of the destination.
+    """A rule: it allows packets to or from these peers, on these ports of the destination.
 
-    None is everybody, or everything (of any protocol); an empty tuple is nobody, or nothing. `name` is its place in
-    the policy: "ingress[0]".
+    `peers` None is everybody, `ports` None is all ports and protocols; an empty tuple matches nothing. `name` is the
+    rule's position in the policy, such as "ingress[0]".
     """
 
     name: str
@@ -81,9 +81,9 @@ class Rule(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """A NetworkPolicy. A direction that it says nothing about is None; one without rules lets nothing through.
+    """A NetworkPolicy. A direction is None if the policy does not isolate for it; an empty tuple allows nothing.
 
-    `problems` has a sentence for everything that cannot be expressed, and therefore lets nothing through.
+    `problems` are sentences about parts that could not be read, which therefore allow nothing.
     """
 
     namespace: str
@@ -99,7 +99,7 @@ class Policy(NamedTuple):
         return f"{self.namespace}/{self.name}"
 
     def rules(self, direction: str) -> tuple[Rule, ...] | None:
-        """Those of INGRESS or EGRESS."""
+        """The rules of a direction, INGRESS or EGRESS."""
         return self.ingress if direction == INGRESS else self.egress
 
 
@@ -137,12 +137,12 @@ class Pod(NamedTuple):
 
     @property
     def is_selectable(self) -> bool:
-        """Whether its addresses stand for it: those of the host's network stand for the node."""
+        """Whether policies apply to its addresses. A pod in the host's network has those of the node."""
         return not self.host_network and not self.finished
 
 
 class Cluster(NamedTuple):
-    """All that decides: policies, pods, the labels of namespaces by name, the addresses of nodes by name."""
+    """The state of the cluster: policies, pods, labels of namespaces by name, addresses of nodes by name."""
 
     policies: tuple[Policy, ...]
     pods: tuple[Pod, ...]
@@ -151,7 +151,7 @@ class Cluster(NamedTuple):
 
 
 def pods_by_address(pods: tuple[Pod, ...]) -> dict[IP, Pod]:
-    """Whose an address is. Of several pods the one that is not on its way out counts, and then the youngest."""
+    """The pod of each address. If several pods have it, one that is not terminating counts, and then the youngest."""
     found: dict[IP, Pod] = {}
     for pod in pods:
         if pod.is_selectable:

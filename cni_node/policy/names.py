@@ -1,9 +1,9 @@
-"""Names of chains and sets in the kernel: digests of what they are, so that what is there need not be made. Pure."""
+"""Names of chains and sets in the kernel: digests of their content, so that an equal one is found and kept. Pure."""
 
 import hashlib
 from typing import Any
 
-_DIGITS = 20  # hexadecimal; who may write policies must not find two of one name
+_DIGITS = 20  # hexadecimal; enough that authors of policies cannot produce a collision
 
 
 def name_of(kind: str, *content: Any) -> str:

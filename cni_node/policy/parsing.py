@@ -1,9 +1,9 @@
-"""The API's JSON -> the values of model.py. Pure.
+"""Parses policies from the API's JSON to the values of model.py. Pure.
 
-Missing, null and empty are the same, as in Go. What cannot be read lets nothing through and is named: an API server
-checks less than it should, and another version knows fields that this one does not.
+Missing, null and empty are the same, as in Go. An invalid or unknown part allows nothing, and is a problem: the API
+server does not check everything, and a newer version may have fields that this one does not know.
 Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/
-Must not: raise for what is wrong within a policy; an unreadable rule isolates.
+Must not: raise for an invalid part of a policy; it allows nothing, and the pods stay isolated.
 """
 
 from collections.abc import Iterable
@@ -126,7 +126,7 @@ class _Reader:
         return tuple(rules)
 
     def _parsed(self, place: str, found: Any, parse: Any) -> tuple[Any, ...]:
-        """What can be read of a list that is not empty."""
+        """The valid entries of a list; notes a problem for each of the others."""
         parsed = []
         for where, entry in self._entries(place, found):
             try:
@@ -210,7 +210,7 @@ def _is_port(found: Any) -> bool:
 
 
 def _is_given(found: Any) -> bool:
-    """Whether a list says anything; what is no list at all does, and lets nothing through."""
+    """Whether a list is there and not empty. True also for a value that is no list, which then allows nothing."""
     return found is not None and found != []
 
 
@@ -231,7 +231,7 @@ def _list(found: Any) -> list[Any]:
 
 
 def _refuse_unknown(found: dict[str, Any], *known: str) -> None:
-    """What this version does not know may narrow what is allowed."""
+    """Raise ValueError for unknown keys, since they may restrict what is allowed."""
     unknown = sorted(set(found) - set(known))
     if unknown:
         raise ValueError(f"the key {unknown[0]!r} is not known, only {', '.join(known)}")

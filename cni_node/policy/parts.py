@@ -1,9 +1,10 @@
-"""What one policy comes to in the kernel: rules that let through, and what the sets that they name are made of. Pure.
+"""The parts that one policy contributes to the kernel's table: allowing rules, and the content of their sets. Pure.
 
-Must not: know pods; that is why a policy's parts stay as they are while pods come and go.
+Must not: know pods, so that a policy's parts stay the same while pods come and go.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from cni_kernel.expressions import pad
@@ -14,10 +15,14 @@ from cni_node.policy.names import name_of
 from cni_protocol.address import IP
 
 VERSIONS = (4, 6)
+_SHARED = 4  # selectors of one rule that have a set each, which other policies use too; more become one set
 
 
 class Parts(NamedTuple):
-    """What a policy brings to a chain. `peers` and `named` say what sets are made of, `fixed` are sets as they are."""
+    """The parts of a policy. `peers` and `named` have the selectors and port names that fill a set, by the set's name.
+
+    `fixed` are sets that do not depend on pods.
+    """
 
     allows: tuple[Allow, ...]
     peers: dict[str, tuple[PodPeer, ...]]
@@ -40,24 +45,26 @@ def parts_of(rules: Iterable[Rule]) -> Parts:
     return parts._replace(allows=tuple(dict.fromkeys(allows)))
 
 
-def chain_of(direction: str, parts: Iterable[Parts], names: Iterable[str]) -> tuple[str, PolicyChain]:
-    """The name and the chain of several policies together."""
-    allows = dict.fromkeys(allow for part in parts for allow in part.allows)
-    chain = PolicyChain(direction, tuple(allows), ", ".join(names))
+def chain_of(direction: str, version: int, parts: Iterable[Parts], names: Iterable[str]) -> tuple[str, PolicyChain]:
+    """The name and the chain of several policies together, for packets of an IP version."""
+    allows = dict.fromkeys(allow for part in parts for allow in part.allows if allow.version in (0, version))
+    ordered = sorted(allows, key=lambda allow: allow.peers.startswith("b"))  # a look in intervals takes the longest
+    chain = PolicyChain(direction, tuple(ordered), ", ".join(names))
     return name_of(direction[0], chain), chain
 
 
 def _ends(rule: Rule, parts: Parts) -> list[Allow]:
-    """A rule for each set of the other end's addresses."""
+    """The conditions on the other end: one Allow for each set of addresses."""
     if rule.peers is None:
         return [Allow()]
     found = []
     pods = tuple(sorted({peer for peer in rule.peers if isinstance(peer, PodPeer)}, key=name_of_peer))
     blocks = [peer for peer in rule.peers if isinstance(peer, Block)]
+    shared = [(pod,) for pod in pods] if len(pods) <= _SHARED else [pods]
     for version in VERSIONS:
-        if pods:
-            name = name_of(f"s{version}", pods)
-            parts.peers[name] = pods
+        for each in shared if pods else ():
+            name = name_of(f"s{version}", each)
+            parts.peers[name] = each
             found.append(Allow(version, peers=name))
         if intervals := intervals_of(blocks, version):
             name = name_of(f"b{version}", intervals)
@@ -68,7 +75,7 @@ def _ends(rule: Rule, parts: Parts) -> list[Allow]:
 
 
 def _services(rule: Rule, parts: Parts) -> list[Allow]:
-    """A rule for each set of ports."""
+    """The conditions on ports: one Allow for each set of ports."""
     if rule.ports is None:
         return [Allow()]
     found = []
@@ -98,6 +105,7 @@ def name_of_peer(peer: PodPeer) -> str:
     return name_of("", peer)
 
 
+@lru_cache(maxsize=1024)
 def pack_service(protocol: str, port: int) -> bytes:
     """Protocol and port as a key."""
     return pad(bytes([PROTOCOLS[protocol]]), port.to_bytes(2, "big"))

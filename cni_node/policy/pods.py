@@ -1,6 +1,6 @@
-"""Pods and namespaces of the API's JSON -> the values of model.py. Pure.
+"""Parses pods and namespaces from the API's JSON to the values of model.py. Pure.
 
-Must not: keep more of a pod than what policies ask for; there are thousands.
+Must not: keep more of a pod than policies need, since there are thousands.
 """
 
 import sys
@@ -11,6 +11,7 @@ from cni_node.policy.parsing import parse_labels, parse_name
 from cni_protocol.address import IP, parse_ip
 
 _NAME = "kubernetes.io/metadata.name"  # the API server gives it to every namespace, from 1.21 on
+_MIRROR = "kubernetes.io/config.mirror"  # what a static pod's own uid is, which its runtime knows it by
 _FINISHED = ("Succeeded", "Failed")
 
 
@@ -34,7 +35,7 @@ def parse_pod(item: Any) -> Pod:
             finished=status.get("phase") in _FINISHED,
             terminating=bool(metadata.get("deletionTimestamp")),
             created=str(metadata.get("creationTimestamp") or ""),
-            uid=str(metadata.get("uid") or ""),
+            uid=str((metadata.get("annotations") or {}).get(_MIRROR) or metadata.get("uid") or ""),
         )
     except (AttributeError, TypeError) as error:
         raise ValueError(f"the API's object {namespace}/{name} is not that of a pod ({error})") from None
@@ -55,7 +56,7 @@ def _addresses(texts: list[Any]) -> tuple[IP, ...]:
 
 
 def _ports(spec: dict[str, Any]) -> tuple[ContainerPort, ...]:
-    """Those with a name, also of init containers: one that is restarted for ever runs beside the others."""
+    """The named ports, also of init containers, since one with restartPolicy Always runs beside the others."""
     found = []
     for container in [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]:
         for port in container.get("ports") or ():

@@ -1,8 +1,8 @@
-"""Established connections: what is no longer allowed is cut, by a bit in the mark that the kernel keeps for it.
+"""Cuts established connections that are no longer allowed, by a bit in their conntrack mark, for which a rule drops.
 
-The bit counts in both directions, so it does not matter who speaks next; and the kernel's entry stays, so neither end
-can begin the connection anew from its middle. A connection that is allowed again goes on.
-Must not: know how a table comes about.
+The mark holds for both directions, so it does not matter which end sends next. The conntrack entry stays, so neither
+end can pick the connection up again in the middle. A connection that is allowed again loses the bit and goes on.
+Must not: know how the table is made.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ class Rechecked(NamedTuple):
 
 
 def judge(flows: Iterable[Flow], evaluator: Evaluator) -> Rechecked:
-    """Which connections the mark of is wrong. Pure."""
+    """The connections whose mark is wrong: to be cut, and to be freed. Pure."""
     answers: dict[Connection, bool] = {}
     found = Rechecked([], [])
     for flow in flows:

@@ -1,18 +1,19 @@
 """The desired table as nftables' chains and sets. Pure.
 
-    chain forward: what was cut is dropped; established passes; what IPv6 needs on a link passes; a pod and itself
-        pass; no stream is taken up half way; then the source's egress chain and the destination's ingress chain
-    chain e_..., i_...: a rule for each thing that is let through (return); else on to `denied...`
-    chain pending: nothing passes
+    chain forward: drops cut connections; accepts established ones, what IPv6 needs on a link, and a pod's traffic to
+        itself; drops TCP packets of isolated pods that belong to no known connection and open none; then jumps to the
+        source's egress chain and to the destination's ingress chain
+    chain e_..., i_...: a rule for each thing that is allowed (return); the rest goes to the chain denied_...
+    chain pending: drops everything
 
-At priority filter + 10: behind destination NAT, so that destinations are pods, before source NAT, so that sources are,
-and behind kube-proxy's filter, so that services without endpoints are refused at once. What the node itself sends or
-receives never comes by here.
-Must not: decide what is let through.
+The priority is filter + 10: after destination NAT and before source NAT, so that both addresses are those of pods; and
+after kube-proxy's filter, so that services without endpoints are refused at once. Packets from and to the node itself
+do not pass this hook.
+Must not: decide what is allowed.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 from cni_kernel import filter_expressions as filters
 from cni_kernel.expressions import (
@@ -21,42 +22,53 @@ from cni_kernel.expressions import (
     INET_PROTO,
     INET_SERVICE,
     SOURCE,
-    Chain,
     Rule,
     concatenated,
-    drop,
     leave_chain,
 )
 from cni_kernel.filter_expressions import Elements, SetType
+from cni_kernel.packed_rules import PackedChain, digest_of, pack_rule
+from cni_kernel.policy_frame import BASE, base_chain, dropping_chain
+from cni_kernel.policy_frame import TABLE as TABLE
 from cni_node.policy.desired import NAMED, NETWORKS, PAIRS, PENDING, PORTS, VERDICTS, Allow, Desired, PolicyChain, Set
-from cni_node.policy.model import DIRECTIONS, EGRESS, INGRESS
+from cni_node.policy.model import DIRECTIONS, EGRESS
 
-TABLE = "pycni_policy"
 CUT = 1 << 27  # the bit of a connection's mark that says: no longer allowed
 LOGGED, BURST = 10, 20  # denied packets of a chain that are logged in a second
 _SERVICE = (INET_PROTO, INET_SERVICE)
 _PREFIX_BYTES = 127
 _NEIGHBOUR_DISCOVERY, _LISTENERS, _LISTENERS_2 = (133, 137), (130, 132), (143, 143)  # types of ICMPv6, RFC 4861, 3810
-_PRIORITY = filters.FILTER + 10
 
 
-class Ruleset(NamedTuple):
-    """All chains by their names, and all sets with their elements."""
-
-    chains: dict[str, Chain]
-    sets: dict[str, tuple[SetType, Elements]]
+Digests = tuple[str, ...]  # of a chain's rules
 
 
-def ruleset_of(desired: Desired) -> Ruleset:
-    """What the table consists of. Chains that lead to others come behind these."""
-    chains = {chain.name: chain for chain in _fixed()}
-    chains |= {name: Chain(name, tuple(_policy_rules(chain))) for name, chain in desired.chains.items()}
-    chains["forward"] = Chain("forward", tuple(_forward()), "filter", filters.FORWARD, _PRIORITY)
-    return Ruleset(chains, {name: (type_of(entry), entry.elements) for name, entry in desired.sets.items()})
+class Ruleset:
+    """What the table consists of: the digests of all chains by their names, and all sets with their elements.
+
+    Chains that lead to others come behind these. One whose name, and so whose content, is `known` is not made again.
+    """
+
+    def __init__(self, desired: Desired, known: Mapping[str, Digests]) -> None:
+        self._desired = desired
+        self.sets: dict[str, tuple[SetType, Elements]] = {
+            name: (TYPES[name.partition("_")[0]], entry.elements) for name, entry in desired.sets.items()
+        }
+        self.digests: dict[str, Digests] = {}
+        for name in (*_fixed(), *desired.chains, BASE):
+            self.digests[name] = known.get(name) or tuple(map(digest_of, self.chain(name).rules))
+
+    def chain(self, name: str) -> PackedChain:
+        """A chain with its rules."""
+        if name == BASE:
+            return base_chain(*_before_the_ends())
+        if name in self._desired.chains:
+            return PackedChain(name, tuple(_policy_rules(self._desired.chains[name])))
+        return dropping_chain(name)
 
 
 def type_of(entry: Set) -> SetType:
-    """What the keys of a set are."""
+    """The nftables type of a set."""
     if entry.kind == PORTS:
         return SetType(concatenated(*_SERVICE), intervals=True, parts=tuple(size for _, size in _SERVICE))
     address = ADDRESS[entry.version]
@@ -67,7 +79,7 @@ def type_of(entry: Set) -> SetType:
     return SetType(address, verdicts=entry.kind == VERDICTS, intervals=entry.kind == NETWORKS)
 
 
-# The types by what is before "_" in a set's name, for whoever reads a table.
+# The types by the part of a set's name before "_", for TableSocket.read.
 TYPES = {
     "p": type_of(Set(PORTS, 0, {})),
     **{
@@ -86,15 +98,12 @@ def denied_chain(direction: str) -> str:
     return f"denied_{direction}"
 
 
-def _fixed() -> Iterator[Chain]:
-    for direction in DIRECTIONS:
-        yield Chain(denied_chain(direction), ([filters.count(), drop()],))
-    yield Chain("stray", ([filters.count(), drop()],))
-    yield Chain("cut", ([filters.count(), drop()],))
-    yield Chain(PENDING, ([filters.count(), drop()],))
+def _fixed() -> tuple[str, ...]:
+    """The chains that count and drop."""
+    return (*map(denied_chain, DIRECTIONS), "stray", "cut", PENDING)
 
 
-def _forward() -> Iterator[Rule]:
+def _before_the_ends() -> Iterator[Rule]:
     yield [*filters.match_mark(CUT), filters.goto("cut")]
     yield [*filters.match_established(), filters.accept()]
     for types in (_NEIGHBOUR_DISCOVERY, _LISTENERS, _LISTENERS_2):
@@ -105,18 +114,30 @@ def _forward() -> Iterator[Rule]:
         for offset in (SOURCE, DESTINATION):
             isolated = filters.find_address(version, offset, f"iso{version}")
             yield [*filters.match_no_syn(), *isolated, filters.goto("stray")]
-    for direction, offset in ((EGRESS, SOURCE), (INGRESS, DESTINATION)):
-        for version in (4, 6):
-            yield filters.find_address(version, offset, f"{direction}{version}", verdict=True)
 
 
-def _policy_rules(chain: PolicyChain) -> Iterator[Rule]:
+def _policy_rules(chain: PolicyChain) -> Iterator[bytes]:
     for allow in chain.allows:
-        yield [*_conditions(chain.direction, allow), leave_chain()]
+        yield _pack_allow(chain.direction, allow)
     if chain.names:
         prefix = f"pycni denied {chain.direction} {chain.names}".encode()[: _PREFIX_BYTES - 2].decode("utf-8", "ignore")
-        yield filters.log(f"{prefix}: ", LOGGED, BURST)
-    yield [filters.goto(denied_chain(chain.direction))]
+        yield pack_rule(filters.log(f"{prefix}: ", LOGGED, BURST))
+    yield pack_rule([filters.goto(denied_chain(chain.direction))])
+
+
+def _pack_allow(direction: str, allow: Allow) -> bytes:
+    """A thousand policies have few forms of rules: each is packed once, and gets the names of its sets afterwards."""
+    names = (allow.peers, allow.ports, allow.named)
+    blanks = tuple("" if not name else str(place) * len(name) for place, name in enumerate(names))
+    packed = _pack_form(direction, Allow(allow.version, *blanks))
+    for blank, name in zip(blanks, names, strict=True):
+        packed = packed.replace(blank.encode(), name.encode()) if name else packed
+    return packed
+
+
+@lru_cache(maxsize=256)
+def _pack_form(direction: str, form: Allow) -> bytes:
+    return pack_rule([*_conditions(direction, form), leave_chain()])
 
 
 def _conditions(direction: str, allow: Allow) -> Rule:

@@ -1,4 +1,4 @@
-"""What the loop of policies says of itself. Values alone."""
+"""The state of policy enforcement, for the agent's report. Plain values."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,8 +7,8 @@ from typing import NamedTuple
 class PolicyState(NamedTuple):
     """The policies of a node at one moment.
 
-    `ready`: what the cluster says was in force once. `isolated` counts addresses of this node's pods, `changes`
-    transactions, `cut` established connections, `denied` packets by why.
+    `ready`: the cluster's policies have been in force at least once. `isolated` counts addresses of this node's pods,
+    `changes` transactions, `cut` established connections, `denied` packets by the reason.
     """
 
     ready: bool = False

@@ -1,7 +1,7 @@
-"""Makes the kernel's table of policies equal to the desired one, in one transaction that holds nothing but the change.
+"""Makes the kernel's table of policies equal to the desired one, in one transaction with only the differences.
 
-What stands is adopted: chains and sets are named by what they are, so what is there need not be made again.
-Must not: touch another table, or decide.
+After a restart the table in the kernel is kept: the name of a chain or set depends on its content, so equal ones match.
+Must not: touch another table, or decide what is allowed.
 """
 
 import errno
@@ -12,7 +12,7 @@ from cni_kernel.nft_tables import Contents, TableSocket
 from cni_node.policy.change import Change, Difference
 from cni_node.policy.desired import PENDING, Desired
 from cni_node.policy.model import DIRECTIONS
-from cni_node.policy.rules import TABLE, TYPES, Ruleset, denied_chain, ruleset_of
+from cni_node.policy.rules import TABLE, TYPES, Digests, Ruleset, denied_chain
 
 _TRIES = 8  # others may change their own tables between our look and our change
 
@@ -25,6 +25,7 @@ class PolicyTable:
         with asking("nftables cannot be used", "nf_tables"):
             self._socket = TableSocket(TABLE)
         self._known: Contents | None = None
+        self._digests: dict[str, Digests] = {}  # of chains by their names, since most are the same the next time
 
     @property
     def port(self) -> int:
@@ -36,21 +37,25 @@ class PolicyTable:
         self._socket.close()
 
     def forget(self) -> None:
-        """Look at the table anew the next time: somebody else has changed it."""
+        """Read the table again the next time, since another program has changed it."""
         self._known = None
 
-    def ensure(self, desired: Desired) -> Change:
-        """Have exactly this. Returns what that changed. Raises KernelError."""
-        wanted = ruleset_of(desired)
+    def ensure(self, desired: Desired, *, adopting: bool = False) -> Change:
+        """Have exactly this; with `adopting` isolated pods of an earlier agent that are not known wait.
+
+        Returns what that changed. Raises KernelError.
+        """
+        wanted = Ruleset(desired, self._digests)
+        self._digests = wanted.digests
         with asking("the table of policies cannot be written", "nf_tables"):
             for _ in range(_TRIES):
                 try:
-                    return self._ensure(wanted, desired.judged)
+                    return self._ensure(wanted, desired.judged, adopting)
                 except NetlinkError as error:
                     self._known = None
                     if error.errno not in (errno.ERESTART, errno.EEXIST, errno.ENOENT, errno.EBUSY):
                         raise
-            return self._ensure(wanted, desired.judged)
+            return self._ensure(wanted, desired.judged, adopting)
 
     def delete(self) -> None:
         """Take the whole table away: nothing is isolated any more. Raises KernelError."""
@@ -65,12 +70,12 @@ class PolicyTable:
             found = {direction: self._socket.counted(denied_chain(direction)) for direction in DIRECTIONS}
             return found | {name: self._socket.counted(name) for name in ("cut", "stray", PENDING)}
 
-    def _ensure(self, wanted: Ruleset, judged: frozenset[bytes]) -> Change:
+    def _ensure(self, wanted: Ruleset, judged: frozenset[bytes], adopting: bool) -> Change:
         generation = None
         if self._known is None:
             generation = self._socket.generation()
             self._known = self._socket.read(TYPES) or Contents({}, {})
-        difference = Difference(wanted, self._known, judged)
+        difference = Difference(wanted, self._known, judged, adopting=adopting)
         if difference.change != Change():
             self._socket.commit([self._socket.add_table(), *difference.messages(self._socket)], generation)
             self._known = difference.after

@@ -1,10 +1,11 @@
-"""The cluster's policies, namespaces and pods, by list and watch; of pods those that this node needs.
+"""The cluster's policies and namespaces, and the pods that this node needs, by list and watch.
 
-Each collection is followed in a thread of its own; what they know is published whole.
+Each collection is followed by a thread of its own.
 Must not: decide what is allowed, or touch the kernel.
 """
 
 from collections.abc import Callable, Hashable, Iterator
+from operator import is_
 from threading import Event, Lock, Thread
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
@@ -27,7 +28,7 @@ _V = TypeVar("_V")
 
 
 class Known(NamedTuple):
-    """What is known of the cluster at one moment. `complete`: everything that is needed has been listed."""
+    """The state of the cluster as far as it is known. `complete`: everything that is needed has been listed."""
 
     policies: tuple[Policy, ...]
     pods: tuple[Pod, ...]
@@ -37,26 +38,31 @@ class Known(NamedTuple):
 
 
 class Collection(Generic[_K, _V]):
-    """The objects at one path of the API, each parsed: the Keeper of its own ListWatch."""
+    """The objects at one path of the API, each parsed: the Keeper of its own ListWatch.
+
+    A dictionary of objects that was handed out is never changed, so that it tells by its identity whether anything has.
+    """
 
     def __init__(self, parse: Callable[[Any], tuple[_K, _V]], changed: Callable[[], None]) -> None:
         """`changed` is called after each change."""
         self._parse, self._changed = parse, changed
         self._lock = Lock()
         self._objects: dict[_K, _V] = {}
-        self._refused: dict[str, str] = {}  # objects that make no sense; one that did stays as it was
+        self._refused: dict[str, str] = {}  # problems of invalid objects; their last valid version stays
         self._problem = ""
+        self._handed_out = False  # the next change is made in a copy
         self.listed = False
 
     @property
     def objects(self) -> dict[_K, _V]:
-        """All of them at one moment."""
+        """All of them at one moment; the same dictionary as long as nothing changes."""
         with self._lock:
-            return dict(self._objects)
+            self._handed_out = True
+            return self._objects
 
     @property
     def problems(self) -> list[str]:
-        """Sentences for what cannot be had, or not be read."""
+        """Sentences about an API that cannot be reached, and about invalid objects."""
         with self._lock:
             return [text for text in (self._problem, *self._refused) if text]
 
@@ -76,6 +82,7 @@ class Collection(Generic[_K, _V]):
             )  # the compiler knows it by identity
         with self._lock:
             self._objects, self._refused, self.listed = found, refused, True
+            self._handed_out = False
         self._changed()
 
     def apply(self, kind: str, item: dict[str, Any]) -> None:
@@ -88,6 +95,8 @@ class Collection(Generic[_K, _V]):
             else:
                 if kind != "DELETED" and self._objects.get(key) == value:
                     return
+                if self._handed_out:
+                    self._objects, self._handed_out = dict(self._objects), False
                 self._objects.pop(key, None)
                 if kind != "DELETED":
                     self._objects[key] = value
@@ -109,7 +118,7 @@ class _Followed(NamedTuple):
 
 
 class ClusterWatch:
-    """What a node needs to know for its policies. Used by one thread, which `changed` wakes from any other."""
+    """All that a node needs to know for its policies. One thread uses it; other threads call `changed`."""
 
     def __init__(self, settings: KubernetesSettings, changed: Callable[[], None]) -> None:
         self._settings, self._changed = settings, changed
@@ -117,6 +126,7 @@ class ClusterWatch:
         self._namespaces = self._follow(NAMESPACES, parse_namespace)
         node = urlencode({"fieldSelector": f"spec.nodeName={settings.node_name}"})
         self._pods = {_LOCAL: self._follow(f"{PODS}?{node}", _keyed(parse_pod))}
+        self._merged: tuple[list[dict[tuple[str, str], Pod]], tuple[Pod, ...]] = ([], ())  # of what, and the result
 
     def close(self) -> None:
         """End all threads."""
@@ -124,23 +134,32 @@ class ClusterWatch:
             _end(followed)
 
     def look(self) -> Known:
-        """What is known now. Begins to follow pods that are needed from now on, and ends what is no longer."""
+        """The current state. Starts following pods that have become necessary, and stops following others."""
         policies = self._policies.collection.objects
         namespaces: dict[str, Labels] = self._namespaces.collection.objects
         local = self._pods[_LOCAL].collection.objects
         if self._policies.collection.listed and self._namespaces.collection.listed:
             self._need(needed_namespaces(policies.values(), local.values(), namespaces))
-        pods: dict[tuple[str, str], Pod] = {}
-        for followed in self._pods.values():
-            pods.update(followed.collection.objects)
-        pods = {key: pod for key, pod in pods.items() if pod.node != self._settings.node_name or key in local} | local
+        pods = self._merge()
         followed_all = (self._policies, self._namespaces, *self._pods.values())
         problems = [text for followed in followed_all for text in followed.collection.problems]
         problems += [text for policy in policies.values() for text in policy.problems]
         complete = all(followed.collection.listed for followed in followed_all)
-        return Known(
-            tuple(policies.values()), tuple(pods.values()), namespaces, complete, tuple(dict.fromkeys(problems))
-        )
+        return Known(tuple(policies.values()), pods, namespaces, complete, tuple(dict.fromkeys(problems)))
+
+    def _merge(self) -> tuple[Pod, ...]:
+        """All pods that are known, as the same tuple as long as they are the same; this node's by what it is told."""
+        parts: list[dict[tuple[str, str], Pod]] = [followed.collection.objects for followed in self._pods.values()]
+        before, merged = self._merged
+        local = parts[0]  # _LOCAL's
+        if len(parts) == len(before) and all(map(is_, parts, before)):
+            return merged
+        pods: dict[tuple[str, str], Pod] = {}
+        for part in parts:
+            pods.update(part)
+        pods = {key: pod for key, pod in pods.items() if pod.node != self._settings.node_name or key in local} | local
+        self._merged = (parts, tuple(pods.values()))
+        return self._merged[1]
 
     def _need(self, namespaces: frozenset[str]) -> None:
         for name in namespaces - set(self._pods):

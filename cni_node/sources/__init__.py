@@ -1,6 +1,7 @@
 """Where the state of the cluster comes from: a file or options, the Kubernetes API, or etcd.
 
-A source lists once and then follows. It feeds a queue from a thread of its own, and decides nothing.
+A source lists the nodes once, and then follows changes. It publishes snapshots from threads of its own, and does not
+decide what follows from them.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ class Source(Protocol):
     def follow(self, publish: Callable[[Snapshot], None], stopping: Event) -> None:
         """Publish the cluster as it is, then again at each change, until `stopping` is set.
 
-        It never ends by an error: what cannot be reached or read is tried again, and stands in `problems` of the next
-        snapshot, whose nodes are then the last ones known. Before the first whole list only problems are published,
-        in snapshots that are not `listed`. `publish` is called by threads of the source, one call after another.
+        It never raises: it retries what it cannot reach or read, and meanwhile publishes the last known nodes with the
+        failure in `problems`. Before the first complete list it publishes only problems, in snapshots that are not
+        `listed`. Threads of the source call `publish`, one call after another.
         """

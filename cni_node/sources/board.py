@@ -1,6 +1,6 @@
-"""Where the threads of a source write what they know, and from where it is published: whole, and not too often.
+"""The shared state of a source's threads: they write nodes and problems here, and it publishes snapshots at a low rate.
 
-Must not: ask anybody, or forget what nobody has taken back.
+Must not: query the source, or remove a node or problem by itself.
 """
 
 import time
@@ -16,9 +16,10 @@ PROBLEMS = 20  # at most in a snapshot
 
 
 class Board:
-    """The nodes and problems of a source. Every method may be called by any thread.
+    """The nodes and problems of a source. All methods are for any thread.
 
-    `own` is the key of this node. Once it is known it stays, whatever is said of it: its pods are here.
+    `own` is the key of this node. Once known, this node is never removed, since its pods are here. `own_missing` is the
+    problem to publish while the source does not have it.
     """
 
     def __init__(self, own: str, publish: Callable[[Snapshot], None], own_missing: str = "") -> None:
@@ -26,18 +27,18 @@ class Board:
         self._lock = RLock()
         self._members = Members()
         self._problems: dict[str, str] = {}
-        self._missing: dict[str, float] = {}  # who is said to be gone -> when to believe it, monotonic
+        self._missing: dict[str, float] = {}  # key of a node reported as gone -> monotonic time at which to remove it
         self._listed = False
         self._closed = False
-        self._together = 0  # blocks that are open
-        self._waiting = False  # there is something to publish after them
+        self._together = 0  # open blocks of together()
+        self._waiting = False  # a change is to be published at their end
         self._last: Snapshot | None = None
         self._published = -GAP
         self._timer: Timer | None = None
         self._reaper: Timer | None = None
 
     def replace(self, members: Mapping[str, Member], keep: Collection[str] = (), hold: float = 0.0) -> None:
-        """Take a whole list. Who is in neither `members` nor `keep` is gone, after `hold` seconds."""
+        """Take a complete list. Nodes that are in neither `members` nor `keep` are removed after `hold` seconds."""
         with self.together():
             self._listed = True
             for key, member in members.items():
@@ -48,7 +49,7 @@ class Board:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Have all that is said in a block published in one snapshot."""
+        """Publish all changes of a block in one snapshot."""
         with self._lock:
             self._together += 1
             try:
@@ -59,14 +60,14 @@ class Board:
                     self._changed()
 
     def put(self, key: str, member: Member) -> None:
-        """A node is new, is another, or is back."""
+        """Add a node, or replace it, or note that it is back."""
         with self._lock:
             back = self._missing.pop(key, None) is not None
             if self._members.put(key, member) or back:
                 self._changed()
 
     def remove(self, key: str, hold: float = 0.0) -> None:
-        """A node is gone. With `hold` it is kept for so many seconds, and gives way to others meanwhile."""
+        """Remove a node after `hold` seconds. Meanwhile it loses its pod range to any other node that has it."""
         with self._lock:
             if key not in self._members or key in self._missing:
                 return
@@ -78,7 +79,7 @@ class Board:
             self._changed()
 
     def say(self, topic: str, sentence: str) -> None:
-        """Set the problem of a topic, or take it back with an empty text."""
+        """Set the problem of a topic; an empty text removes it."""
         with self._lock:
             if self._problems.get(topic, "") != sentence:
                 self._problems[topic] = sentence
@@ -90,7 +91,7 @@ class Board:
             return not len(self._members)
 
     def close(self) -> None:
-        """Publish nothing any more."""
+        """Stop publishing."""
         with self._lock:
             self._closed = True
             for timer in (self._timer, self._reaper):
@@ -139,7 +140,7 @@ class Board:
             self._reaper = _start_timer(max(due - time.monotonic(), 0.0), self._reap)
 
     def _reap(self) -> None:
-        """Believe that those are gone whose time is over."""
+        """Remove the missing nodes whose time is over."""
         with self._lock:
             self._reaper = None
             now = time.monotonic()

@@ -1,9 +1,9 @@
-"""The cluster as the nodes themselves say it in etcd: each takes a pod range there and finds the others.
+"""The source etcd: each node takes a pod range in etcd, publishes itself there, and finds the others.
 
-Two threads, each with a connection of its own: one keeps this node's lease, the other lists and watches. Losing etcd
-or the lease ends neither.
-Must not: believe at once what was missed. After an outage long enough for leases to end, those of others may just be
-renewed: an entry that went meanwhile is kept as long as a lease lives.
+There are two threads, each with a connection of its own: one keeps this node's lease, the other lists and watches. They
+go on when etcd is away or the lease is lost.
+Must not: remove nodes at once after an outage. Their leases may have ended during it, and they are about to register
+again; so a node whose entry is gone is kept for the time of a lease.
 """
 
 import time
@@ -34,14 +34,14 @@ class EtcdSource:
         self._settings = settings
         members = Members(settings.access.endpoints)
         self._watching = Etcd(settings.access, members)
-        self._keeping = Etcd(settings.access, members, left=self._watching.interrupt)  # what is frozen leaves both
+        self._keeping = Etcd(settings.access, members, left=self._watching.interrupt)  # both leave together
         self._registration = Registration(self._keeping, settings)
         self._own = settings.nodes + settings.name
-        self._revision = 0  # of what the board has; 0 when all is to be listed
-        self._interrupted = False  # something may have been missed
-        self._refused: dict[str, str] = {}  # entries that make no sense
-        self._tried = Event()  # to have a pod range: until then there is nothing to publish
-        self._look = Event()  # somebody has touched our entries
+        self._revision = 0  # etcd's revision that the board is at; 0 when all entries must be listed
+        self._interrupted = False  # the watch was interrupted, so that changes may have been missed
+        self._refused: dict[str, str] = {}  # invalid entries, with the problem
+        self._tried = Event()  # the first attempt to take a pod range is done; nothing is listed before
+        self._look = Event()  # another client has changed our entries
 
     def follow(self, publish: Callable[[Snapshot], None], stopping: Event) -> None:
         """See Source."""
@@ -62,7 +62,7 @@ class EtcdSource:
             thread.join(JOIN_BOUND)
 
     def _keep(self, board: Board, stopping: Event) -> None:
-        """Have a pod range, and renew the lease three times as often as it would end."""
+        """The thread that takes a pod range and renews the lease, three times in its length."""
         backoff = Backoff(LONGEST_DELAY)
         look = False
         while not stopping.is_set():
@@ -83,7 +83,7 @@ class EtcdSource:
             self._look.clear()
 
     def _watch(self, board: Board, stopping: Event) -> None:
-        """List the nodes, then follow what changes."""
+        """The thread that lists the nodes and then follows changes."""
         self._tried.wait()
         backoff = Backoff(LONGEST_DELAY)
         while not stopping.is_set():
@@ -113,7 +113,7 @@ class EtcdSource:
             if member is not None:
                 members[key] = member
         with board.together():
-            odd = self._own not in members  # as where etcd was set up anew: others are missing for the same reason
+            odd = self._own not in members  # such as after etcd was set up anew: then other nodes are missing too
             board.replace(members, keep=self._refused, hold=float(self._settings.lease) if odd else self._hold)
             board.say("nodes", "; ".join(sorted(self._refused.values())[:3]))
         self._revision = revision
@@ -132,7 +132,7 @@ class EtcdSource:
 
     @property
     def _hold(self) -> float:
-        """For how many seconds who is gone is kept: others renew their entries only after an outage, as we do."""
+        """How many seconds to keep missing nodes: after an outage they need some time to register again."""
         return float(self._settings.lease) if self._interrupted else 0.0
 
     def _apply(self, board: Board, batch: Batch) -> None:
@@ -152,7 +152,10 @@ class EtcdSource:
         board.say("nodes", "; ".join(sorted(self._refused.values())[:3]))
 
     def _understood(self, entry: Entry) -> tuple[str, Member | None]:
-        """The key of an entry's node on the board. Where another node has our name, it has a key of its own."""
+        """Parse an entry. Returns the node's key on the board, and the node, None for an invalid entry.
+
+        If another node has registered with our name, it gets another key, so that both are on the board.
+        """
         name = entry.key.removeprefix(self._settings.nodes)
         try:
             node = parse_node(name, entry.value)

@@ -1,4 +1,5 @@
-"""What is asked of etcd, over its JSON gateway: reading, guarded writing, leases, watching; one member after another.
+"""Calls to etcd over its JSON gateway: reads, conditional writes, leases, watches. It asks one member after
+another until one answers.
 
 Source: https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/ and api_reference_v3/
 Must not: know what the keys mean.
@@ -14,9 +15,9 @@ from cni_node.sources.etcd_messages import Batch, Entry, behind, encode, nonsens
 from cni_protocol.errors import INVALID_CONFIG, CNIError
 
 PAGE = 1000  # entries of one answer
-SILENCE = 300.0  # seconds; a quiet watch is begun again, which costs one request
-AWAY = (0, 502, 503, 504)  # the status of a member that does not serve: the next one is asked
-# With it, a member that has lost the others ends its watches; without, it is silent for ever.
+SILENCE = 300.0  # seconds after which a watch without messages is begun again, which costs one request
+AWAY = (0, 502, 503, 504)  # statuses (0: no answer) after which the next member is asked
+# With this header, a member that has lost its leader ends its watches; without, it stays silent for ever.
 HAS_LEADER = {"Grpc-Metadata-hasleader": "true"}
 UNAUTHENTICATED, PERMISSION_DENIED = 16, 7  # gRPC's codes
 
@@ -24,8 +25,9 @@ _T = TypeVar("_T")
 
 
 class EtcdAccess(NamedTuple):
-    """How to reach etcd: URLs of its members, files of PEM texts, and a user whose password is in a file. Empty texts
-    are none. `timeout` of one call and `silence` of a watch in seconds.
+    """How to reach etcd: URLs of its members, paths of PEM files, and a user with the path of a password file.
+
+    Empty strings are none. `timeout` is that of one call, `silence` that of a watch, both in seconds.
     """
 
     endpoints: tuple[str, ...]
@@ -39,13 +41,14 @@ class EtcdAccess(NamedTuple):
 
 
 class CompactedError(Exception):
-    """The history does not reach back to the wanted revision: all is to be listed again."""
+    """etcd's history does not reach back to the wanted revision: the caller must list everything again."""
 
 
 class Etcd:
-    """A client of etcd. Used by one thread, but for `interrupt` and `close`. All calls raise CallError.
+    """A client of etcd. One thread uses it; `interrupt` and `close` are for any thread. All calls raise CallError.
 
-    `members` are shared with another client; `left` is called when this one leaves a member.
+    `members` may be shared with another client, so that both ask the same member. `left` is called when this client
+    leaves a member.
     """
 
     def __init__(
@@ -60,12 +63,12 @@ class Etcd:
         self._client = self._new_client()
 
     def get(self, key: str) -> Entry | None:
-        """The entry of a key."""
+        """The entry of a key, None when there is none."""
         entries, _ = self._range({"key": encode(key)})
         return entries[0] if entries else None
 
     def entries(self, prefix: str) -> tuple[list[Entry], int]:
-        """All entries whose keys begin with a text, in their order, and the revision that they are of."""
+        """All entries whose keys begin with `prefix`, sorted by key, and the revision at which they were read."""
         query: dict[str, Any] = {"range_end": encode(behind(prefix)), "limit": str(PAGE)}
         found: list[Entry] = []
         first, revision = prefix, 0
@@ -79,9 +82,10 @@ class Etcd:
             query["revision"] = str(revision)
 
     def put_if(self, unchanged: dict[str, Entry | None], values: dict[str, str], lease: int) -> bool:
-        """Write all values if none of the other keys' entries has changed (None: is not there), in one transaction.
+        """Write `values` in one transaction, if the entries `unchanged` are still the same (None: still absent).
 
-        Without a lease (0) they stay for ever. Returns whether they were written.
+        `lease` is the id of the lease for the values, 0 for none: then they stay for ever. Returns whether they were
+        written.
         """
         revisions = {key: str(entry.modified if entry else 0) for key, entry in unchanged.items()}
         compare = [
@@ -93,11 +97,11 @@ class Etcd:
         return bool(self._call("kv/txn", {"compare": compare, "success": puts}).get("succeeded"))
 
     def grant(self, seconds: int) -> int:
-        """A new lease."""
+        """Create a lease of some seconds. Returns its id."""
         return to_number(self._call("lease/grant", {"TTL": str(seconds)}), "ID")
 
     def keep_alive(self, lease: int) -> int:
-        """Renew a lease. Returns the seconds that it has now, 0 where it is gone."""
+        """Renew a lease. Returns its remaining seconds, 0 when it has ended."""
         answer = self._call("lease/keepalive", {"ID": str(lease)})
         result = answer.get("result")
         if not isinstance(result, dict):
@@ -105,13 +109,13 @@ class Etcd:
         return to_number(result, "TTL")
 
     def seconds_left(self, lease: int) -> int:
-        """How long a lease lives without being renewed; -1 where it is gone."""
+        """The remaining seconds of a lease, -1 when it has ended."""
         return to_number(self._call("lease/timetolive", {"ID": str(lease)}), "TTL")
 
     def watch(self, prefix: str, revision: int) -> Iterator[Batch]:
-        """Changes of the keys that begin with a text, from a revision on, as soon as the watch has begun.
+        """Watch the keys that begin with `prefix`, from a revision on. Returns once the watch has begun.
 
-        The first batch is empty. The iterator ends when the watch does; it raises CompactedError, too.
+        The first batch has no changes. The iterator ends with the watch, and raises CallError and CompactedError.
         """
         request = {
             "key": encode(prefix),
@@ -127,11 +131,11 @@ class Etcd:
         return self._batches(messages, revision)
 
     def interrupt(self) -> None:
-        """Have what is under way fail, by any thread; it goes on with the next member."""
+        """Make the call in progress fail; the client goes on with the next member. For any thread."""
         self._client.interrupt()
 
     def close(self) -> None:
-        """Have this and every later call fail, by any thread."""
+        """Make the call in progress and every later one fail. For any thread."""
         self._closed = True
         self._client.close()
 
@@ -158,9 +162,9 @@ class Etcd:
                 revision = to_number(result.get("header"), "revision")
                 if result.get("created"):
                     newest = revision
-                    if newest < wanted - 1:  # another history: etcd was set up anew, and would be silent until then
+                    if newest < wanted - 1:  # etcd was set up anew, and would be silent until our revision
                         raise CompactedError
-                    revision = wanted - 1  # what has been before is still to come
+                    revision = wanted - 1  # earlier changes are still to come
                 yield to_batch(result, revision, newest)
         except CallError as error:
             if error.status in AWAY:
@@ -174,7 +178,7 @@ class Etcd:
         return answer
 
     def _somewhere(self, ask: Callable[[dict[str, str]], _T]) -> _T:
-        """Ask the member that answered last, then each other one once."""
+        """Call `ask` at the current member; if that fails, at each other member once."""
         if self._member != self._members.asked:
             self._change_member()
         for left in range(len(self._access.endpoints) - 1, -1, -1):
@@ -197,7 +201,7 @@ class Etcd:
             except CallError as error:
                 if error.status != 401 and _code(error) != UNAUTHENTICATED:
                     raise
-        self._token = ""  # it has ended, or its member was started again
+        self._token = ""  # it has expired, or the member was restarted
         try:
             password = read_text(self._access.password_file).strip("\r\n")
         except CNIError as error:
@@ -230,7 +234,7 @@ class Etcd:
 
 
 def explain(error: CallError, prefix: str) -> str:
-    """The sentence of a failed call, with what to do about it where that is known."""
+    """A failed call as a sentence, with a remedy if one is known."""
     if _code(error) == PERMISSION_DENIED:
         return f"{error}: the user needs a role with the permission readwrite on the prefix {prefix}/"
     if error.status == 400 and "user name is empty" in str(error):

@@ -1,11 +1,11 @@
-"""What the keys and values in etcd are, and which pod range a node asks for (pure).
+"""The keys and values in etcd, and which pod range a node asks for. Pure.
 
-    PREFIX/config                    {"networks": ["10.32.0.0/12"], "nodePrefixes": [24]}, by whoever came first
+    PREFIX/config                    {"networks": ["10.32.0.0/12"], "nodePrefixes": [24]}, written by the first node
     PREFIX/nodes/NAME                {"pods": [...], "addresses": [...], "mtu": 1500}
-    PREFIX/subnets/10.32.7.0-24      {"node": NAME}; one without a node keeps a range from being given out
+    PREFIX/subnets/10.32.7.0-24      {"node": NAME}; an entry without a node reserves a range
 
-A node's entries have its lease, so they are gone when it is.
-Must not: ask etcd.
+The entries of a node are tied to its lease, so etcd removes them when that ends.
+Must not: call etcd.
 """
 
 import hashlib
@@ -20,19 +20,19 @@ from cni_protocol.errors import INVALID_CONFIG, CNIError
 
 
 class Cluster(NamedTuple):
-    """The ranges that nodes take theirs from, at most one of a family, and how long the prefix of a node's part is."""
+    """The cluster's pod networks, at most one per family, and the prefix length of a node's part of each."""
 
     networks: tuple[CIDR, ...]
     node_prefixes: tuple[int, ...]
 
     @property
     def parts(self) -> int:
-        """For how many nodes there is a part."""
+        """How many nodes can have a part."""
         pairs = zip(self.networks, self.node_prefixes, strict=True)
         return min(1 << (prefix - network.prefix) for network, prefix in pairs)
 
     def part(self, index: int) -> tuple[CIDR, ...]:
-        """The part of one node, of each family."""
+        """Part number `index`, from 0: a pod range of each family."""
         pairs = zip(self.networks, self.node_prefixes, strict=True)
         return tuple(
             CIDR(IP(each.version, each.ip.value + (index << (each.ip.bits - prefix))), prefix) for each, prefix in pairs
@@ -40,7 +40,7 @@ class Cluster(NamedTuple):
 
 
 def check_cluster(cluster: Cluster) -> Cluster:
-    """The same. Raises CNIError where it cannot be used."""
+    """Check a Cluster, and return it. Raises CNIError when it cannot be used."""
     networks, prefixes = cluster
     shown = ", ".join(map(str, networks))
     if not networks or len({each.version for each in networks}) < len(networks) or len(networks) != len(prefixes):
@@ -57,12 +57,12 @@ def check_cluster(cluster: Cluster) -> Cluster:
 
 
 def render_cluster(cluster: Cluster) -> str:
-    """The value of PREFIX/config."""
+    """Encode the value of PREFIX/config."""
     return json.dumps({"networks": [str(each) for each in cluster.networks], "nodePrefixes": cluster.node_prefixes})
 
 
 def parse_cluster(text: str) -> Cluster:
-    """The same back. Raises CNIError."""
+    """Parse the value of PREFIX/config. Raises CNIError."""
     try:
         document = json.loads(text)
         networks = tuple(parse_cidr(each) for each in document["networks"])
@@ -72,13 +72,13 @@ def parse_cluster(text: str) -> Cluster:
 
 
 def render_node(node: Node) -> str:
-    """The value of PREFIX/nodes/NAME."""
+    """Encode the value of PREFIX/nodes/NAME."""
     pods, addresses = [str(each) for each in node.pods], [str(each) for each in node.addresses]
     return json.dumps({"pods": pods, "addresses": addresses, "mtu": node.mtu})
 
 
 def parse_node(name: str, text: str) -> Node:
-    """The same back. Raises ValueError."""
+    """Parse the value of PREFIX/nodes/NAME. Raises ValueError."""
     try:
         document = json.loads(text)
         pods = sorted(parse_cidr(each).network for each in document["pods"])
@@ -92,12 +92,12 @@ def parse_node(name: str, text: str) -> Node:
 
 
 def subnet_key(prefix: str, cidr: CIDR) -> str:
-    """The key of a range."""
+    """The key of a pod range, below PREFIX/subnets/."""
     return f"{prefix}/subnets/{cidr.ip}-{cidr.prefix}"
 
 
 def find_subnet(key: str) -> CIDR | None:
-    """The range that a key is of; None for any other key."""
+    """The pod range of a key below PREFIX/subnets/, None for any other key."""
     try:
         return parse_cidr(key.rpartition("/")[2].replace("-", "/"))
     except ValueError:
@@ -105,12 +105,12 @@ def find_subnet(key: str) -> CIDR | None:
 
 
 def render_owner(name: str) -> str:
-    """The value of PREFIX/subnets/RANGE."""
+    """Encode the value of PREFIX/subnets/RANGE."""
     return json.dumps({"node": name})
 
 
 def find_owner(text: str) -> str:
-    """The name of the node in a value of PREFIX/subnets/, empty where there is none."""
+    """The node's name in a value of PREFIX/subnets/RANGE, "" when it has none."""
     try:
         document: Any = json.loads(text)
         return str(document["node"])
@@ -119,8 +119,9 @@ def find_owner(text: str) -> str:
 
 
 def candidates(cluster: Cluster, name: str, taken: Iterable[CIDR]) -> Iterator[tuple[CIDR, ...]]:
-    """The parts that are free, beginning where the node's name points: so it is mostly given the same one again, and
-    two nodes that start together seldom want the same.
+    """The free parts of a cluster, beginning at one that a digest of the node's name selects.
+
+    So a node usually gets the same part again, and two nodes that start together seldom want the same one.
     """
     used = _used_parts(cluster, taken)
     first = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
@@ -131,7 +132,7 @@ def candidates(cluster: Cluster, name: str, taken: Iterable[CIDR]) -> Iterator[t
 
 
 def is_part(cluster: Cluster, pods: tuple[CIDR, ...]) -> bool:
-    """Whether these ranges are what some node can have."""
+    """Whether these pod ranges are exactly one part of the cluster."""
     used = _used_parts(cluster, pods)
     return len(used) == 1 and cluster.part(used.pop()) == pods
 

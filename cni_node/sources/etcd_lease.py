@@ -1,7 +1,7 @@
-"""Takes a pod range for this node in etcd and keeps it by a lease.
+"""Takes a pod range for this node in etcd, and keeps it with a lease.
 
-Must not: overwrite an entry of anybody else's, or give a node that has a range another one. Every write is one
-transaction that succeeds only if each of its keys is absent or ours, and unchanged since we have read it.
+Must not: overwrite another node's entry, or change the pod range of a node that has one. Every write is one
+transaction, which succeeds only if each of its keys is absent or ours, and unchanged since it was read.
 """
 
 from contextlib import suppress
@@ -28,14 +28,15 @@ from cni_node.sources.etcd_messages import Entry
 from cni_protocol.address import CIDR, IP, parse_cidr
 from cni_protocol.errors import ALREADY_EXISTS, INVALID_CONFIG, NO_ADDRESS, TRY_AGAIN_LATER, CNIError
 
-ATTEMPTS = 10  # at a range that others want at the same moment
-WEAVE = Cluster((parse_cidr("10.32.0.0/12"),), (24,))  # the range that Weave has by default
-LEASE = 40  # seconds; renewed three times in it. A node that died is gone after it
+ATTEMPTS = 10  # to take a range, when other nodes take one at the same moment
+WEAVE = Cluster((parse_cidr("10.32.0.0/12"),), (24,))  # the default, as Weave has it
+LEASE = 40  # seconds; renewed three times in this time. The entries of a dead node are removed after it
 
 
 class EtcdSettings(NamedTuple):
-    """This node and its etcd. `mtu` in bytes, 0 is unknown; `wanted` are the ranges that it had before, taken again if
-    they are free; `lease` in seconds.
+    """This node and its etcd. `mtu` is in bytes, 0 for unknown; `lease` is in seconds.
+
+    `wanted` are the pod ranges that this node had before: it takes them again if they are free.
     """
 
     access: EtcdAccess
@@ -49,21 +50,21 @@ class EtcdSettings(NamedTuple):
 
     @property
     def nodes(self) -> str:
-        """What the keys of nodes begin with."""
+        """The prefix of the keys of all nodes."""
         return f"{self.prefix}/nodes/"
 
 
 class Registration:
-    """This node's entries. All methods raise CallError, and CNIError where the range or the name is another's."""
+    """This node's entries in etcd. Methods raise CallError; CNIError when another node has the range or the name."""
 
     def __init__(self, etcd: Etcd, settings: EtcdSettings) -> None:
         self._etcd, self._settings = etcd, settings
         self._lease = 0
         self._pods: tuple[CIDR, ...] = ()
-        self.remark = ""  # a problem that does not keep us from having a range
+        self.remark = ""  # a problem that does not prevent taking a range, "" for none
 
     def keep(self, look: bool = False) -> None:
-        """Have the entries, and renew the lease. Where it is alive they are only looked at with `look`."""
+        """Renew the lease; if it has ended, take a range again. With `look`, check the entries in any case."""
         alive = bool(self._lease and self._etcd.keep_alive(self._lease))
         if not alive:
             self._lease = 0
@@ -102,7 +103,7 @@ class Registration:
         return self._etcd.put_if(read, values, self._lease)
 
     def _agree(self) -> Cluster:
-        """The cluster's ranges: whoever comes first says them."""
+        """The cluster's pod networks as PREFIX/config has them. The first node writes its own settings there."""
         settings, key = self._settings, f"{self._settings.prefix}/config"
         check_cluster(settings.cluster)
         entry = self._etcd.get(key)
@@ -115,12 +116,12 @@ class Registration:
             cluster = parse_cluster(entry.value)
         except CNIError as error:
             raise CNIError(error.code, f"{key} in etcd: {error.msg}") from None
-        differs = f"etcd's {key} counts, {entry.value}: this node was told {render_cluster(settings.cluster)}"
+        differs = f"{key} in etcd has {entry.value}, and not {render_cluster(settings.cluster)} as this node's options"
         self.remark = "" if cluster == settings.cluster else differs
         return cluster
 
     def _had(self, mine: Entry | None) -> tuple[CIDR, ...]:
-        """The ranges of the entry of an earlier life of this node."""
+        """The pod ranges in the entry that this node has left before a restart. Raises CNIError for another node's."""
         if mine is None:
             return ()
         name = self._settings.name
@@ -136,11 +137,14 @@ class Registration:
         return node.pods
 
     def _taken(self, nodes: list[Entry], subnets: list[Entry]) -> dict[CIDR, str]:
-        """The ranges of others, and whose they are: also of a node whose key of a range somebody has deleted."""
+        """The pod ranges of other nodes, with their names.
+
+        Both kinds of keys are read, so that a range counts even if someone has deleted its key below subnets/.
+        """
         taken: dict[CIDR, str] = {}
         for entry in nodes:
             name = entry.key.removeprefix(self._settings.nodes)
-            with suppress(ValueError):  # what makes no sense is told by whoever follows the nodes
+            with suppress(ValueError):  # EtcdSource reports invalid entries
                 taken.update(dict.fromkeys(parse_node(name, entry.value).pods, name))
         for entry in subnets:
             if cidr := find_subnet(entry.key):

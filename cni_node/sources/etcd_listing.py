@@ -1,4 +1,4 @@
-"""Who has which pod range in etcd, for whoever asks: read once, and as a table.
+"""The nodes and their pod ranges in etcd, read once and printed as a table (`pycni cluster`).
 
 Must not: change anything.
 """
@@ -11,14 +11,14 @@ from cni_node.sources.etcd_keys import find_owner, find_subnet, parse_node
 
 
 class Holding(NamedTuple):
-    """A node and what is left of its lease, in seconds: -1 without one, where its entry stays for ever."""
+    """A node and the remaining seconds of its lease; -1 without a lease: then its entry stays for ever."""
 
     node: Node
     seconds_left: int
 
 
 class Holdings(NamedTuple):
-    """All nodes, the ranges that no node's entry goes with, and what makes no sense."""
+    """All nodes, the reserved ranges that belong to no node, and invalid entries as sentences."""
 
     nodes: tuple[Holding, ...]
     reserved: tuple[str, ...]
@@ -26,9 +26,9 @@ class Holdings(NamedTuple):
 
 
 def read_holdings(etcd: Etcd, prefix: str) -> Holdings:
-    """What etcd has at the moment, in the order of the nodes' names. Raises CallError.
+    """Read all nodes, sorted by name. Raises CallError.
 
-    One request for each lease, since etcd tells of no more than one at a time.
+    It takes one request for each lease, since etcd has no request for several.
     """
     entries, _ = etcd.entries(f"{prefix}/nodes/")
     subnets, _ = etcd.entries(f"{prefix}/subnets/")

@@ -1,7 +1,7 @@
-"""Which member of an etcd cluster is asked: one for all clients of a node.
+"""The member of an etcd cluster that all clients of a node ask.
 
-The client that renews the lease asks often, the one that watches only waits. On the same member the first notices for
-the second that the member is frozen.
+The client that renews the lease sends requests often; the client that watches only waits. If both use the same member,
+the first one notices for the second when that member is frozen.
 Must not: talk to etcd.
 """
 
@@ -9,8 +9,9 @@ from cni_node.backoff import by_chance
 
 
 class Members:
-    """The endpoints, and which of them is asked (an index); any thread may use it. The first is drawn, so that each
-    member has its share of the nodes.
+    """The endpoints, and the index of the one that is asked. For any thread.
+
+    The first one is chosen at random, so that each member serves a share of the nodes.
     """
 
     def __init__(self, endpoints: tuple[str, ...]) -> None:
@@ -18,6 +19,6 @@ class Members:
         self.asked = int(by_chance(0, len(endpoints) - 0.5))
 
     def leave(self, member: int) -> None:
-        """Ask the one behind it, unless another client has left it already."""
+        """Switch to the next member, unless another client has done so already."""
         if self.asked == member:
             self.asked = (member + 1) % len(self.endpoints)

@@ -1,7 +1,7 @@
-"""The entries of etcd, and what a watch says of them, out of the documents of its JSON gateway and into them.
+"""Encoding and decoding the messages of etcd's JSON gateway: entries, and changes that a watch reports.
 
 Source: https://etcd.io/docs/v3.5/dev-guide/api_reference_v3/ (KeyValue, RangeRequest, Event)
-Must not: ask etcd.
+Must not: call etcd.
 """
 
 import base64
@@ -11,7 +11,7 @@ from cni_node.client import CallError
 
 
 class Entry(NamedTuple):
-    """A key with its value. The revisions say when it was made and changed; `lease` is 0 without one."""
+    """A key and its value, with the revisions of its creation and its last change. `lease` is an id, 0 for none."""
 
     key: str
     value: str
@@ -21,7 +21,7 @@ class Entry(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one moment changed. `replayed`: it is older than the watch."""
+    """The changes of one message of a watch, up to `revision`. `replayed`: they happened before the watch began."""
 
     revision: int
     put: tuple[Entry, ...]
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 
 
 def encode(text: str) -> str:
-    """A key or value as the gateway wants it."""
+    """A key or value in base64, as the gateway takes it."""
     return base64.b64encode(text.encode()).decode()
 
 
@@ -39,12 +39,12 @@ def _decode(text: Any) -> str:
 
 
 def behind(prefix: str) -> str:
-    """The first key that does not begin with the prefix."""
+    """The first key after all keys that begin with the prefix."""
     return prefix[:-1] + chr(ord(prefix[-1]) + 1)
 
 
 def to_entry(document: Any) -> Entry:
-    """A KeyValue. Raises CallError, as all of these do."""
+    """Decode a KeyValue. Raises CallError, as do the functions below."""
     try:
         return Entry(
             _decode(document["key"]),
@@ -56,7 +56,7 @@ def to_entry(document: Any) -> Entry:
 
 
 def to_batch(result: dict[str, Any], revision: int, newest: int) -> Batch:
-    """What one answer of a watch brings; `newest` is the revision at which the watch began."""
+    """Decode one message of a watch. `newest` is the revision at which the watch began."""
     put, deleted = [], []
     events = result.get("events") or []
     for event in events if isinstance(events, list) else ():
@@ -70,7 +70,7 @@ def to_batch(result: dict[str, Any], revision: int, newest: int) -> Batch:
 
 
 def to_number(document: Any, key: str) -> int:
-    """A number, which comes as a text; one that is absent is 0."""
+    """Decode a number, which the gateway writes as a string; an absent one is 0."""
     try:
         return int(document.get(key, 0))
     except (AttributeError, TypeError, ValueError):
@@ -78,5 +78,5 @@ def to_number(document: Any, key: str) -> int:
 
 
 def nonsense(what: str) -> CallError:
-    """The error of an answer whose part is of another kind than the API has."""
+    """The error for an answer in which `what` has another type than the API defines."""
     return CallError(f"etcd's answer makes no sense: {what!r} is of another kind than expected", 200)

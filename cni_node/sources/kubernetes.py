@@ -1,7 +1,7 @@
-"""The cluster as the Kubernetes API has it: Nodes by list and watch, with no more rights than these two.
+"""The source kubernetes: Nodes of the Kubernetes API, by list and watch. It needs no other rights.
 
 Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
-Must not: write to the API, or act on events alone: a list replaces what is known in one step.
+Must not: write to the API, or rely on events alone: each list replaces all nodes in one step.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,9 +22,10 @@ TRUSTED_KINDS = ("InternalIP", "ExternalIP")  # in the order of Kubernetes' own 
 
 
 class KubernetesSettings(NamedTuple):
-    """How to reach the API. `kubeconfig` may be empty: then the service account's files count, and `server`, a URL, is
-    needed; it replaces the kubeconfig's where it is given. `silence`: after so many seconds without a word, bookmarks
-    included, the watch is begun again.
+    """How to reach the API: by a kubeconfig, or if `kubeconfig` is empty by the service account's files.
+
+    `server` is a URL. It is needed with the service account; with a kubeconfig it replaces that one's server. After
+    `silence` seconds without any message, bookmarks included, a watch is begun again.
     """
 
     node_name: str
@@ -41,7 +42,7 @@ class KubernetesSettings(NamedTuple):
 
 
 class KubernetesSource:
-    """The Source of a cluster whose API server hands out the pod ranges."""
+    """The Source of a Kubernetes cluster, whose controller manager assigns pod ranges to Nodes."""
 
     def __init__(self, settings: KubernetesSettings) -> None:
         self._settings = settings
@@ -61,11 +62,11 @@ class KubernetesSource:
 
 
 class _Nodes:
-    """Puts Nodes on the board."""
+    """The Keeper that puts Nodes on the board."""
 
     def __init__(self, board: Board, name: str) -> None:
         self._board, self._name = board, name
-        self._refused: dict[str, str] = {}  # nodes that make no sense
+        self._refused: dict[str, str] = {}  # invalid nodes, with the problem
 
     def replace(self, items: Iterator[dict[str, Any]]) -> None:
         """See Keeper."""
@@ -115,7 +116,7 @@ class _Nodes:
 
 
 def parse_member(item: dict[str, Any]) -> Member:
-    """A Node object of the API. Raises ValueError.
+    """Parse a Node object of the API. Raises ValueError.
 
     Source: https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/node-v1/
     """

@@ -1,6 +1,6 @@
-"""What a source knows of all nodes, kept so that one change costs little, and who shares a range with whom (pure).
+"""All nodes that a source knows, in a structure in which one change is cheap; it resolves overlapping pod ranges. Pure.
 
-Must not: know where it comes from, or forget a node by itself.
+Must not: know the source, or remove a node by itself.
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -11,11 +11,11 @@ from typing import NamedTuple
 from cni_node.snapshot import Node, Snapshot
 from cni_protocol.address import CIDR, IP
 
-NAMED = 5  # of nodes that one sentence names
+NAMED = 5  # nodes that one sentence names, at most
 
 
 class Member(NamedTuple):
-    """A node, and how old its entry is: what is smaller is older (a revision, or a time as sortable text)."""
+    """A node, and the age of its entry: a smaller value is older (a revision, or a time as sortable text)."""
 
     node: Node
     age: tuple[int, str]
@@ -31,9 +31,9 @@ class _Span(NamedTuple):
 
 
 class Members:
-    """The nodes by the keys that their source has for them.
+    """The nodes, by the keys that the source uses for them.
 
-    A change of one among 5,000 nodes costs some milliseconds, so the ranges are kept in order.
+    The pod ranges are kept sorted, so that a change of one among 5,000 nodes takes some milliseconds.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Members:
         return set(self._members)
 
     def put(self, key: str, member: Member) -> bool:
-        """Add a node or replace it. Returns whether that changes anything."""
+        """Add or replace a node. Returns whether that changed anything."""
         before = self._members.get(key)
         if before == member:
             return False
@@ -75,7 +75,7 @@ class Members:
         return True
 
     def remove(self, key: str) -> bool:
-        """Take a node out. Returns whether it was there."""
+        """Remove a node. Returns whether it was there."""
         member = self._members.pop(key, None)
         if member is not None:
             self._forget(key, member)
@@ -93,9 +93,10 @@ class Members:
                 del self._addresses[ip]
 
     def snapshot(self, own: str, doubtful: Collection[str] = ()) -> Snapshot:
-        """The cluster as it is; `own` is this node's key. Where ranges overlap the older node has them.
+        """The cluster at this moment. `own` is the key of this node.
 
-        `doubtful` are the keys of nodes that may be gone: they give way to others.
+        Where pod ranges overlap, the older node keeps its range. `doubtful` are the keys of nodes that may be gone:
+        they lose overlapping ranges to any other node.
         """
         problems: list[str] = []
         lost = self._settle(doubtful, problems)
@@ -117,7 +118,7 @@ class Members:
         return node._replace(pods=tuple(cidr for cidr in node.pods if cidr.network not in gone)) if gone else node
 
     def _apart(self, own: tuple[IP, ...], peers: list[Node], problems: list[str]) -> list[Node]:
-        """The peers without those that claim an address of this node; other addresses of several are only told."""
+        """The peers without those that have an address of this node. Other shared addresses are only problems."""
         holders: dict[IP, list[str]] = {ip: [] for ip in sorted(self._shared)}
         for peer in peers:
             for ip in self._shared.intersection(peer.addresses):
@@ -134,7 +135,7 @@ class Members:
         return peers
 
     def _settle(self, doubtful: Collection[str], problems: list[str]) -> dict[str, set[CIDR]]:
-        """Which nodes lose which ranges to older ones."""
+        """The pod ranges that nodes lose to older ones, by key."""
         lost: dict[str, set[CIDR]] = {}
         groups = _overlapping(self._spans) if self._clashing else []
         self._clashing = bool(groups)
@@ -154,7 +155,7 @@ class Members:
 
 
 def name_some(names: Iterable[str]) -> str:
-    """A list of names for a sentence, cut short where there are many."""
+    """Names for a sentence: the first NAMED, and how many more there are."""
     listed = list(names)
     more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
     return ", ".join(listed[:NAMED]) + more
@@ -178,7 +179,7 @@ def _cidr_of(span: _Span) -> CIDR:
 
 
 def _overlapping(spans: list[_Span]) -> list[list[_Span]]:
-    """The runs of ranges that overlap: in order each begins before the ones ahead of it have ended."""
+    """Groups of overlapping ranges. `spans` are sorted; a range is in a group if it begins before that ends."""
     groups = []
     start, version, top = 0, 0, -1
     for index, (family, first, last, _) in enumerate(spans):
@@ -194,7 +195,7 @@ def _overlapping(spans: list[_Span]) -> list[list[_Span]]:
 
 
 def _find_overlap(kept: list[tuple[int, int, str]], first: int, last: int) -> str | None:
-    """Whose range overlaps with this one. Those in `kept` do not overlap with each other."""
+    """The key of the range in `kept` that overlaps this one. Those in `kept` do not overlap each other."""
     index = bisect_right(kept, (first,))
     for neighbour in kept[max(index - 1, 0) : index + 1]:
         if neighbour[0] <= last and neighbour[1] >= first:

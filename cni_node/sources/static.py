@@ -1,12 +1,12 @@
-"""The cluster as options say it, or a file that is watched: no server is needed.
+"""The source static: nodes from options, or from a file that is watched. It needs no server.
 
-The file has one node a line, this node too: `CIDR[,CIDR] ADDRESS[,ADDRESS] [NAME]`, at most one of each family; the
-rest of a line behind `#` is a comment.
+The file has a line for each node, this one included: `CIDR[,CIDR] ADDRESS[,ADDRESS] [NAME]`, with at most one CIDR and
+one address per family. `#` begins a comment.
 
     10.240.1.0/24               192.168.1.11   node1
     10.240.2.0/24,fd00:2::/64   192.168.1.12
 
-Must not: take a part of a file. One that makes no sense, is empty or away, changes nothing.
+Must not: use a file in part. A file with an invalid line, an empty one or a missing one changes nothing.
 """
 
 import os
@@ -21,12 +21,13 @@ from cni_node.sources.members import Member, Members
 from cni_protocol.address import IP, parse_cidr, parse_ip
 from cni_protocol.errors import INVALID_CONFIG, CNIError
 
-AGAIN = 10.0  # seconds until a directory that is not there is looked for again
+AGAIN = 10.0  # seconds until a missing directory is looked for again
 
 
 class StaticSettings(NamedTuple):
-    """This node, its peers, and perhaps a file of more of them. Without pod ranges of its own, this node has those of
-    the line with one of its addresses.
+    """This node, its peers, and the path of a file with more of them ("" for none).
+
+    If `own` has no pod ranges, this node gets those of the line with one of its addresses.
     """
 
     own: Node
@@ -90,7 +91,7 @@ class StaticSource:
 
 
 def parse_peer(text: str) -> Node:
-    """A node from an option: `CIDR[,CIDR]=ADDRESS[,ADDRESS]`. It is named by its first address. Raises CNIError."""
+    """Parse --peer: `CIDR[,CIDR]=ADDRESS[,ADDRESS]`. The node's name is its first address. Raises CNIError."""
     ranges, equals, addresses = text.partition("=")
     if not equals:
         raise CNIError(INVALID_CONFIG, f"{text!r} is no peer, as in 10.244.2.0/24=192.168.1.12")
@@ -101,7 +102,7 @@ def parse_peer(text: str) -> Node:
 
 
 def parse_nodes(text: str, path: str) -> tuple[Node, ...]:
-    """The nodes of a file. Raises CNIError that names every line that makes no sense."""
+    """Parse the text of a file of nodes; `path` is for messages. Raises CNIError naming every invalid line."""
     nodes, problems = [], []
     for number, line in enumerate(text.splitlines(), 1):
         words = line.partition("#")[0].split()
@@ -121,9 +122,9 @@ def parse_nodes(text: str, path: str) -> tuple[Node, ...]:
 
 
 def arrange(own: Node, nodes: Iterable[Node]) -> Snapshot:
-    """This node and its peers out of all nodes (pure). Raises CNIError where two have one range.
+    """Make a snapshot out of this node and all listed nodes. Raises CNIError when pod ranges overlap. Pure.
 
-    Entries with the same addresses are one node: that is how one peer of both families is said by two options.
+    Entries with the same addresses are one node: two options --peer may name a peer's ranges of both families.
     """
     joined: dict[tuple[IP, ...], Node] = {}
     for node in nodes:

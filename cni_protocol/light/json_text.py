@@ -1,8 +1,8 @@
-"""JSON text to values and back, with the C parts of the json module: loading the whole of it takes longer than a call.
+"""JSON text to values and back, with the C parts of the json module: importing all of it takes longer than a call.
 
-Source: RFC 8259. UTF-8 alone, without a byte order mark; no NaN, no Infinity and no number too large for a float; no
-half of a surrogate pair. Of a key that stands twice the last one counts, as for Go's encoding/json. Whatever the quick
-way does not take is given to the json module, which puts the mistake into words.
+Source: RFC 8259. Refused are: any encoding but UTF-8, a byte order mark, NaN, Infinity, a number too large for a float,
+and a lone surrogate. Of a duplicate key the last one counts, as in Go's encoding/json. A text that the C scanner
+refuses is parsed again by the json module, for its error message.
 """
 
 from _json import encode_basestring_ascii, make_scanner
@@ -25,7 +25,7 @@ def _parse_float(text: str) -> float:
 
 
 class _Scanner:
-    """How values are made of a text (json.JSONDecoder)."""
+    """The settings of the C scanner: the attributes that it reads of a json.JSONDecoder."""
 
     strict = True
     object_hook = object_pairs_hook = None
@@ -34,20 +34,20 @@ class _Scanner:
     parse_constant = staticmethod(_refuse_constant)
 
 
-_scan = make_scanner(_Scanner)  # type: ignore[arg-type]  # it wants these attributes, of whatever
+_scan = make_scanner(_Scanner)  # type: ignore[arg-type]  # any object with these attributes will do
 
 
 def parse_json(data: bytes) -> Any:
-    """The value that a JSON text stands for. Raises ValueError, RecursionError."""
+    """Parse a JSON text. Raises ValueError; RecursionError when it is nested too deeply."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"it must be UTF-8, and byte {error.start} is none of it") from None
+        raise ValueError(f"it must be UTF-8, and byte {error.start} is invalid") from None
     try:
         value, end = _scan(text.strip(_WHITE_SPACE), 0)
         if end != len(text.strip(_WHITE_SPACE)):
             raise ValueError
-    except (StopIteration, ValueError, SystemError):  # the last where json.decoder with its exception is not loaded
+    except (StopIteration, ValueError, SystemError):  # SystemError: json.decoder is not loaded
         import json
 
         value = json.loads(text, parse_float=_parse_float, parse_constant=_refuse_constant)
@@ -57,7 +57,7 @@ def parse_json(data: bytes) -> Any:
 
 
 def _require_whole_characters(value: Any) -> None:
-    """Raise ValueError for half of a surrogate pair, which is no character and can be written nowhere."""
+    """Raise ValueError for a lone surrogate: it is no character and cannot be encoded as UTF-8."""
     import json
 
     try:
@@ -68,7 +68,7 @@ def _require_whole_characters(value: Any) -> None:
 
 
 def write_json(value: Any, indent: str = "\n") -> str:
-    """The JSON text of a value, a line for each member; `indent` is what a line of it begins with."""
+    """The JSON text of a value, one line for each member. `indent` is a newline and the blanks before its last line."""
     inner = indent + "    "
     if isinstance(value, dict) and value:
         lines = [f"{inner}{encode_basestring_ascii(key)}: {write_json(item, inner)}" for key, item in value.items()]

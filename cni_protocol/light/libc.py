@@ -1,4 +1,4 @@
-"""System calls that Python 3.11 has no function for, through the C part of ctypes: the rest of it is slow to load."""
+"""System calls that Python 3.11 has no function for, through the C part of ctypes: all of ctypes is slow to load."""
 
 from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_USE_ERRNO, CFuncPtr, _SimpleCData, dlopen, dlsym, get_errno
 
@@ -18,7 +18,7 @@ _found: dict[str, _Function] = {}
 
 
 def setns(descriptor: int, kind: int) -> int:
-    """Enter the namespace behind a descriptor, which is of that kind (setns(2)). Returns 0 or the errno."""
+    """Enter the namespace of an open descriptor; `kind` is its CLONE_NEW* flag (setns(2)). Returns 0 or the errno."""
     return _call("setns", descriptor, kind)
 
 

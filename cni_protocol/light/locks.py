@@ -1,4 +1,4 @@
-"""Waiting for a lock with a bound. Both plugins wait for locks, and neither for ever."""
+"""Waiting for a lock, at most a given time."""
 
 import fcntl
 
@@ -8,9 +8,9 @@ from .standard import Callable, NoReturn, signal
 
 
 def take_lock(descriptor: int, mode: int, seconds: float, obstacle: str) -> None:
-    """Lock an open file with flock(2) (fcntl.LOCK_EX or LOCK_SH); closing it gives the lock back.
+    """Lock an open file with flock(2); `mode` is fcntl.LOCK_EX or LOCK_SH. Closing the file releases the lock.
 
-    Raises CNIError as wait_for_lock.
+    Raises CNIError as wait_for_lock does.
     """
     wait_for_lock(
         lambda wait: fcntl.flock(descriptor, mode if wait else mode | fcntl.LOCK_NB), seconds=seconds, obstacle=obstacle
@@ -18,10 +18,10 @@ def take_lock(descriptor: int, mode: int, seconds: float, obstacle: str) -> None
 
 
 def wait_for_lock(take: Callable[[bool], object], *, seconds: float, obstacle: str) -> None:
-    """Take a lock by `take`, which is told whether it may wait, and raises BlockingIOError where it may not and has to.
+    """Take a lock by calling `take(wait)`: with False it must raise BlockingIOError instead of waiting.
 
-    An alarm interrupts the wait, so that the kernel's queue of waiters stays fair. Raises CNIError (code 11), saying
-    what the obstacle was, when it takes more than `seconds`.
+    The wait is one system call that an alarm interrupts, so that waiters keep their place in the kernel's queue. Raises
+    CNIError (code 11) after `seconds`; its message begins with `obstacle`.
     """
 
     def give_up(*_: object) -> NoReturn:

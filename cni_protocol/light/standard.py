@@ -1,8 +1,8 @@
 """What the plugins use of typing, contextlib, collections.abc, signal, socket, struct, hashlib, without loading these.
 
-A plugin is one short process per call, and loading those modules takes longer than all that a plugin does. At run time
-stand the C modules that they are made of, and the least that goes around them. Type checkers see the real ones, and so
-does a process with $PYCNI_REAL_MODULES in its environment: the tests run on both.
+A plugin is one short process per call, and importing those modules takes longer than all that a plugin does. So this
+module takes the C modules underneath them, and adds the few missing parts in Python. Type checkers see the real
+modules. So does a process with $PYCNI_REAL_MODULES in its environment; the tests run both ways.
 
 Where these differ from the real ones:
 - signal, socket, struct: the C modules. Numbers are plain integers instead of enums; socket.socket is the C class,
@@ -59,7 +59,7 @@ else:
         """typing.NamedTuple: a tuple with names."""
 
         def __new__(cls, *values, **named):
-            """Values in order, or by name; what is left out has its default."""
+            """Fields by position or by name; a field that is left out gets its default. Raises TypeError."""
             if named or len(values) != len(cls._fields):
                 rest = cls._fields[len(values) :]
                 given = {**cls._defaults, **named}
@@ -103,7 +103,7 @@ else:
             raise RuntimeError("a context manager goes on after an error")
 
     def contextmanager(function):
-        """contextlib.contextmanager: what a generator does before its yield, and after it, around a block."""
+        """contextlib.contextmanager: a `with` statement out of a generator that yields once."""
 
         def make(*values, **named):
             return _Block(function(*values, **named))
@@ -111,7 +111,7 @@ else:
         return make
 
     class suppress:  # noqa: N801 (the real one has this name)
-        """contextlib.suppress: leave a block without a word at these exceptions."""
+        """contextlib.suppress: end a block silently when it raises one of these exceptions."""
 
         def __init__(self, *kinds):
             self._kinds = kinds

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pytest_mock import MockerFixture
 
 from cni_bridge import policy
-from cni_bridge.policy import announce_pod
+from cni_bridge.policy import announce_pod, withdraw_pod
 from cni_protocol.address import parse_cidr
 from cni_protocol.errors import TRY_AGAIN_LATER, CNIError
 from cni_protocol.request import Request
@@ -114,28 +115,53 @@ def test_required_policies_that_are_in_force_let_a_pod_start(agent: Callable[...
     announce_pod(agent(said(state)).path, request_of(), ADDRESSES, required=True)
 
 
-@pytest.mark.parametrize("state", ["off", ""])
-def test_a_pod_does_not_start_without_required_policies(agent: Callable[..., Agent], state: str) -> None:
+def test_a_pod_does_not_start_where_nobody_cares_for_required_policies(agent: Callable[..., Agent]) -> None:
     with pytest.raises(CNIError, match="policies of pod shop/web-1 are required and not in force: ") as caught:
-        announce_pod(agent(said(state)).path, request_of(), ADDRESSES, required=True)
+        announce_pod(agent(said("off")).path, request_of(), ADDRESSES, required=True)
     assert caught.value.code == TRY_AGAIN_LATER
 
 
-def test_a_pod_does_not_start_without_the_agent_that_required_policies_need(tmp_path: Path) -> None:
-    with pytest.raises(CNIError, match=f"the agent at {tmp_path}/none does not answer") as caught:
-        announce_pod(str(tmp_path / "none"), request_of(), ADDRESSES, required=True)
-    assert caught.value.code == TRY_AGAIN_LATER
+@pytest.fixture
+def changed(mocker: MockerFixture) -> list[tuple[str, list[str]]]:
+    """What is done in the table instead of the agent."""
+    done: list[tuple[str, list[str]]] = []
+    for name in ("hold_back", "let_go"):
+        mocker.patch(f"cni_bridge.hold_back.{name}", lambda ips, name=name: done.append((name, list(map(str, ips)))))
+    return done
+
+
+def test_a_pod_without_its_required_policies_is_held_back(
+    agent: Callable[..., Agent], changed: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    announce_pod(agent(said("")).path, request_of(), ADDRESSES, required=True)
+    announce_pod(str(tmp_path / "none"), request_of(), ADDRESSES, required=True)
+    assert changed == [("hold_back", ["10.1.0.5", "fd00:1::5"])] * 2
+    assert (
+        f"pod shop/web-1 is held back, nothing passes: the agent at {tmp_path}/none does not" in capsys.readouterr().err
+    )
+
+
+def test_a_pod_that_goes_is_taken_out_by_the_agent_or_else_by_us(
+    agent: Callable[..., Agent], changed: list[object], tmp_path: Path
+) -> None:
+    asked = agent(said("gone"))
+    withdraw_pod(asked.path, request_of(), ADDRESSES)
+    assert json.loads(asked.heard.partition(b"\r\n\r\n")[2])["gone"] is True
+    assert changed == []
+    withdraw_pod(str(tmp_path / "none"), request_of(), ADDRESSES)
+    assert changed == [("let_go", ["10.1.0.5", "fd00:1::5"])]
+    withdraw_pod(str(tmp_path / "none"), request_of(""), ADDRESSES)
+    assert len(changed) == 1
 
 
 @pytest.mark.parametrize(
     ("path", "args", "addresses"),
     [
-        ("", ARGS, ADDRESSES),
         ("/nowhere", "", ADDRESSES),
         ("/nowhere", "IgnoreUnknown=1;K8S_POD_NAME=web-1", ADDRESSES),
         ("/nowhere", ARGS, []),
     ],
-    ids=["no agent", "no pod", "no namespace", "no address"],
+    ids=["no pod", "no namespace", "no address"],
 )
 def test_what_is_no_pod_is_not_announced(
     path: str, args: str, addresses: list[object], capsys: pytest.CaptureFixture[str]

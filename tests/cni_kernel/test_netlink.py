@@ -228,7 +228,7 @@ def test_a_list_that_changed_meanwhile_is_read_again_and_never_told_in_part(
 
 def test_an_answer_that_does_not_fit_is_an_error_and_not_parsed(sock: NetlinkSocket, mocker: MockerFixture) -> None:
     [whole] = sock.send([link_message(GETLINK, ACK, [("IFLA_IFNAME", "lo")])])
-    mocker.patch.object(sock, "_buffer", bytearray(len(whole)))
+    mocker.patch.object(netlink, "RECEIVE_BYTES", len(whole))
     with pytest.raises(OSError, match=f"an answer of {len(whole) + 16} bytes, where at most") as caught:
         sock.send([link_message(GETLINK, ACK, [("IFLA_IFNAME", "lo")])])
     assert caught.value.errno == errno.EBADMSG
@@ -251,12 +251,11 @@ HEADER = struct.Struct("=IHHII")
 def test_a_message_that_is_cut_off_is_an_error_and_not_parsed(
     sock: NetlinkSocket, mocker: MockerFixture, datagram: bytes
 ) -> None:
-    def receive(buffer: bytearray, *_: int) -> int:
-        buffer[: len(datagram)] = datagram
-        return len(datagram)
+    def receive(*_: int) -> bytes:
+        return datagram
 
     genuine = sock._socket
-    mocker.patch.object(sock, "_socket", mocker.Mock(recv_into=receive, send=genuine.send, close=genuine.close))
+    mocker.patch.object(sock, "_socket", mocker.Mock(recv=receive, send=genuine.send, close=genuine.close))
     with pytest.raises(OSError, match="a message said to have") as caught:
         sock.dump(GETLINK, link_message(GETLINK, 0, []).body)
     assert caught.value.errno == errno.EBADMSG

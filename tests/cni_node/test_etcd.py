@@ -487,7 +487,7 @@ def test_another_range_for_the_cluster_is_told_and_not_taken(
     told = follow(settings_of(etcd, "node1")).until(lambda snapshot: snapshot.own is not None)
     assert told.own is not None
     assert told.own.pods[0].ip in parse_cidr("10.99.0.0/16")
-    assert told.problems[0].startswith('etcd\'s /pycni/config counts, {"networks": ["10.99.0.0/16"]')
+    assert told.problems[0].startswith('/pycni/config in etcd has {"networks": ["10.99.0.0/16"]')
 
 
 def test_who_has_what_is_shown(etcd: EtcdCluster, follow: Callable[[EtcdSettings], Followed]) -> None:

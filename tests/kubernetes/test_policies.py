@@ -96,7 +96,7 @@ def test_a_backend_is_reached_by_frontends_alone_and_reaches_the_database_alone(
 ) -> None:
     """Each at the one port that the policy names; what does not concern a backend stays as it was."""
     reached = who_reaches_what(policed)
-    for (client, app, port), answers in reached.items():
+    for (client, app, port), answers in sorted(reached.items()):
         named = (client, app, port) in {(FRONTEND, BACKEND, 8080), (BACKEND, DATABASE, 3306)}
         expected = named or BACKEND not in (client, app)
         record(PATH, client, f"{app}:{port}", " and ".join("reached" if each else "denied" for each in sorted(answers)))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cni_node.policy.announced import IN_FORCE, PENDING, Announced, admit, parse_announced
+from cni_node.policy.announced import GONE, IN_FORCE, PENDING, Announced, admit, parse_announced
 from tests.cni_node.policy.cases import DENY_ALL
 from tests.cni_node.policy.texts import ips, pod
 
@@ -11,17 +11,24 @@ NEW = ips("10.0.1.9")
 
 def test_a_pod_that_the_api_knows_gets_its_address() -> None:
     new = Announced("x", "a", "", NEW)
-    found = admit([pod("x/a")], [DENY_ALL], [new])
+    found = admit((pod("x/a"),), [DENY_ALL], [new])
     assert [each.addresses for each in found.pods] == [NEW]
     assert (found.pending, found.answers, found.settled) == ((), {new: IN_FORCE}, ())
-    assert admit([pod("x/a", "10.0.1.9")], [DENY_ALL], [new]).settled == (new,)
+    assert admit((pod("x/a", "10.0.1.9"),), [DENY_ALL], [new]).settled == (new,)
 
 
 def test_whoever_had_the_address_before_has_it_no_longer() -> None:
     old = pod("y/old", "10.0.1.9", "fd00::9")
-    found = admit([old, pod("x/a")], [], [Announced("x", "a", "", NEW)])
+    found = admit(
+        (
+            old,
+            pod("x/a"),
+        ),
+        [],
+        [Announced("x", "a", "", NEW)],
+    )
     assert {each.full_name: each.addresses for each in found.pods} == {"y/old": ips("fd00::9"), "x/a": NEW}
-    unknown = admit([old], [], [Announced("x", "a", "", NEW)])
+    unknown = admit((old,), [], [Announced("x", "a", "", NEW)])
     assert unknown.pods[0].addresses == ips("fd00::9")
 
 
@@ -30,15 +37,30 @@ def test_whoever_had_the_address_before_has_it_no_longer() -> None:
 )
 def test_a_pod_that_the_api_has_not_told_of_waits_where_there_are_policies(namespace: str, answer: str) -> None:
     new = Announced(namespace, "a", "", NEW)
-    found = admit([], [DENY_ALL], [new])
+    found = admit((), [DENY_ALL], [new])
     assert found.answers == {new: answer}
     assert found.pending == (NEW if answer == PENDING else ())
 
 
 def test_a_pod_of_the_same_name_that_came_before_is_another() -> None:
     before = pod("x/a", "10.0.1.1", metadata={"uid": "one"})
-    assert admit([before], [DENY_ALL], [Announced("x", "a", "two", NEW)]).pending == NEW
-    assert admit([before], [DENY_ALL], [Announced("x", "a", "one", NEW)]).pending == ()
+    assert admit((before,), [DENY_ALL], [Announced("x", "a", "two", NEW)]).pending == NEW
+    assert admit((before,), [DENY_ALL], [Announced("x", "a", "one", NEW)]).pending == ()
+
+
+def test_a_pod_that_is_gone_has_its_addresses_no_longer_whatever_the_api_still_says() -> None:
+    gone = Announced("x", "a", "one", NEW, gone=True)
+    found = admit((pod("x/a", "10.0.1.9", "fd00::9", metadata={"uid": "one"}),), [DENY_ALL], [gone])
+    assert found.pods[0].addresses == ips("fd00::9")
+    assert (found.pending, found.answers, found.settled) == ((), {gone: GONE}, ())
+    assert admit((), [DENY_ALL], [gone]).settled == (gone,)
+    next_one = admit((pod("x/a", "10.0.1.9", metadata={"uid": "two"}),), [DENY_ALL], [gone])
+    assert (next_one.pods[0].addresses, next_one.settled) == (NEW, (gone,))
+
+
+def test_a_static_pod_is_known_by_its_own_uid() -> None:
+    mirror = pod("x/a", metadata={"uid": "two", "annotations": {"kubernetes.io/config.mirror": "one"}})
+    assert admit((mirror,), [DENY_ALL], [Announced("x", "a", "one", NEW)]).pending == ()
 
 
 @pytest.mark.parametrize(
@@ -54,3 +76,4 @@ def test_what_is_no_pod_is_refused(document: object) -> None:
 def test_a_pod_as_the_plugin_tells_of_it() -> None:
     told = {"namespace": "x", "name": "a", "uid": None, "addresses": ["10.0.1.9"]}
     assert parse_announced(told) == Announced("x", "a", "", NEW)
+    assert parse_announced({**told, "gone": True}).gone

@@ -3,7 +3,6 @@
 import json
 import socket
 import time
-from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import Thread
@@ -16,54 +15,16 @@ from cni_node.policy.announced import IN_FORCE, PENDING, Announced
 from cni_node.policy.enforcer import Enforcer
 from cni_node.report import Report
 from cni_node.server import Page, serve
-from cni_node.sources.kubernetes import KubernetesSettings
 from cni_node.status import fetch
 from cni_node.watch import POLICIES, View, Watcher
 from cni_protocol.address import parse_ip
-from tests.cni_node.policy.kernel import A4, B4, NODES, PODS, passes
+from tests.cni_node.policy.kernel import A4, B4, PODS, passes
+from tests.cni_node.policy.live import DENY, pod_item, put_policy, running
 from tests.kit.api_server import ApiServer
 from tests.kit.host import wait_until
 from tests.kit.pod_network import PodNetwork
 
 pytestmark = pytest.mark.kernel
-
-DENY = {"podSelector": {}, "policyTypes": ["Ingress"]}
-
-
-def pod_item(name: str, *addresses: str, **metadata: Any) -> dict[str, Any]:
-    namespace, short = name.split("-")
-    return {
-        "metadata": {"namespace": namespace, "name": short, "labels": {"pod": short}, **metadata},
-        "spec": {"nodeName": "node1"},
-        "status": {"podIPs": [{"ip": address} for address in addresses]},
-    }
-
-
-def put_policy(api: ApiServer, namespace: str, name: str, spec: Any) -> None:
-    api.put({"metadata": {"namespace": namespace, "name": name}, "spec": spec}, "networkpolicies")
-
-
-@pytest.fixture
-def api(soon: None) -> Iterator[ApiServer]:
-    with ApiServer() as server:
-        for namespace in "xyz":
-            server.put({"metadata": {"name": namespace, "labels": {"ns": namespace}}}, "namespaces")
-        for name, addresses in PODS.items():
-            server.put(pod_item(name, *addresses), "pods")
-        yield server
-
-
-@pytest.fixture
-def enforcer(api: ApiServer, network: PodNetwork, tmp_path: Path) -> Iterator[Enforcer]:
-    (tmp_path / "ca.crt").write_text("-----BEGIN CERTIFICATE-----\n")
-    (tmp_path / "token").write_text("first\n")
-    settings = KubernetesSettings("node1", server=api.url, service_account=str(tmp_path))
-    with network.host.entered():
-        opened = Enforcer(settings, lambda: NODES["node1"], log=False, cut=True)
-    opened.start()
-    yield opened
-    opened.close()
-    network.host.run("nft", "flush", "ruleset")
 
 
 def ready(enforcer: Enforcer) -> bool:
@@ -207,12 +168,8 @@ def test_without_an_api_what_stands_in_the_kernel_stays(
     put_policy(api, "x", "deny", DENY)
     assert ready(enforcer) and wait_until(lambda: enforcer.state.isolated == 6)
     enforcer.close()
-    settings = KubernetesSettings("node1", server="http://127.0.0.1:1", service_account=str(tmp_path))
-    with network.host.entered():
-        later = Enforcer(settings, lambda: NODES["node1"], log=False, cut=True)
-    later.start()
-    assert wait_until(lambda: later.state.problems != ())
-    assert not later.state.ready
-    assert later.admit(Announced("x", "a", "", (A4,)), 0.2) == ""
-    assert not passes(network, B4, A4)
-    later.close()
+    with running(network.host, "http://127.0.0.1:1", tmp_path) as later:
+        assert wait_until(lambda: later.state.problems != ())
+        assert not later.state.ready
+        assert later.admit(Announced("x", "a", "", (A4,)), 0.2) == ""
+        assert not passes(network, B4, A4)

@@ -1,12 +1,14 @@
 """The kernel as judge: what passes between containers on a bridge, against what the evaluator says."""
 
+import socket
+
 import pytest
 
 from cni_kernel.flows import Flows
 from cni_node.policy.change import Change
 from cni_node.policy.compiler import Compiler
 from cni_node.policy.evaluator import Connection, Evaluator
-from cni_node.policy.model import DIRECTIONS, Cluster
+from cni_node.policy.model import DIRECTIONS, Cluster, Policy
 from cni_node.policy.recheck import recheck
 from cni_node.policy.table import PolicyTable
 from cni_protocol.address import IP, parse_ip
@@ -62,12 +64,12 @@ def test_the_kernel_and_the_evaluator_agree(network: PodNetwork, table: PolicyTa
 
 def test_a_change_is_as_small_as_what_changes(network: PodNetwork, table: PolicyTable) -> None:
     state = state_of(let_in(spaces("ns=y")))
-    assert put(table, state) == Change(chains=7, sets=10, elements=12)
+    assert put(table, state) == Change(chains=8, sets=10, elements=12)
     assert put(table, state) == Change()
     [first, *others] = state.pods
     assert put(table, state._replace(pods=(first, *others[:-4], *others[-3:]))) == Change(elements=2)  # y/c is gone
     assert put(table, state) == Change(elements=2)
-    assert put(table, state_of(let_in(spaces("ns=z")))) == Change(chains=2, sets=4, elements=10)
+    assert put(table, state_of(let_in(spaces("ns=z")))) == Change(chains=4, sets=4, elements=10)
 
 
 def test_what_stands_is_adopted_and_what_others_changed_is_mended(network: PodNetwork, table: PolicyTable) -> None:
@@ -84,7 +86,7 @@ def test_what_stands_is_adopted_and_what_others_changed_is_mended(network: PodNe
     assert not passes(network, C4, A4)
     network.host.run("nft", "flush ruleset")
     other.forget()
-    assert put(other, state).chains == 7
+    assert put(other, state).chains == 8
     assert not passes(network, C4, A4)
     other.close()
 
@@ -185,3 +187,61 @@ def test_tables_hold_what_nft_can_save_and_load(network: PodNetwork, table: Poli
     network.host.run("nft", "-f", "-", input=saved)
     table.forget()
     assert put(table, state) == Change()
+
+
+OUTSIDE4, NODE4 = parse_ip("203.0.113.7"), parse_ip("203.0.113.1")
+PORT_MAP = f"""
+table ip mapped {{
+    chain prerouting {{
+        type nat hook prerouting priority dstnat
+        ip daddr {NODE4} tcp dport 81 dnat to {A4}:80
+    }}
+    chain postrouting {{
+        type nat hook postrouting priority srcnat
+        oifname "up0" masquerade
+    }}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "rule", "source", "destination", "number", "allowed"),
+    [
+        ("57, 73, 76 the client, at a port of the node", let_in(block("203.0.113.0/24")), OUTSIDE4, NODE4, 81, True),
+        ("57, 73, 76 another client", let_in(block("203.0.112.0/24")), OUTSIDE4, NODE4, 81, False),
+        ("60 masqueraded behind the pod's node: let through", let_out(block("203.0.113.0/24")), A4, OUTSIDE4, 80, True),
+        ("60 masqueraded behind the pod's node: denied", let_out(block("10.0.0.0/8")), A4, OUTSIDE4, 80, False),
+    ],
+)
+def test_addresses_are_judged_as_the_pod_has_them(
+    network: PodNetwork,
+    table: PolicyTable,
+    case: str,
+    rule: Policy,
+    source: IP,
+    destination: IP,
+    number: int,
+    allowed: bool,
+) -> None:
+    network.host.run("nft", "-f", "-", input=PORT_MAP)
+    put(table, state_of(rule))
+    assert passes(network, source, destination, number) == allowed, case
+    network.host.run("nft", "delete table ip mapped")
+
+
+def test_a_service_without_endpoints_is_refused_at_once_also_to_an_isolated_pod(
+    network: PodNetwork, table: PolicyTable
+) -> None:
+    """74. As kube-proxy does it, at priority filter."""
+    network.host.run("ip", "route", "add", "10.96.0.0/16", "via", str(OUTSIDE4))
+    chain = "add chain ip proxy f { type filter hook forward priority filter; }"
+    network.host.run("nft", f"add table ip proxy; {chain}; add rule ip proxy f ip daddr 10.96.0.9 reject")
+    put(table, state_of(DENY_ALL))
+    with network.at(A4):
+        client = socket.socket()
+    client.settimeout(20)
+    with pytest.raises(ConnectionRefusedError):
+        client.connect(("10.96.0.9", 80))
+    client.close()
+    network.host.run("nft", "delete table ip proxy")
+    network.host.run("ip", "route", "del", "10.96.0.0/16")

@@ -1,0 +1,17 @@
+"""A sample of the faults of policies that scripts/faults does in full."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.policies import DAMAGES, Struck, strike_all
+
+pytestmark = pytest.mark.kernel
+
+
+def test_a_sample_of_faults_of_policies_is_survived(tmp_path: Path) -> None:
+    told: list[Struck] = []
+    found = strike_all(tmp_path, told.append, step=6)
+    assert told == found
+    assert len(found) > len(DAMAGES) + 2
+    assert [each for each in found if each.problem] == []

@@ -89,9 +89,8 @@ def test_a_pod_whose_required_policies_nobody_puts_in_force_is_held_back(
     assert outcome.status == 0
     assert "pod shop/web-1 is held back, nothing passes: the agent at " in outcome.stderr
     held = outcome.document
-    for version in (4, 6):
-        assert not bridge.host.ping(address(held, version), "c2")
-        assert not bridge.host.ping(address(free, version), "c1")
+    assert not bridge.host.ping(address(held, 4), "c2")
+    assert not bridge.host.ping(address(free, 6), "c1")
     judged = pod("shop/web-1", address(held, 4), address(held, 6), node="node1")
     put_state(bridge, Cluster((), (), {}, {}))  # an agent that has not heard of the pod
     assert not bridge.host.ping(address(free), "c1")

@@ -68,6 +68,7 @@ def test_the_agent_says_which_policy_decides(api: ApiServer, enforcer: Enforcer,
     put_policy(api, "x", "deny", DENY)
     assert ready(enforcer)
     serve(Page(Report, lambda: True, enforcer), tmp_path / "agent.sock", 0)
+    assert wait_until(lambda: not json.loads(fetch(tmp_path / "agent.sock", asked))["allowed"])
     said = json.loads(fetch(tmp_path / "agent.sock", asked))
     assert (said["allowed"], said["ingress"]["policy"], said["egress"]["allowed"]) == (False, "x/deny", True)
     for path, answered in (("/policy?source=nobody", "400"), ("/policy", "400"), ("/other", "404")):

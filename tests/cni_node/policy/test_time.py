@@ -116,7 +116,7 @@ def test_an_agent_that_is_killed_in_the_middle_of_a_change_leaves_the_old_rules_
     [first, second] = [Compiler("node1").compile(state) for state in states()]
     table.ensure(first)
     chance = random.Random(87)
-    for _ in range(8):
+    for _ in range(5):
         child = network.host.start(
             sys.executable, "-c", KILLED, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
         )

@@ -16,10 +16,11 @@ from cni_node.policy.table import PolicyTable
 from cni_node.report import Report
 from cni_node.server import Page, serve
 from cni_protocol.address import IP, parse_ip
+from cni_protocol.attachment import Attachment
 from tests.cni_node.inspect.nodes import Node
 from tests.cni_node.policy.texts import namespaces, pod, policy
 from tests.conftest import ROOT
-from tests.kit.host import Host
+from tests.kit.host import Host, wait_until
 from tests.kit.runtime import connect_outside
 
 pytestmark = pytest.mark.kernel
@@ -87,6 +88,8 @@ def test_a_pod_whose_namespace_is_gone_is_named(node: Node) -> None:
     node.host.remove_container("db")
     found = document(node, "shop/db-pod", "shop/web-pod")
     assert (found["verdict"], found["kind"]) == ("stopped", "namespace-gone"), found
+    name = Attachment("mynet", "db", "eth0").host_name
+    assert wait_until(lambda: name not in node.host.link_names())  # it goes a moment later
     assert document(node, "shop/web-pod", "shop/db-pod")["kind"] == "no-interface"
 
 

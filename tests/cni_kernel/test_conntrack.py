@@ -38,8 +38,10 @@ class Flow(NamedTuple):
 
 
 def flows(host: Host) -> set[Flow]:
+    """What is tracked. One reading may miss an entry while flows of other hosts come and go: all share one table."""
     found = set()
-    for line in host.run("cat", "/proc/net/nf_conntrack").stdout.splitlines():
+    readings = (host.run("cat", "/proc/net/nf_conntrack").stdout for _ in range(5))
+    for line in "".join(readings).splitlines():
         protocol = line.split()[2]
         sources, destinations = re.findall(r"src=(\S+)", line), re.findall(r"dst=(\S+)", line)
         if protocol in ("udp", "tcp"):

@@ -76,7 +76,7 @@ class Admission:
             self._admitted, self._wait = result.text, _AGAIN
 
     def _render(self, pods: tuple[CIDR, ...], mtu: int) -> str:
-        """The text of the configuration. It is needed twice a second, so the last one is kept."""
+        """The text of the configuration. It is needed at every turn, so the last one is kept."""
         if (pods, mtu) != self._rendered_for:
             policies = self._settings.policies != OFF
             self._rendered = render(pods, mtu, str(self._settings.socket), policies=policies)

@@ -34,7 +34,7 @@ from cni_node.sources.static import StaticSettings
 from cni_node.watch import POLICIES, Disturbance, View, Watcher
 
 GATHER = 0.02  # seconds after an event during which further events are collected
-POLL = 0.5  # seconds between two checks of what the kernel does not announce (sysctls)
+POLL = 0.75  # seconds between two checks of what the kernel does not announce (sysctls)
 RESYNC = 600.0  # seconds between two checks of all stages
 ALIVE = 30.0  # seconds without a turn of the loop after which /healthz fails
 _FIRST_RETRY, _LAST_RETRY = 1.0, 60.0  # seconds until a failed stage is tried again: the first time, and at most

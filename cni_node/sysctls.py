@@ -71,7 +71,12 @@ def load_module() -> None:
 def read_sysctl(name: str) -> str | None:
     """The value of a sysctl by its path; None where there is none, or it cannot be read."""
     try:
-        with open(ROOT / name, "rb", buffering=0) as file:
-            return file.read(_BYTES).strip().decode()
+        file = os.open(f"{ROOT}/{name}", os.O_RDONLY)  # half of what open() takes: it is done all the time
     except OSError:
         return None
+    try:
+        return os.read(file, _BYTES).strip().decode()
+    except OSError:
+        return None
+    finally:
+        os.close(file)

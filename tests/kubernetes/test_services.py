@@ -71,12 +71,18 @@ def test_a_node_port_of_every_node_leads_there_from_pods_nodes_and_outside(probe
 
 
 def test_with_affinity_a_client_stays_with_its_pod(prober: Prober) -> None:
+    """Its first question decides, so that one goes before the others, which are asked at once."""
     address = cluster_ip(prober.cluster, "web-sticky")
-    clients = [prober.from_pod(prober.client(node).name, *questions(address)) for node in prober.cluster.nodes]
     node = next(iter(prober.cluster.nodes.values()))
-    clients.append(prober.from_outside(*questions(node.address, STICKY_PORT)))
-    for answers in clients:
-        assert len({answer.get("by") for answer in answers}) == 1, answers
+    asked, outside = questions(address), questions(node.address, STICKY_PORT)
+    for name in prober.cluster.nodes:
+        client = prober.client(name).name
+        assert_one_answers([*prober.from_pod(client, asked[0]), *prober.from_pod(client, *asked)])
+    assert_one_answers([*prober.from_outside(outside[0]), *prober.from_outside(*outside)])
+
+
+def assert_one_answers(answers: list[Any]) -> None:
+    assert len({answer.get("by") for answer in answers}) == 1, answers
 
 
 def test_a_pod_reaches_itself_through_its_service(prober: Prober, record: Record) -> None:

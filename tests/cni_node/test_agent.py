@@ -121,8 +121,10 @@ def test_what_is_taken_from_the_overlay_is_back_within_a_second(overlaid: tuple[
 
 def test_the_log_says_who_took_something_away(routed: tuple[Agent, Agent]) -> None:
     first = routed[0]
-    first.host.run("nft", "flush", "set", "inet", "pycni", "exempt4")
-    first.await_true(lambda: 'what="2 exempt intervals added" by="nft pid ' in first.log.read_text())
+    flushed = first.host.start("nft", "flush", "set", "inet", "pycni", "exempt4")
+    flushed.wait(RUN_BOUND)
+    line = f'what="2 exempt intervals added" by="nft pid {flushed.pid}"'
+    first.await_true(lambda: line in first.log.read_text())
     gone = first.host.start("ip", "route", "del", PODS[4][1])
     gone.wait(RUN_BOUND)
     pattern = f'what="route .* made" by="(ip|netlink port) (pid )?{gone.pid}"'

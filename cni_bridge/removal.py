@@ -52,7 +52,8 @@ def disconnect(host: Kernel, namespace: Namespace | None, config: BridgeConfig, 
     """Remove the veth pair of an attachment, if it exists.
 
     It is found even if its host end was renamed, or if the reference made it. If the container's interface is connected
-    to another bridge, it belongs to another plugin and stays. Raises KernelError.
+    to another bridge, it belongs to another plugin and stays. An interface whose other end is not in this container
+    stays, whatever index the container's has. Raises KernelError.
     """
     port = find_port(host, attachment)
     if port is not None:
@@ -66,7 +67,11 @@ def disconnect(host: Kernel, namespace: Namespace | None, config: BridgeConfig, 
         port, bridge = host.find_link_at(link.peer), host.find_link(config.bridge)
         if port is None or port.alias or (port.kind, port.peer) != ("veth", link.ifindex):
             return  # an interface with an alias belongs to another attachment
-        if port.master == (bridge.ifindex if bridge is not None else 0):
+        if port.master != (bridge.ifindex if bridge is not None else 0):
+            return
+        from cni_kernel.peers import leads_into  # here, since seldom anything gets this far
+
+        if leads_into(port, namespace.descriptor):  # what is in a container chooses its indexes
             remove_link(port, open_descriptors())
 
 

@@ -18,6 +18,7 @@ from .config import BridgeConfig
 from .refusals import as_cni_error
 from .sandbox import find_sandbox, open_inside
 
+_COMMAS = 2  # at least, in an owner
 IsStale = Callable[[str], bool]  # gets an owner, returns whether what belongs to it is to be removed
 
 
@@ -78,11 +79,14 @@ def disconnect(host: Kernel, namespace: Namespace | None, config: BridgeConfig, 
 def find_port(host: Kernel, attachment: Attachment) -> Link | None:
     """The host's end of an attachment's pair, found by its name or (after a renaming) its alias. None when it is gone.
 
-    An interface with that name but another owner's alias is not taken for it. Raises KernelError.
+    An interface with that name but another owner's alias is not taken for it. An alias that is no owner is somebody's
+    note, and claims nothing. Raises KernelError.
     """
     link = host.find_link(attachment.host_name)
-    if link is not None and link.kind == "veth" and spelt_anew(link.alias) in ("", attachment.owner):
-        return link
+    if link is not None and link.kind == "veth":
+        alias = spelt_anew(link.alias)
+        if alias == attachment.owner or alias.count(",") < _COMMAS:
+            return link
     ports = (link for link in host.list_links() if link.kind == "veth" and spelt_anew(link.alias) == attachment.owner)
     return next(ports, None)
 
@@ -90,6 +94,8 @@ def find_port(host: Kernel, attachment: Attachment) -> Link | None:
 def remove_stale_pairs(is_stale: IsStale) -> None:
     """Remove the host's ends of all stale attachments, continuing after failures.
 
+    The alias says whose an end is. One with another alias stays: it may be an attachment of another network, whose
+    names GC is not given. DEL finds it by its name.
     Raises CNIError (code 100) naming those that could not be removed, and KernelError when links cannot be listed.
     """
     with Kernel() as host:

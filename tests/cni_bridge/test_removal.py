@@ -28,9 +28,10 @@ def test_what_another_has_under_that_name_stays(rooms: Rooms, namespace: bool) -
     assert sorted(rooms.host.link_names()) == sorted([PORT, "other"])
 
 
-def test_an_end_of_that_name_that_lost_its_mark_is_the_attachment_s(rooms: Rooms) -> None:
+@pytest.mark.parametrize("alias", ["", "pod web-1", "uplink, spare"], ids=["lost", "a note", "a note with a comma"])
+def test_an_end_of_that_name_without_an_owner_s_mark_is_the_attachment_s(rooms: Rooms, alias: str) -> None:
     rooms.connect()
-    rooms.host.run("ip", "link", "set", PORT, "alias", "")
+    rooms.host.run("ip", "link", "set", PORT, "alias", alias)
     removal.disconnect(rooms.outside, None, config_of(), ATTACHMENT)
     assert rooms.host.link_names() == ["cni0"]
 

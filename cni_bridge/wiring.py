@@ -14,7 +14,7 @@ from cni_protocol.errors import ALREADY_EXISTS, INVALID_CONFIG, CNIError
 from cni_protocol.light.standard import NamedTuple, Sequence
 from cni_protocol.result import Interface
 
-from .bridge import add_port, ensure_bridge, get_bridge, list_advertised, warn
+from .bridge import add_port, ensure_bridge, get_bridge, list_uplinks, warn
 from .config import BridgeConfig
 from .locks import host_lock
 from .plan import Plan, gateway_interface, list_vlans
@@ -146,13 +146,12 @@ def _warn_of_overlaps(host: Kernel, config: BridgeConfig, link: Link, gateways: 
 
 
 def _ensure_forwarding(host: Kernel, version: int, undo: Undo) -> None:
-    """Switch forwarding on. Interfaces with addresses or routes from router advertisements go on accepting them."""
+    """Switch forwarding on. The host's uplinks go on accepting router advertisements, also where none has come yet."""
     if sysctl.is_forwarding(version):
         return
     if version == 6:
-        for ifindex in list_advertised(host):
-            link = host.find_link_at(ifindex)
-            if link is not None and sysctl.listens_to_routers(link.name):
+        for link in list_uplinks(host):
+            if sysctl.listens_to_routers(link.name):
                 undo.on_failure(sysctl.listen_to_routers, link.name, while_forwarding=False)
                 sysctl.listen_to_routers(link.name, while_forwarding=True)
     undo.on_failure(sysctl.stop_forwarding, version)

@@ -20,6 +20,8 @@ from .locks import host_lock
 from .plan import Plan, gateway_interface, list_vlans
 from .undo import Undo
 
+_MIN_MTU_IPV6 = 1280  # bytes: RFC 8200, section 5
+
 
 class Site(NamedTuple):
     """Where a command works: the kernel in the host's and in the container's namespace, the sandbox, the attachment."""
@@ -77,13 +79,19 @@ def configure_container(site: Site, plan: Plan, undo: Undo) -> Link:
     Only the loopback's IPv6 settings need an undoing of their own: the rest goes with the veth pair.
     """
     inside, ifname, detect = site.inside, site.attachment.ifname, site.config.detect_duplicates
+    link = inside.get_link(ifname)
+    ipv6 = any(entry.address.version == 6 for entry in plan.ips)
+    if ipv6 and link.mtu < _MIN_MTU_IPV6:
+        raise CNIError(
+            INVALID_CONFIG,
+            f"mtu: bridge {site.config.bridge} has one of {link.mtu}, and {ifname} takes it over; the least that IPv6 "
+            f"works with is {_MIN_MTU_IPV6}; set mtu here and on the bridge",
+        )
     with site.namespace.entered():
-        ipv6 = any(entry.address.version == 6 for entry in plan.ips)
         if ipv6 and not sysctl.may_have_ipv6("lo"):
             undo.on_failure(_restore_inside, site.namespace, sysctl.list_ipv6_settings("lo"))
         warn(sysctl.own_interface(ifname, ipv6=ipv6, detect_duplicates=detect))
         warn(sysctl.announce_changes(ifname))
-    link = inside.get_link(ifname)
     addresses, up = [entry.address for entry in plan.ips], not site.config.leave_down
     twice = inside.configure(link, addresses, plan.programmed, up=up, detect_duplicates=detect)
     if twice is not None:

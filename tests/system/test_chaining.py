@@ -175,7 +175,7 @@ FINDINGS = {
     "nat-chain": (_nft("flush chain inet pycni postrouting"), "chain postrouting"),
     "filter-elements": (_nft("flush set bridge pycni genuine"), "genuine"),
     "filter-table": (_nft("delete table bridge pycni"), "prerouting"),
-    "mtu-container": (_ip("link", "set", "eth0", "mtu", "1300"), "mtu of eth0 is 1300, not 1400"),
+    "mtu-container": (_ip("link", "set", "eth0", "mtu", "1500"), "mtu of eth0 is 1500, more than 1400"),
     "mtu-host": (_ip("link", "set", "{port}", "mtu", "1300", container=None), "is 1300, not 1400"),
     "hairpin": (_bridge("hairpin", "off"), "hairpin is off"),
     "isolation": (_bridge("isolated", "on"), "isolation is on"),

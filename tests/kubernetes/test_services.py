@@ -112,7 +112,7 @@ def test_a_service_without_pods_refuses_and_has_them_when_they_come(prober: Prob
         prober.kubectl.apply({**objects, "spec": {**objects["spec"], "selector": {"app": "web"}}})
         await_value("somebody answers", lambda: "by" in prober.from_pod(client.name, http(address))[0], 10)
     finally:
-        prober.kubectl("delete", "service", "nobody")
+        prober.kubectl.delete("service/nobody")
 
 
 def refused(answers: list[Any]) -> list[Any]:

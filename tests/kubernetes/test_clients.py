@@ -50,8 +50,8 @@ def test_a_client_that_ends_instead_of_an_answer_is_named_with_what_it_said(sess
 
 
 def test_a_client_that_is_silent_is_ended() -> None:
-    silent = Session(["sh", "-c", "echo wait; sleep 60; exit"])  # a child of the shell has its stdout too
-    with pytest.raises(AssertionError, match="did not answer within 1 s: wait"):
+    silent = Session(["sh", "-c", "sleep 60; exit"])  # a child of the shell has its stdout too
+    with pytest.raises(AssertionError, match="did not answer within 1 s"):
         silent.ask([], 1.0)
 
 

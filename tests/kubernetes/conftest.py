@@ -19,7 +19,7 @@ from tests.kubernetes.probes import Prober
 NODES = ("node1", "node2", "node3")
 Record = Callable[[str, str, str, str], None]  # path, source, destination, what came of it
 _HERE = Path(__file__).parent
-SOON = 60.0  # seconds, for what a pod that is ready waits for: that every kube-proxy and the DNS server know of it
+SOON = 120.0  # seconds, for what a pod that is ready waits for: that every kube-proxy and the DNS server know of it
 _BOUND = 1200  # seconds for a test; the first one waits for the build, where nothing is cached
 _PROGRAMS = {
     "apt-get": "apt",

@@ -13,7 +13,7 @@ from tests.kubernetes.probes import Prober, Question
 
 pytestmark = pytest.mark.kernel
 
-SOON = 30.0  # seconds
+SOON = 90.0  # seconds
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tests.kubernetes.probes import Prober, http, serving
 pytestmark = pytest.mark.kernel
 
 PORT = 8000  # of servers that are no pods
-SOON = 30.0  # seconds
+SOON = 90.0  # seconds
 
 
 def web_pods(web: Kubernetes) -> list[Pod]:

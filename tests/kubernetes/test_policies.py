@@ -17,7 +17,7 @@ from tests.kubernetes.shop import BACKEND, DATABASE, FRONTEND, IMPOSTOR, NAMESPA
 
 pytestmark = pytest.mark.kernel
 
-SOON = 30.0  # seconds
+SOON = 90.0  # seconds
 PATH = "the policy backend-netpol"
 FAR = 8001  # the port of a server outside
 POLICY = re.compile(r"^```yaml\n(.*?^  name: backend-netpol\n.*?)^```", re.MULTILINE | re.DOTALL)

@@ -11,7 +11,7 @@ from tests.kubernetes.probes import Prober, http
 
 pytestmark = pytest.mark.kernel
 
-SOON, BOUND = 10.0, 60.0  # seconds
+SOON, BOUND = 60.0, 120.0  # seconds
 
 
 @pytest.fixture(scope="module")

@@ -121,6 +121,21 @@ def test_a_pod_that_nobody_knows_yet_waits_until_it_is_known(network: PodNetwork
     assert not passes(network, A4, B4) and not passes(network, B4, A4)
 
 
+def test_in_a_table_that_can_only_be_made_anew_who_waits_waits_on(network: PodNetwork, table: PolicyTable) -> None:
+    """Its base chain is at another place, as another version may have it: the kernel moves no chain."""
+    base = "add chain inet pycni_policy forward { type filter hook forward priority filter + 20; }"
+    put(table, state_of(without="x/a"))
+    network.host.run("nft", f"delete chain inet pycni_policy forward; {base}")
+    for each in DIRECTIONS:
+        network.host.run("nft", f"add element inet pycni_policy {each}4 {{ 10.0.1.1 : jump pending }}")
+    table.forget()
+    put(table, state_of(without="x/a"))
+    assert "priority filter + 10" in network.host.run("nft", "list", "table", "inet", "pycni_policy").stdout
+    assert not passes(network, A4, B4) and not passes(network, B4, A4)
+    put(table, state_of())
+    assert passes(network, A4, B4) and passes(network, B4, A4)
+
+
 def test_ten_thousand_addresses_networks_and_ports(network: PodNetwork, table: PolicyTable) -> None:
     """More than a netlink attribute holds (64 KiB), and than a socket takes at once."""
     peers = [block(f"198.{i // 128}.{i % 128 * 2}.0/24") for i in range(10_000)]

@@ -45,7 +45,7 @@ LOCAL = 100  # pods of the agent's node
 FIRST_SYNC, EFFECT, MEMORY = 3.0, 0.200, 80  # seconds of CPU; seconds at the 95th percentile; MiB
 CHANGES = 60
 WINDOWS, FEWEST_WINDOWS = 100, 38  # with less, chance is ruled out at 1 % (binomial)
-TRANSFERS, FEWEST_TRANSFERS = 24, 6
+TRANSFERS, FEWEST_TRANSFERS = 40, 13
 PUMPS, FEWEST_PUMPS, PUMPED = 60, 21, 60_000_000  # rounds, and the bytes of each
 RATE, THROUGHPUT = 0.9, 0.97
 STARTS = 200
@@ -277,10 +277,11 @@ def test_new_connections(sides: Sides, record_property: Note) -> None:
 
 
 def test_throughput(sides: Sides, record_property: Note) -> None:
-    rates: dict[str, list[float]] = {name: [] for name in sides}
+    """By the clock, which takes many windows: what has no target is compared below only."""
+    rates: dict[str, list[float]] = {NONE: [], FEW: [], MANY: []}
     for _ in range(TRANSFERS):
-        for name, pair in random.sample(list(sides.items()), len(sides)):
-            rates[name].append(transfer(*pair) / 1e6)
+        for name in random.sample(list(rates), len(rates)):
+            rates[name].append(transfer(*sides[name]) / 1e6)
     assert note_ratios("throughput", "MB/s", rates, THROUGHPUT, record_property) >= FEWEST_TRANSFERS
 
 
@@ -322,6 +323,8 @@ def note_ratios(what: str, unit: str, rates: Mapping[str, list[float]], least: f
     """
     reached = []
     for one, other in ((ONE_RULE, NONE), (FEW, NONE), (MANY, FEW), (FEW, BARE)):
+        if not {one, other} <= rates.keys():
+            continue
         medians = [statistics.median(rates[name]) for name in (one, other)]
         ratio = medians[0] / medians[1]
         rounds = [many >= least * few for many, few in zip(rates[one], rates[other], strict=True)]

@@ -24,7 +24,7 @@ from cni_node.watch import POLICIES, View, Watcher
 from tests.cni_node.policy.cases import DENY_IN, block, let_in, spaces
 from tests.cni_node.policy.kernel import A4, B4, PODS, passes, state_of
 from tests.cni_node.policy.live import running
-from tests.faults.handovers import BOUND, HANDOVERS, Struck, hand_over, is_in_force, open_api
+from tests.faults.handovers import BOUND, HANDOVERS, Struck, hand_over, is_in_force, open_api, streaming
 from tests.kit.host import wait_until
 from tests.kit.pod_network import PodNetwork, open_network
 
@@ -96,14 +96,16 @@ def count_requests(site: Site, directory: Path) -> int:
 
 
 def kill_at(site: Site, number: int) -> Struck:
-    """Kill an agent at its `number`th request; then another one begins."""
+    """Kill an agent at its `number`th request, while packets flow; then another one begins."""
     name = f"killed at request {number}"
     site.put(0)
-    status = site.turn(1, "-o", "/dev/null", "-e", f"inject={CALLS}:signal=KILL:when={number}")
+    with streaming(site.network) as streams:
+        status = site.turn(1, "-o", "/dev/null", "-e", f"inject={CALLS}:signal=KILL:when={number}")
+        problem = streams.problem()  # both states deny the one stream, and let the other one through
     if status == 0:
         return Struck(name, "it was not struck")
-    if passes(site.network, B4, A4):
-        return Struck(name, "x/b reaches x/a, which both states deny")
+    if problem:
+        return Struck(name, problem)
     if not any(map(site.stands, site.wanted)):
         return Struck(name, "the table is neither the old one nor the new one")
     site.put(1)

@@ -63,15 +63,14 @@ class Kernel:
 
     def _find_link(self, attributes: Attributes, ifindex: int) -> Link | None:
         with asking("interfaces cannot be read"):
+            request = link_message(_GETLINK, 0, [*attributes, WITHOUT_STATISTICS], ifindex=ifindex)
             try:
-                replies = self._socket.send(
-                    [link_message(_GETLINK, ACK, [*attributes, WITHOUT_STATISTICS], ifindex=ifindex)]
-                )
+                reply = self._socket.ask(request.kind, request.body)
             except NetlinkError as error:
                 if error.errno == errno.ENODEV:
                     return None
                 raise
-        return parse_link(replies[0])
+        return parse_link(reply)
 
     def list_ports(self, bridge: Link) -> list[Link]:
         """The ports of a bridge."""

@@ -167,7 +167,7 @@ def is_interface_name(name: str) -> bool:
     """
     if len(name.encode("utf-8", "surrogateescape")) > IFNAME_BYTES or name in (".", ".."):
         return False
-    return name.isprintable() and not any(char in "/:%" or char.isspace() for char in name)
+    return name.isprintable() and not {"/", ":", "%", " "}.intersection(name)  # no other white space is printable
 
 
 def supported_versions_reply(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from tests.kit.kubernetes.command import await_value
 from tests.kit.kubernetes.control_plane import API
 from tests.kit.kubernetes.kubectl import names_of
 from tests.kubernetes import workloads
-from tests.kubernetes.conftest import Record
+from tests.kubernetes.conftest import SOON, Record
 from tests.kubernetes.probes import Prober, Question, http
 from tests.kubernetes.workloads import NODE_PORT, STICKY_PORT
 
@@ -108,11 +108,11 @@ def test_a_service_without_pods_refuses_and_has_them_when_they_come(prober: Prob
     client = prober.client(next(iter(prober.cluster.nodes)))
     address = cluster_ip(prober.cluster, "nobody")
     try:
-        await_value("nobody is refused", lambda: refused(prober.from_pod(client.name, http(address))), 10)
+        await_value("nobody is refused", lambda: refused(prober.from_pod(client.name, http(address))), SOON)
         prober.kubectl.apply({**objects, "spec": {**objects["spec"], "selector": {"app": "web"}}})
-        await_value("somebody answers", lambda: "by" in prober.from_pod(client.name, http(address))[0], 10)
+        await_value("somebody answers", lambda: "by" in prober.from_pod(client.name, http(address))[0], SOON)
     finally:
-        prober.kubectl("delete", "service", "nobody")
+        prober.kubectl.delete("service/nobody")
 
 
 def refused(answers: list[Any]) -> list[Any]:

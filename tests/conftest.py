@@ -22,6 +22,7 @@ TOGETHER = (
 )  # they share their set-up
 IN_UML = (
     "tests/cni_node/doctor/test_limits.py",
+    "tests/cni_node/why/test_vlans.py",
     "tests/system/test_vlan_kernel.py",
 )  # they share one boot
 REFERENCE_DIR = "/usr/lib/cni"  # Debian's containernetworking-plugins

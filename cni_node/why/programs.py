@@ -4,11 +4,12 @@ Source: tc(8), include/uapi/linux/pkt_sched.h and if_link.h.
 Must not: interpret them; that they are there is all that is told.
 """
 
+import errno
 import struct
 from collections.abc import Iterator
 
 from cni_kernel.attributes import TEXT, split
-from cni_kernel.netlink import ROUTE, NetlinkSocket
+from cni_kernel.netlink import ROUTE, NetlinkError, NetlinkSocket
 
 _GETLINK, _GETQDISC, _GETTFILTER = 18, 38, 46  # RTM_*
 _LINK_HEAD, _TC_HEAD = struct.Struct("=BxHiII"), struct.Struct("=BxxxiIII")  # ifinfomsg, tcmsg
@@ -34,7 +35,13 @@ def _xdp(sock: NetlinkSocket) -> Iterator[tuple[int, str]]:
 
 
 def _filters(sock: NetlinkSocket) -> Iterator[tuple[int, str]]:
-    for body in sock.dump(_GETQDISC, _TC_HEAD.pack(0, 0, 0, 0, 0)):
+    try:
+        disciplines = sock.dump(_GETQDISC, _TC_HEAD.pack(0, 0, 0, 0, 0))
+    except NetlinkError as error:
+        if error.errno != errno.EOPNOTSUPP:  # a kernel without tc
+            raise
+        return
+    for body in disciplines:
         index = _TC_HEAD.unpack_from(body)[1]
         for way, parent in _AT.get(_kind_of(body), {}).items():
             for entry in sock.dump(_GETTFILTER, _TC_HEAD.pack(0, index, 0, parent, 0)):

@@ -164,14 +164,7 @@ class Walk:
         stack = self.stack(place.owner)
         link = self._segment.inner(place, stack)
         self._say(place.host_name, f"to {place.name} {link.name}")
-        self._pass_port(place)
         return self._receive(stack, link, packet)
-
-    def _pass_port(self, place: Place) -> None:
-        node = self._world.stacks[NODE]
-        for link in node.links:
-            if link.name == place.host_name:
-                self._pass(node, link)
 
     def _inside(self, place: Place) -> Neighbour:
         return Neighbour(self.stack(place.owner), place.ifname)

@@ -162,6 +162,25 @@ def test_a_gateway_in_a_vlan_is_reached_by_its_port() -> None:
         for ends in (("shop/a", "node"), ("node", "shop/a"), ("shop/a", "node2")):
             assert ask(there, *ends).status == status, ends
         assert ask(there, "node", "shop/b").kind == "vlan"
+        assert ask(there, "shop/a", "10.1.0.9").kind == "no-neighbour"  # it is known who is behind every port
+
+
+def test_a_gateway_on_another_bridge_is_the_nodes_address_like_any_other() -> None:
+    others = (
+        Link(20, "cni1.100", "veth", lower=21, peer_known=False),
+        Link(21, "vethgw", "veth", master=30, state=1, lower=20, peer_known=False),
+        Link(30, "cni1", "bridge"),
+    )
+    node = world().stacks[NODE]
+    there = world(
+        links=(*node.links, *others),
+        addresses=(*node.addresses, Address(20, parse_cidr("10.3.0.1/16"))),
+        routes=(*node.routes, own("10.3.0.1", 20)),
+    )
+    pod = there.stacks["mynet,shop/a,eth0"]
+    direct = pod._replace(routes=(*pod.routes, route("10.3.0.0/16", 2)))
+    there = there._replace(stacks={**there.stacks, "mynet,shop/a,eth0": direct})
+    assert ask(there, "shop/a", "10.3.0.1").status == PASSES
 
 
 def test_a_rule_that_cannot_be_followed_matters_only_where_it_decides() -> None:

@@ -29,8 +29,9 @@ def set_sysctl(name: str, value: int) -> Callable[[Patient], None]:
 
 
 def manage_by_networkmanager(patient: Patient) -> None:
-    """What NetworkManager writes of an interface that it manages."""
-    patient.write(f"/run/NetworkManager/devices/{patient.index('cni0')}", "[device]\nmanaged=true\n")
+    """What NetworkManager 1.42 writes of a veth that it manages."""
+    text = "[device]\nmanaged=true\nperm-hw-addr-fake=76:D1:33:68:14:62\nnm-owned=false\n"
+    patient.write(f"/run/NetworkManager/devices/{patient.index(patient.port('c1'))}", text)
 
 
 def start_networkd(patient: Patient) -> None:

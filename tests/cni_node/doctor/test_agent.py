@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cni_node.runtime import CONFIGURATION
+from cni_node.status import fetch
 from tests.cni_node.doctor.faults import BOUND, resolve_by_a_stub, start_networkd
 from tests.cni_node.doctor.patients import PEER, Patient
 from tests.cni_node.policy.live import DENY, pod_item, put_policy
@@ -55,9 +56,10 @@ class Node:
 
     def report(self) -> dict[str, Any]:
         """What the agent says; nothing while it does not answer."""
-        command = [sys.executable, "-m", "cni_node", "status", "--json", "--socket", str(self.patient.socket)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=RUN_BOUND, check=False)
-        return dict(json.loads(done.stdout)) if done.stdout else {}
+        try:
+            return dict(json.loads(fetch(self.patient.socket, "/status")))
+        except (OSError, ValueError):
+            return {}
 
     def await_report(self, **wanted: Any) -> None:
         """Until the agent says so."""

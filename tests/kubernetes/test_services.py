@@ -1,9 +1,11 @@
 """Services by the real kube-proxy over the pod network: from pods, nodes and outside; and pods behind their own."""
 
+import json
 from typing import Any
 
 import pytest
 
+from tests.cluster.installation import PROGRAM
 from tests.kit.kubernetes.cluster import Kubernetes
 from tests.kit.kubernetes.command import await_value
 from tests.kit.kubernetes.control_plane import API
@@ -37,6 +39,13 @@ def test_a_cluster_ip_leads_to_all_pods_from_every_node_and_keeps_the_source(pro
         seen_by |= {answer["by"] for answer in answers}
         record("services", f"pod on {node}", "ClusterIP", client.address)
     assert seen_by == pods
+
+
+def test_the_doctor_finds_nothing_on_a_node_beside_kube_proxy(prober: Prober) -> None:
+    for node in prober.cluster.nodes.values():
+        said = node.run(PROGRAM, "doctor", "--json", check=False)
+        assert said.returncode == 0, said.stdout + said.stderr
+        assert json.loads(said.stdout) == {"findings": [], "unreadable": []}
 
 
 def test_a_cluster_ip_leads_there_by_udp_too(prober: Prober) -> None:

@@ -147,6 +147,8 @@ class EtcdSource:
             key, member = self._understood(entry)
             if member is not None:
                 board.put(key, member)
+                if key == self._own:  # the entry is ours again
+                    board.remove(_other(key))
             if entry.key == self._own and key != self._own:
                 self._look.set()
         board.say("nodes", "; ".join(sorted(self._refused.values())[:3]))

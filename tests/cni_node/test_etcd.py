@@ -299,6 +299,23 @@ def test_who_went_during_an_outage_is_kept_as_long_as_a_lease_lives(
     one.until(sees(), LEASE - 0.5)  # it is believed at once again, and not after LEASE seconds
 
 
+def test_who_came_and_went_during_an_outage_leaves_nothing(
+    etcd: EtcdCluster, follow: Callable[[EtcdSettings], Followed]
+) -> None:
+    """etcd sends both changes in one message."""
+    proxy = Proxy(etcd.urls[0])
+    one = follow(settings_of(etcd, "node1", lease=60, access=EtcdAccess((proxy.url,))))
+    one.until(registered)
+    proxy.cut()
+    one.until(lambda snapshot: bool(snapshot.problems))
+    etcd.ctl("put", "/pycni/nodes/node9", NINE)
+    etcd.ctl("del", "/pycni/nodes/node9")
+    etcd.ctl("put", "/pycni/nodes/node8", NINE.replace(".9", ".8"))  # with the range of the one that is gone
+    proxy.mend()
+    told = one.until(lambda snapshot: bool(snapshot.peers))
+    assert (peer_names(told), told.peers[0].pods) == (["node8"], (parse_cidr("10.33.0.0/24"),))
+
+
 def test_a_watch_that_is_silent_is_begun_again(etcd: EtcdCluster, follow: Callable[[EtcdSettings], Followed]) -> None:
     proxy = Proxy(etcd.urls[0])
     one = follow(settings_of(etcd, "node1", lease=60, access=EtcdAccess((proxy.url,), silence=2.0)))

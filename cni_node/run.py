@@ -36,7 +36,7 @@ _LOCK = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW  # the file is root's alone: ot
 def run(options: argparse.Namespace) -> int:
     """Run the agent, or set the node up once. Returns the exit status."""
     try:
-        settings = parse_settings(options, socket.gethostname())
+        settings = parse_settings(options, socket.gethostname(), os.environ)
     except ValueError as error:
         return _refuse(options.socket, str(error).splitlines(), WRONG_OPTIONS)
     try:

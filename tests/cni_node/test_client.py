@@ -256,7 +256,18 @@ def test_a_server_is_named_by_a_url(text: str, server: tuple[str, int, bool]) ->
 
 @pytest.mark.parametrize(
     "text",
-    ["", "10.0.0.1:6443", "ftp://api", "https://", "https://api:x", "https://api:99999", "http://a/b", "http://u@a"],
+    [
+        "",
+        "10.0.0.1:6443",
+        "https://fd00::1:443",
+        "https://[fd00::1:443",
+        "ftp://api",
+        "https://",
+        "https://api:x",
+        "https://api:99999",
+        "http://a/b",
+        "http://u@a",
+    ],
 )
 def test_another_text_is_refused(text: str) -> None:
     with pytest.raises(CNIError) as caught:

@@ -70,7 +70,8 @@ class Agent:
         """Serve until SIGTERM or SIGINT. Returns the exit status. Raises OSError when the socket cannot be made."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._queue.put(None))
-        serve(Page(self._report_all, self._is_alive, self._enforcer), self._settings.socket, self._settings.metrics)
+        page = Page(lambda: self.report, self._is_alive, self._enforcer)
+        serve(page, self._settings.socket, self._settings.metrics)
         if self._enforcer:
             self._enforcer.start()
         threading.Thread(target=self._watcher.run, name="watch", daemon=True).start()
@@ -100,13 +101,6 @@ class Agent:
         )
         self._view.ports |= {enforcer.port}
         return enforcer
-
-    def _report_all(self) -> Report:
-        """The last report, with the current state of the policies."""
-        if self._enforcer is None:
-            return self.report
-        state = self._enforcer.state
-        return self.report._replace(policies=state._asdict(), problems=(*self.report.problems, *state.problems))
 
     def _is_alive(self) -> bool:
         return time.monotonic() - self._turned < ALIVE

@@ -38,6 +38,7 @@ POLL = 0.75  # seconds between two checks of what the kernel does not announce (
 RESYNC = 600.0  # seconds between two checks of all stages
 ALIVE = 30.0  # seconds without a turn of the loop after which /healthz fails
 _FIRST_RETRY, _LAST_RETRY = 1.0, 60.0  # seconds until a failed stage is tried again: the first time, and at most
+_FAILED = 1  # exit status
 _TOLD = 20  # log lines of one stage in one turn, at most
 
 
@@ -56,6 +57,7 @@ class Agent:
         self._enforcer = self._make_enforcer()
         self._notifier = Notifier(os.environ)
         self._stopping = threading.Event()
+        self._status = 0
         self._snapshot: Snapshot | None = None  # the last one that was listed
         self._told: tuple[str, ...] = ()  # problems of the source
         self._retry, self._wait = 0.0, _FIRST_RETRY
@@ -67,7 +69,11 @@ class Agent:
         self.report = Report(node=name, source=_kind_of(source), started=time.monotonic(), pid=os.getpid())
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT. Returns the exit status. Raises OSError when the socket cannot be made."""
+        """Serve until SIGTERM or SIGINT, or until one of the threads fails. Returns the exit status.
+
+        Raises OSError when the socket cannot be made.
+        """
+        threading.excepthook = self._end_without
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._queue.put(None))
         page = Page(lambda: self.report, self._is_alive, self._enforcer)
@@ -86,7 +92,14 @@ class Agent:
         self._notifier.send(STOPPING=1)
         self._stopping.set()
         logs.info("ended", left="everything stays as it stands in the kernel")
-        return 0
+        return self._status
+
+    def _end_without(self, dead: threading.ExceptHookArgs) -> None:
+        """End, since a thread has: systemd or the kubelet starts a process that has all of them."""
+        name = dead.thread.name if dead.thread else "of no name"
+        logs.warn("problem", what=f"the thread {name} has ended, and so the agent does: {dead.exc_value!r}")
+        self._status = _FAILED
+        self._queue.put(None)
 
     def _make_enforcer(self) -> Enforcer | None:
         source = self._settings.source

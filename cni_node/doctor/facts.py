@@ -48,6 +48,7 @@ class Link(NamedTuple):
     derived: str = ""
     running: bool = True
     underlay_version: int = 4
+    filters_vlans: bool = False
 
 
 class Address(NamedTuple):
@@ -87,7 +88,10 @@ class Neighbour(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A rule of the packet filter: `verdict` is accept, drop, reject, jump or empty; `data` are its bytes."""
+    """A rule of the packet filter: `verdict` is accept, drop, reject, jump or empty; `data` are its bytes.
+
+    `opaque`: it has parts that are not understood, and may let new connections through.
+    """
 
     chain: str
     verdict: str

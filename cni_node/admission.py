@@ -100,3 +100,5 @@ class Admission:
             self._publish(Admitted(text, f"{error}; {CONFIGURATION} stays as it was", ()))
         except OSError as error:
             self._publish(Admitted(text, f"peers cannot be asked: {error.strerror}", ()))
+        except Exception as error:  # a fault of ours must not be the last trial
+            self._publish(Admitted(text, f"internal error during the trial: {error!r}", ()))

@@ -38,6 +38,7 @@ POLL = 0.75  # seconds between two checks of what the kernel does not announce (
 RESYNC = 600.0  # seconds between two checks of all stages
 ALIVE = 30.0  # seconds without a turn of the loop after which /healthz fails
 _FIRST_RETRY, _LAST_RETRY = 1.0, 60.0  # seconds until a failed stage is tried again: the first time, and at most
+_FAILED = 1  # exit status
 _TOLD = 20  # log lines of one stage in one turn, at most
 
 
@@ -56,6 +57,7 @@ class Agent:
         self._enforcer = self._make_enforcer()
         self._notifier = Notifier(os.environ)
         self._stopping = threading.Event()
+        self._status = 0
         self._snapshot: Snapshot | None = None  # the last one that was listed
         self._told: tuple[str, ...] = ()  # problems of the source
         self._retry, self._wait = 0.0, _FIRST_RETRY
@@ -67,10 +69,15 @@ class Agent:
         self.report = Report(node=name, source=_kind_of(source), started=time.monotonic(), pid=os.getpid())
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT. Returns the exit status. Raises OSError when the socket cannot be made."""
+        """Serve until SIGTERM or SIGINT, or until one of the threads fails. Returns the exit status.
+
+        Raises OSError when the socket cannot be made.
+        """
+        threading.excepthook = self._end_without
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._queue.put(None))
-        serve(Page(self._report_all, self._is_alive, self._enforcer), self._settings.socket, self._settings.metrics)
+        page = Page(lambda: self.report, self._is_alive, self._enforcer)
+        serve(page, self._settings.socket, self._settings.metrics)
         if self._enforcer:
             self._enforcer.start()
         threading.Thread(target=self._watcher.run, name="watch", daemon=True).start()
@@ -85,7 +92,14 @@ class Agent:
         self._notifier.send(STOPPING=1)
         self._stopping.set()
         logs.info("ended", left="everything stays as it stands in the kernel")
-        return 0
+        return self._status
+
+    def _end_without(self, dead: threading.ExceptHookArgs) -> None:
+        """End, since a thread has: systemd or the kubelet starts a process that has all of them."""
+        name = dead.thread.name if dead.thread else "of no name"
+        logs.warn("problem", what=f"the thread {name} has ended, and so the agent does: {dead.exc_value!r}")
+        self._status = _FAILED
+        self._queue.put(None)
 
     def _make_enforcer(self) -> Enforcer | None:
         source = self._settings.source
@@ -100,13 +114,6 @@ class Agent:
         )
         self._view.ports |= {enforcer.port}
         return enforcer
-
-    def _report_all(self) -> Report:
-        """The last report, with the current state of the policies."""
-        if self._enforcer is None:
-            return self.report
-        state = self._enforcer.state
-        return self.report._replace(policies=state._asdict(), problems=(*self.report.problems, *state.problems))
 
     def _is_alive(self) -> bool:
         return time.monotonic() - self._turned < ALIVE

@@ -19,6 +19,7 @@ ANSWER_BOUND = 10.0  # seconds; etcd without a leader takes 7 to say so
 LARGEST = 64 << 20  # bytes of one answer or one line
 SILENCE = 150.0  # seconds without a line after which a stream is over
 PIECE = 1 << 16  # bytes
+LONGEST_WAIT = 60.0  # seconds that a server may ask us to wait
 LONGEST_QUOTE = 200  # characters of a server's own words that are passed on
 
 
@@ -26,7 +27,8 @@ class CallError(Exception):
     """A call failed. Its text is one sentence.
 
     `status` is the HTTP status, 0 without an answer, 200 for an answer that is not what the API defines. `body` is the
-    decoded body of an error answer, None without one. `retry_after` is the server's Retry-After, in seconds.
+    decoded body of an error answer, None without one. `retry_after` is the server's Retry-After, in seconds from 0 to
+    LONGEST_WAIT.
     """
 
     def __init__(self, sentence: str, status: int = 0, body: Any = None, retry_after: float = 0.0) -> None:
@@ -211,7 +213,7 @@ class Client:
         words = body.get("message") or body.get("error") if isinstance(body, dict) else None
         words = str(words or response.reason or "no reason given")[:LONGEST_QUOTE]
         after = response.getheader("Retry-After", "")
-        wait = float(after) if after.isascii() and after.isdigit() else 0.0
+        wait = min(float(after), LONGEST_WAIT) if after.isascii() and after.isdigit() else 0.0
         what = f"{request.method} {request.path.partition('?')[0]}"
         return CallError(f"{self._server} refuses {what}: {response.status}, {words}", response.status, body, wait)
 

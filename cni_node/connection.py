@@ -58,11 +58,11 @@ class Connection(http.client.HTTPConnection):
 
 def parse_server(text: str) -> tuple[str, int, bool]:
     """Parse the URL of a server, without a path, into host, port, and whether it uses TLS. Raises CNIError."""
-    parts = urlsplit(text)
     try:
+        parts = urlsplit(text)
         host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
+    except ValueError:  # a port that is none, or brackets that do not fit
+        parts, host, port = urlsplit(""), None, None
     secure = parts.scheme == "https"
     if parts.scheme not in ("http", "https") or not host or parts.path.strip("/") or parts.query or parts.username:
         raise CNIError(INVALID_CONFIG, f"{text!r} is no address of a server, as in https://192.168.1.10:6443")

@@ -119,7 +119,7 @@ def parse_service_environment(environment: Mapping[str, str]) -> str:
     """The URL of the API server, from the environment of a pod. Raises CNIError."""
     host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT")
     if not host or not port:
-        raise CNIError(INVALID_CONFIG, "KUBERNETES_SERVICE_HOST and _PORT are not set: give a kubeconfig or a server")
+        raise CNIError(INVALID_CONFIG, "KUBERNETES_SERVICE_HOST and _PORT are not set: give --kubeconfig, or the URL")
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 

@@ -45,21 +45,30 @@ class ListWatch:
 
     def run(self, stopping: Event) -> None:
         """List and watch until `stopping` is set and the client is closed."""
-        while not stopping.is_set():
+        delay = 0.0
+        while not stopping.wait(delay):
             try:
-                if not self._version:
-                    self._list()
-                self._watch()
-            except CallError as error:
-                if error.status:  # the server answers but refuses: list everything again
-                    self._version = ""
-                if error.status != 410:  # 410 is usual: our position is older than the server's history
-                    self._keeper.say(_explained(error, self._path.partition("?")[0]))
-                stopping.wait(max(self._backoff.after_failure(), error.retry_after))
-            except Exception as error:  # a fault of ours must not end what others rely on
+                delay = self._turn()
+            except Exception:  # not even the failure can be told, as where no thread can be started any more
+                delay = SHORT
+
+    def _turn(self) -> float:
+        """List if need be, and watch until that ends. Returns how many seconds to wait before the next turn."""
+        try:
+            if not self._version:
+                self._list()
+            self._watch()
+        except CallError as error:
+            if error.status:  # the server answers but refuses: list everything again
                 self._version = ""
-                self._keeper.say(f"internal error while following the API: {error!r}")
-                stopping.wait(self._backoff.after_failure())
+            if error.status != 410:  # 410 is usual: our position is older than the server's history
+                self._keeper.say(_explained(error, self._path.partition("?")[0]))
+            return max(self._backoff.after_failure(), error.retry_after)
+        except Exception as error:  # a fault of ours must not end what others rely on
+            self._version = ""
+            self._keeper.say(f"internal error while following the API: {error!r}")
+            return self._backoff.after_failure()
+        return 0.0
 
     def _list(self) -> None:
         version = ""

@@ -74,6 +74,16 @@ def find_own_addresses(links: Links, addresses: Sequence[Local]) -> tuple[IP, ..
     return tuple(own[way] for way in ways if way in own)
 
 
+def renew_own_addresses(links: Links, own: Sequence[IP]) -> tuple[IP, ...]:
+    """`own`, where each that is no address of this node any more gives way to that of its family's default route."""
+    addresses = links.list_addresses()
+    there = {local.cidr.ip for local in addresses}
+    if there.issuperset(own):
+        return tuple(own)
+    found = {ip.version: ip for ip in find_own_addresses(links, addresses)}
+    return tuple(ip if ip in there else found.get(ip.version, ip) for ip in own)
+
+
 def find_mtu(links: Links, overlay: Overlay | None, addresses: Sequence[Local], own: Sequence[IP]) -> int:
     """The MTU of this node's pods in bytes, 0 when its interface is not found. Raises KernelError as find_underlay."""
     if overlay is not None:

@@ -16,7 +16,7 @@ from cni_node import logs
 from cni_node.admission import TRIAL_MARK
 from cni_node.agent import Agent
 from cni_node.links import Links
-from cni_node.overlay import find_mtu, find_own_addresses
+from cni_node.overlay import find_mtu, find_own_addresses, renew_own_addresses
 from cni_node.runtime import CONFIGURATION, read_ranges
 from cni_node.settings import Settings, parse_settings
 from cni_node.setup import set_up
@@ -28,6 +28,7 @@ from cni_node.sources.static import StaticSettings, StaticSource
 from cni_node.status import refusal_path
 from cni_node.sysctls import load_module
 from cni_node.trial import clear_trial
+from cni_protocol.address import IP
 
 FAILED, WRONG_OPTIONS = 1, 2  # exit statuses
 _LOCK = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW  # the file is root's alone: others could lock it if they could open it
@@ -36,7 +37,7 @@ _LOCK = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW  # the file is root's alone: ot
 def run(options: argparse.Namespace) -> int:
     """Run the agent, or set the node up once. Returns the exit status."""
     try:
-        settings = parse_settings(options, socket.gethostname())
+        settings = parse_settings(options, socket.gethostname(), os.environ)
     except ValueError as error:
         return _refuse(options.socket, str(error).splitlines(), WRONG_OPTIONS)
     try:
@@ -70,7 +71,19 @@ def _make_source(settings: Settings) -> Source:
         return StaticSource(settings.source)
     if isinstance(settings.source, KubernetesSettings):
         return KubernetesSource(settings.source)
-    return EtcdSource(_complete(settings, settings.source))
+    return EtcdSource(_complete(settings, settings.source), _renew)
+
+
+def _renew(own: tuple[IP, ...]) -> tuple[IP, ...]:
+    """This node's addresses, as they are now; as they were when the kernel does not say. For any thread."""
+    try:
+        links = Links()
+        try:
+            return renew_own_addresses(links, own)
+        finally:
+            links.close()
+    except KernelError:
+        return own
 
 
 def _complete(settings: Settings, source: EtcdSettings) -> EtcdSettings:
@@ -86,7 +99,7 @@ def _complete(settings: Settings, source: EtcdSettings) -> EtcdSettings:
     finally:
         links.close()
     wanted = read_ranges(settings.root / settings.conf_dir.lstrip("/") / CONFIGURATION)
-    return source._replace(addresses=own, mtu=mtu, wanted=wanted)
+    return source._replace(addresses=own, mtu=mtu, wanted=wanted, fixed=bool(source.addresses))
 
 
 def _refuse(path: Path, problems: list[str], status: int) -> int:

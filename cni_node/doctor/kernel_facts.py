@@ -85,6 +85,7 @@ def _parse_link(body: bytes) -> Link:
         received=received,
         sent=sent,
         derived=mac_of(local) if local is not None else "",
+        underlay_version=local.version if local is not None else 4,
         filters_vlans=bool(data.get("IFLA_BR_VLAN_FILTERING")),
     )
 

@@ -214,6 +214,28 @@ def test_a_second_agent_is_refused(pair: tuple[Agent, Agent]) -> None:
     assert first.report()["ready"]
 
 
+BROKEN = """
+import sys
+from cni_node.__main__ import main
+from cni_node.sources.static import StaticSource
+
+def follow(*_):
+    raise ValueError("odd")
+
+StaticSource.follow = follow
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_an_agent_that_has_lost_a_thread_ends(pair: tuple[Agent, Agent]) -> None:
+    """So whoever watches it starts another one, which has all of them."""
+    first = pair[0]
+    command = [sys.executable, "-c", BROKEN, *first.argv()[3:]]
+    done = first.host.run(*command, check=False, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"})
+    assert done.returncode == 1
+    assert "event=problem what=\"the thread source has ended, and so the agent does: ValueError('odd')\"" in done.stderr
+
+
 def test_systemd_is_told(pair: tuple[Agent, Agent], tmp_path: Path) -> None:
     first = pair[0]
     path = tmp_path / "notify"

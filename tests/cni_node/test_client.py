@@ -220,6 +220,28 @@ def test_what_the_server_says_is_passed_on() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0.0),
+        ("60", 60.0),
+        ("61", 60.0),
+        ("99999999999", 60.0),
+        pytest.param("9" * 400, 60.0, id="more than a float holds"),
+        ("-1", 0.0),
+        ("nan", 0.0),
+        ("1e9", 0.0),
+        ("Fri, 31 Dec 2999 23:59:59 GMT", 0.0),
+    ],
+)
+def test_a_server_can_ask_for_a_minute_at_most(text: str, seconds: float) -> None:
+    with ApiServer() as api:
+        api.refusals = [Refusal(429, "{}", (("Retry-After", text),))]
+        with pytest.raises(CallError) as caught:
+            Client(lambda: Access(api.url)).call("GET", "/api/v1/nodes")
+    assert caught.value.retry_after == seconds
+
+
+@pytest.mark.parametrize(
     ("text", "server"),
     [
         ("https://10.0.0.1:6443", ("10.0.0.1", 6443, True)),
@@ -234,7 +256,18 @@ def test_a_server_is_named_by_a_url(text: str, server: tuple[str, int, bool]) ->
 
 @pytest.mark.parametrize(
     "text",
-    ["", "10.0.0.1:6443", "ftp://api", "https://", "https://api:x", "https://api:99999", "http://a/b", "http://u@a"],
+    [
+        "",
+        "10.0.0.1:6443",
+        "https://fd00::1:443",
+        "https://[fd00::1:443",
+        "ftp://api",
+        "https://",
+        "https://api:x",
+        "https://api:99999",
+        "http://a/b",
+        "http://u@a",
+    ],
 )
 def test_another_text_is_refused(text: str) -> None:
     with pytest.raises(CNIError) as caught:

@@ -16,6 +16,7 @@ from cni_node.sources.etcd_calls import CompactedError, Etcd, EtcdAccess
 from cni_node.sources.etcd_keys import Cluster, parse_cluster
 from cni_node.sources.etcd_lease import EtcdSettings, Registration
 from cni_node.sources.etcd_listing import read_holdings, render_holdings
+from cni_node.sources.etcd_messages import Entry
 from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.errors import ALREADY_EXISTS, NO_ADDRESS, CNIError
 from tests.kit.certificates import make_ca, sign
@@ -193,6 +194,42 @@ def test_a_name_that_another_node_has_is_refused(etcd: EtcdCluster, follow: Call
     assert etcd.keys("/pycni/nodes/")["/pycni/nodes/node1"]["addresses"] == ["192.168.1.1"]
 
 
+def test_a_node_whose_address_changes_tells_the_new_one(
+    etcd: EtcdCluster, follow: Callable[[EtcdSettings], Followed]
+) -> None:
+    two = follow(settings_of(etcd, "node2"))
+    before, after = (parse_ip("192.168.1.1"),), (parse_ip("192.168.1.77"),)
+    now = before
+    with following(EtcdSource(settings_of(etcd, "node1"), lambda _: now)) as one:
+        own = one.until(sees("node2")).own
+        assert own is not None
+        now = after
+        assert one.until(lambda snapshot: snapshot.own == own._replace(addresses=after)).problems == ()
+        assert two.until(lambda snapshot: peer_names(snapshot) == ["node1"] and snapshot.peers[0].addresses == after)
+        one.until(sees("node2"))
+    assert all(peer_names(snapshot) in ([], ["node2"]) for snapshot in one.snapshots), "it has seen itself as another"
+
+
+@pytest.mark.parametrize(("lease", "name"), [(7, "node1"), (8, "node1 (another)"), (0, "node1 (another)")])
+def test_an_entry_with_our_lease_is_ours_whatever_its_address(lease: int, name: str) -> None:
+    source = EtcdSource(EtcdSettings(EtcdAccess(("http://127.0.0.1:1",)), "node1", (parse_ip("192.168.1.77"),)))
+    source._registration._lease = min(lease, 7)
+    _, member = source._understood(Entry("/pycni/nodes/node1", NINE, 1, 1, lease))
+    assert member is not None
+    assert member.node.name == name
+
+
+def test_an_address_that_an_option_says_stays_and_is_told(etcd: EtcdCluster) -> None:
+    fixed = settings_of(etcd, "node1", fixed=True)
+    with following(EtcdSource(fixed, lambda _: (parse_ip("192.168.1.77"),))) as one:
+        told = one.until(lambda snapshot: snapshot.own is not None)
+    assert told.own is not None
+    assert told.own.addresses == fixed.addresses
+    assert told.problems == (
+        "--node-ip says 192.168.1.1, and this node has 192.168.1.77: change the option, and start the agent anew",
+    )
+
+
 def lease_of(etcd: EtcdCluster) -> str:
     return etcd.ctl("lease", "list").splitlines()[-1]
 
@@ -297,6 +334,23 @@ def test_who_went_during_an_outage_is_kept_as_long_as_a_lease_lives(
     one.until(sees("node9"), SOON)
     etcd.ctl("del", "/pycni/nodes/node9")
     one.until(sees(), LEASE - 0.5)  # it is believed at once again, and not after LEASE seconds
+
+
+def test_who_came_and_went_during_an_outage_leaves_nothing(
+    etcd: EtcdCluster, follow: Callable[[EtcdSettings], Followed]
+) -> None:
+    """etcd sends both changes in one message."""
+    proxy = Proxy(etcd.urls[0])
+    one = follow(settings_of(etcd, "node1", lease=60, access=EtcdAccess((proxy.url,))))
+    one.until(registered)
+    proxy.cut()
+    one.until(lambda snapshot: bool(snapshot.problems))
+    etcd.ctl("put", "/pycni/nodes/node9", NINE)
+    etcd.ctl("del", "/pycni/nodes/node9")
+    etcd.ctl("put", "/pycni/nodes/node8", NINE.replace(".9", ".8"))  # with the range of the one that is gone
+    proxy.mend()
+    told = one.until(lambda snapshot: bool(snapshot.peers))
+    assert (peer_names(told), told.peers[0].pods) == (["node8"], (parse_cidr("10.33.0.0/24"),))
 
 
 def test_a_watch_that_is_silent_is_begun_again(etcd: EtcdCluster, follow: Callable[[EtcdSettings], Followed]) -> None:

@@ -1,6 +1,5 @@
 """The source that asks the Kubernetes API, held against a server that plays the protocol's corners."""
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -252,18 +251,20 @@ def test_an_expired_token_is_read_again_at_once(api: ApiServer, account: Path) -
 
 def test_a_server_that_asks_to_wait_is_obeyed(api: ApiServer, account: Path, mocker: Any) -> None:
     api.refusals = [Refusal(429, headers=(("Retry-After", "7"),))]
-    waited: list[float] = []
-    stopping = threading.Event()
-
-    def wait(seconds: float | None = None) -> bool:
-        waited.append(seconds or 0.0)
-        return False
-
     settings = KubernetesSettings("node1", server=api.url, service_account=str(account))
-    mocker.patch.object(stopping, "is_set", side_effect=[False, True])
-    mocker.patch.object(stopping, "wait", wait)
+    stopping = mocker.Mock(**{"wait.side_effect": [False, True]})
     ListWatch(Client(settings.load), NODES, mocker.Mock()).run(stopping)
-    assert waited == [7.0]
+    assert stopping.wait.call_args_list == [mocker.call(0.0), mocker.call(7.0)]
+
+
+def test_a_failure_that_cannot_be_told_ends_nothing(api: ApiServer, account: Path, mocker: Any) -> None:
+    """As where the process has no thread left for what is published later."""
+    api.refusals = [Refusal(429)]
+    settings = KubernetesSettings("node1", server=api.url, service_account=str(account))
+    keeper = mocker.Mock(**{"say.side_effect": RuntimeError("can't start new thread")})
+    stopping = mocker.Mock(**{"wait.side_effect": [False, False, True]})
+    ListWatch(Client(settings.load), NODES, keeper).run(stopping)
+    assert keeper.replace.call_count == 2
 
 
 def test_missing_rights_are_named(api: ApiServer, account: Path) -> None:

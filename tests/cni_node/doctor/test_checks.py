@@ -183,6 +183,18 @@ def test_pods_that_send_larger_packets_than_the_way_out_takes_are_told() -> None
     assert kinds == {"mtu-pods", "mtu-port"}
 
 
+@pytest.mark.parametrize(
+    ("version", "below", "most"),
+    [(4, 1500, None), (4, 1499, 1449), (6, 1520, None), (6, 1519, 1449), (6, 1500, 1430)],
+)
+def test_an_overlay_leaves_room_for_its_headers(version: int, below: int, most: int | None) -> None:
+    """50 bytes over IPv4 and 70 over IPv6: rfc7348 section 5, and 40 instead of 20 bytes of the outer IP header."""
+    overlay, under = LINKS["vxlan"]._replace(underlay_version=version), LINKS["eth"]._replace(mtu=below)
+    found = diagnose(HEALTHY._replace(links=(under, LINKS["bridge"], overlay, LINKS["port"])))
+    remedies = [f"ip link set vxlan.1 mtu {most}; give the agent no larger --mtu"] if most else []
+    assert [finding.remedy for finding in found] == remedies
+
+
 def test_what_is_full_is_worse_than_what_nearly_is() -> None:
     [nearly] = diagnose(HEALTHY._replace(**with_sysctl("netfilter/nf_conntrack_count", 99)))
     [full] = diagnose(HEALTHY._replace(**with_sysctl("netfilter/nf_conntrack_count", 100)))

@@ -74,6 +74,18 @@ def test_the_worst_stands_first(patient: Patient) -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("way", "room"), [("local 192.0.2.1", 1450), ("local 2001:db8::1", 1430)], ids=["IPv4", "IPv6"]
+)
+def test_the_room_in_an_overlay_is_that_of_its_underlay(patient: Patient, way: str, room: int) -> None:
+    patient.sh(f"ip link add vxlan.1 mtu {room} type vxlan id 1 dstport 4789 dev uplink {way}")
+    patient.sh("ip link set vxlan.1 alias pycni, up")
+    assert "mtu-overlay" not in patient.doctor().stdout
+    patient.sh("ip link set uplink mtu 1499")
+    assert f"ip link set vxlan.1 mtu {room - 1}; give the agent" in patient.doctor().stdout
+
+
+@pytest.mark.kernel
 def test_what_cannot_be_read_is_said_and_the_rest_is_looked_at(patient: Patient) -> None:
     patient.add("c1")
     patient.sh(f"ip link set {patient.port('c1')} down; rm -r {STORE}; : >{STORE}; echo {{ >{CACHE}/broken")

@@ -141,8 +141,11 @@ class Enforcer:
         with self._woken:
             self._answers |= {each: said for each, said in admission.answers.items() if each in self._answers}
             self._woken.notify_all()
-        if self._cut and (first or change != Change() or self._look_again):
-            self._recheck(cluster, again=first or change != Change())
+        changed = first or change != Change()
+        if self._cut and (changed or self._look_again):
+            self._look_again = True  # until all peers are known: one that is not may be allowed
+            if known.complete:
+                self._recheck(cluster, again=changed)
         with self._woken:
             self._announced = [each for each in self._announced if each not in admission.settled]
         self._state = self._state._replace(

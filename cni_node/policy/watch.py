@@ -139,12 +139,12 @@ class ClusterWatch:
         namespaces: dict[str, Labels] = self._namespaces.collection.objects
         local = self._pods[_LOCAL].collection.objects
         if self._policies.collection.listed and self._namespaces.collection.listed:
-            self._need(needed_namespaces(policies.values(), local.values(), namespaces))
-        pods = self._merge()
+            self._need(needed_namespaces(policies.values(), local.values(), namespaces, self._pods))
         followed_all = (self._policies, self._namespaces, *self._pods.values())
+        complete = all(followed.collection.listed for followed in followed_all)  # before the pods are taken from them
+        pods = self._merge()
         problems = [text for followed in followed_all for text in followed.collection.problems]
         problems += [text for policy in policies.values() for text in policy.problems]
-        complete = all(followed.collection.listed for followed in followed_all)
         return Known(tuple(policies.values()), pods, namespaces, complete, tuple(dict.fromkeys(problems)))
 
     def _merge(self) -> tuple[Pod, ...]:
@@ -162,11 +162,13 @@ class ClusterWatch:
         return self._merged[1]
 
     def _need(self, namespaces: frozenset[str]) -> None:
+        """Follow these. What was followed before goes on until all of them have been listed, so no peer is missing."""
         for name in namespaces - set(self._pods):
             path = PODS if name == EVERYWHERE else f"{NAMESPACES}/{quote(name)}/pods"
             self._pods[name] = self._follow(path, _keyed(parse_pod))
-        for name in set(self._pods) - namespaces - {_LOCAL}:
-            _end(self._pods.pop(name))
+        if all(self._pods[name].collection.listed for name in namespaces):
+            for name in set(self._pods) - namespaces - {_LOCAL}:
+                _end(self._pods.pop(name))
 
     def _follow(self, path: str, parse: Callable[[Any], tuple[Any, Any]]) -> _Followed:
         followed = _Followed(Collection(parse, self._changed), Client(self._settings.load), Event())

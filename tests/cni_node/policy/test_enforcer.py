@@ -20,11 +20,14 @@ from cni_node.watch import POLICIES, View, Watcher
 from cni_protocol.address import parse_ip
 from tests.cni_node.policy.kernel import A4, B4, PODS, passes
 from tests.cni_node.policy.live import DENY, pod_item, put_policy, running
+from tests.cni_node.policy.test_recheck import Stream
 from tests.kit.api_server import ApiServer
 from tests.kit.host import wait_until
 from tests.kit.pod_network import PodNetwork
 
 pytestmark = pytest.mark.kernel
+
+YA4 = parse_ip("10.0.2.1")
 
 
 def ready(enforcer: Enforcer) -> bool:
@@ -173,3 +176,25 @@ def test_without_an_api_what_stands_in_the_kernel_stays(
         assert not later.state.ready
         assert later.admit(Announced("x", "a", "", (A4,)), 0.2) == ""
         assert not passes(network, B4, A4)
+
+
+def test_no_connection_is_cut_before_all_peers_are_known(
+    api: ApiServer, enforcer: Enforcer, network: PodNetwork
+) -> None:
+    put_policy(api, "x", "p", from_space("y"))
+    assert ready(enforcer) and wait_until(lambda: enforcer.state.isolated == 6)
+    assert wait_until(lambda: passes(network, YA4, A4))
+    stream = Stream(network, "TCP", YA4, A4)
+    api.deaf_until.clear()  # pods of z are not listed
+    before = enforcer.state.changes
+    put_policy(api, "x", "p", from_space("z"))
+    assert wait_until(lambda: enforcer.state.changes > before)
+    assert enforcer.admit(Announced("z", "a", "", (parse_ip("10.0.3.1"),)), 5.0) != ""  # a turn later
+    assert stream.says("client", 3) and stream.says("server", 3)
+    api.deaf_until.set()
+    assert wait_until(lambda: not stream.says("client", 0.1))
+    stream.close()
+
+
+def from_space(name: str) -> dict[str, Any]:
+    return {**DENY, "ingress": [{"from": [{"namespaceSelector": {"matchLabels": {"ns": name}}}]}]}

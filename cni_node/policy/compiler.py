@@ -57,7 +57,7 @@ class Compiler:
         """Take other pods; the group of a namespace that has not changed stays the same object."""
         if pods is self._pods:
             return
-        self._pods, self.owners = pods, pods_by_address(pods)
+        self._pods, self.owners = pods, pods_by_address(pods, self._node)
         self._local = {ip: pod for ip, pod in self.owners.items() if pod.node == self._node}
         groups = _group(self.owners)
         self._groups = {name: same if (same := self._groups.get(name)) == own else own for name, own in groups.items()}

@@ -72,7 +72,7 @@ class Evaluator:
         `owners` is whose each address is, where the caller knows it already.
         """
         self._namespaces, self._node = cluster.namespaces, node
-        self._pods = pods_by_address(cluster.pods) if owners is None else owners
+        self._pods = pods_by_address(cluster.pods, node) if owners is None else owners
         self._own = {name: frozenset(addresses) for name, addresses in cluster.nodes.items()}
         self._policies: dict[str, list[Policy]] = {}
         for policy in sorted(cluster.policies, key=lambda policy: policy.full_name):

@@ -16,7 +16,7 @@ from cni_node.policy.change import Change
 from cni_node.policy.compiler import Compiler
 from cni_node.policy.evaluator import Connection, Evaluator, Verdict
 from cni_node.policy.model import Cluster
-from cni_node.policy.recheck import recheck
+from cni_node.policy.recheck import Rechecked, Rechecker
 from cni_node.policy.state import PolicyState
 from cni_node.policy.table import PolicyTable
 from cni_node.policy.watch import ClusterWatch
@@ -25,7 +25,6 @@ from cni_protocol.address import IP
 
 GATHER = 0.02  # seconds after an event in which others are waited for
 RETRY = 1.0  # seconds until what the kernel refused is tried again
-_RECHECK_AGAIN = 1.0  # seconds after a change; a connection may just have been on its way through the old rules
 
 
 class Enforcer:
@@ -36,7 +35,9 @@ class Enforcer:
         self._table, self._own, self._cut = PolicyTable(), own, cut
         self._counters, self._counting = PolicyTable(), Lock()
         with asking("nftables cannot be used", "nf_conntrack_netlink"):
-            self._flows = Flows()
+            self._rechecker = Rechecker(Flows(), self._take_rechecked)
+        self._owed = False  # a look at the connections, as soon as everything that is needed is known
+        self._rechecked, self._recheck_problem = 0, ""  # connections that were cut; for the thread that cuts them
         self._node = settings.node_name
         self._compiler = Compiler(settings.node_name, log=log)
         self._woken = Condition()
@@ -45,7 +46,7 @@ class Enforcer:
         self._answers: dict[Announced, str] = {}  # for who waits for one
         self._settings = settings
         self._again = 0.0  # monotonic time of the next run without an event, 0 for none
-        self._look_again = self._ended = False
+        self._ended = False
         self._complete = False  # everything that is needed was known once
         self._state = PolicyState()
         self._cluster: Cluster | None = None  # as it was put in force last
@@ -59,17 +60,22 @@ class Enforcer:
     def state(self) -> PolicyState:
         """How it is, for any thread. Raises KernelError."""
         with self._counting:
-            return self._state._replace(denied=self._counters.denied())
+            denied = self._counters.denied()
+        state, problem = self._state, self._recheck_problem
+        problems = (*state.problems, problem) if problem else state.problems
+        return state._replace(denied=denied, cut=self._rechecked, problems=problems)
 
     def start(self) -> None:
         """Begin, in threads that end with the process."""
         self._watch = ClusterWatch(self._settings, self.wake)
         Thread(target=self._run, name="policies", daemon=True).start()
+        self._rechecker.start()
 
     def close(self) -> None:
         """End the threads. The kernel's table stays."""
         self._ended = True
         self._watch.close()
+        self._rechecker.close()
         self.wake()
 
     def wake(self) -> None:
@@ -141,11 +147,10 @@ class Enforcer:
         with self._woken:
             self._answers |= {each: said for each, said in admission.answers.items() if each in self._answers}
             self._woken.notify_all()
-        changed = first or change != Change()
-        if self._cut and (changed or self._look_again):
-            self._look_again = True  # until all peers are known: one that is not may be allowed
+        if self._cut and (first or change != Change() or self._owed):
+            self._owed = not known.complete  # a peer that is not known may be allowed
             if known.complete:
-                self._recheck(cluster, again=changed)
+                self._rechecker.ask(Evaluator(cluster, self._node, self._compiler.owners))
         with self._woken:
             self._announced = [each for each in self._announced if each not in admission.settled]
         self._state = self._state._replace(
@@ -156,14 +161,14 @@ class Enforcer:
         )
         self._say(known.problems)
 
-    def _recheck(self, cluster: Cluster, *, again: bool) -> None:
-        found = recheck(self._flows, Evaluator(cluster, self._node, self._compiler.owners))
+    def _take_rechecked(self, found: Rechecked | Exception) -> None:
+        if isinstance(found, Exception):
+            self._recheck_problem = str(found) if isinstance(found, KernelError) else f"internal error: {found!r}"
+            return
+        self._recheck_problem = ""
+        self._rechecked += len(found.cut)
         if found.cut or found.freed:
             logs.info("connections", cut=len(found.cut), freed=len(found.freed))
-        self._state = self._state._replace(cut=self._state.cut + len(found.cut))
-        self._look_again = again
-        if again:
-            self._again = time.monotonic() + _RECHECK_AGAIN
 
     def _say(self, problems: tuple[str, ...]) -> None:
         if problems != self._state.problems:

@@ -79,6 +79,11 @@ class Evaluator:
             self._policies.setdefault(policy.namespace, []).append(policy)
         self._isolating: dict[tuple[str, str, str], list[Policy]] = {}
 
+    @property
+    def judged(self) -> frozenset[IP]:
+        """The addresses of the pods whose policies are judged."""
+        return frozenset(ip for ip, pod in self._pods.items() if not self._node or pod.node == self._node)
+
     def allowed(self, asked: Connection) -> Verdict:
         """Whether the connection may be made: the source's egress and the destination's ingress must both allow it."""
         source, destination = self._pods.get(asked.source), self._pods.get(asked.destination)

@@ -5,14 +5,16 @@ import socket
 import time
 from http.client import HTTPConnection
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
+from pytest_mock import MockerFixture
 
 from cni_node.peer_routes import Wanted
 from cni_node.policy.announced import IN_FORCE, PENDING, Announced
 from cni_node.policy.enforcer import Enforcer
+from cni_node.policy.recheck import Rechecked
 from cni_node.report import Report
 from cni_node.server import Page, serve
 from cni_node.status import fetch
@@ -198,3 +200,22 @@ def test_no_connection_is_cut_before_all_peers_are_known(
 
 def from_space(name: str) -> dict[str, Any]:
     return {**DENY, "ingress": [{"from": [{"namespaceSelector": {"matchLabels": {"ns": name}}}]}]}
+
+
+def test_a_pod_that_starts_does_not_wait_for_the_look_at_connections(
+    api: ApiServer, enforcer: Enforcer, network: PodNetwork, mocker: MockerFixture
+) -> None:
+    begun, going_on = Event(), Event()
+
+    def slow(*_: Any) -> Rechecked:
+        begun.set()
+        going_on.wait(60)
+        return Rechecked([], [])
+
+    mocker.patch("cni_node.policy.recheck.recheck", slow)
+    put_policy(api, "x", "deny", DENY)
+    assert ready(enforcer) and wait_until(lambda: enforcer.state.isolated == 6)
+    assert begun.wait(20)
+    assert enforcer.admit(Announced("x", "a", "", (A4,)), 20.0) == IN_FORCE
+    assert not going_on.is_set()
+    going_on.set()

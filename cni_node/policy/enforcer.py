@@ -28,7 +28,10 @@ RETRY = 1.0  # seconds until what the kernel refused is tried again
 
 
 class Enforcer:
-    """Keeps one node's table. `admit`, `judge`, `state`, `wake`, `disturb` are for any thread, the rest for its own."""
+    """Keeps one node's table.
+
+    `admit`, `judge`, `ready`, `state`, `wake` and `disturb` are for any thread, the rest for its own.
+    """
 
     def __init__(self, settings: KubernetesSettings, own: Callable[[], Iterable[IP]], *, log: bool, cut: bool) -> None:
         """`own` lists the node's addresses; `log` denied packets; `cut` established connections. Raises KernelError."""
@@ -55,6 +58,11 @@ class Enforcer:
     def port(self) -> int:
         """The address that the kernel's notifications name for what this has changed."""
         return self._table.port
+
+    @property
+    def ready(self) -> bool:
+        """Whether the cluster's policies have been in force once, for any thread."""
+        return self._state.ready
 
     @property
     def state(self) -> PolicyState:

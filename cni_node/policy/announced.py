@@ -12,7 +12,8 @@ IN_FORCE, PENDING, OFF, GONE = "in force", "pending", "off", "gone"  # what is t
 class Announced(NamedTuple):
     """A pod that is about to start, or `gone`: its addresses are about to be free.
 
-    `uid` may be empty where the runtime does not tell it.
+    `uid` may be empty where the runtime does not tell it, `container_id` and `ifname` where an older plugin does not. A
+    pod has addresses of one sandbox at a time, there of one interface for each network.
     """
 
     namespace: str
@@ -20,19 +21,30 @@ class Announced(NamedTuple):
     uid: str
     addresses: tuple[IP, ...]
     gone: bool = False
+    container_id: str = ""
+    ifname: str = ""
+
+    def replaces(self, earlier: "Announced") -> bool:
+        """Whether what was announced before is over: of the same addresses, or of a sandbox or interface that was."""
+        if not set(self.addresses).isdisjoint(earlier.addresses):
+            return True
+        if self.gone or earlier.gone or self[:3] != earlier[:3] or not (self.container_id and earlier.container_id):
+            return False
+        return self.container_id != earlier.container_id or self.ifname == earlier.ifname
 
 
 def parse_announced(document: Any) -> Announced:
     """Parse an announcement of the plugin. Raises ValueError."""
     if not isinstance(document, dict):
         raise ValueError("an object with namespace, name, uid and addresses is expected")
-    namespace, name, uid = (str(document.get(key) or "") for key in ("namespace", "name", "uid"))
+    namespace, name, uid, container_id, ifname = (
+        str(document.get(key) or "") for key in ("namespace", "name", "uid", "containerId", "ifname")
+    )
     addresses = document.get("addresses")
     if not namespace or not name or not isinstance(addresses, list):
         raise ValueError("namespace, name and a list of addresses are expected")
-    return Announced(
-        namespace, name, uid, tuple(parse_ip(str(text)) for text in addresses), document.get("gone") is True
-    )
+    parsed = tuple(parse_ip(str(text)) for text in addresses)
+    return Announced(namespace, name, uid, parsed, document.get("gone") is True, container_id, ifname)
 
 
 class Admission(NamedTuple):
@@ -79,7 +91,7 @@ def admit(pods: tuple[Pod, ...], policies: Iterable[Policy], announced: Collecti
             settled.append(each)
             continue
         taken.update(dict.fromkeys(each.addresses, key))
-        by_name[key] = pod._replace(addresses=each.addresses)
+        by_name[key] = pod._replace(addresses=tuple(dict.fromkeys((*pod.addresses, *each.addresses))))
     if taken:
         by_name = {key: _without(pod, key, taken) for key, pod in by_name.items()}
     return Admission(tuple(by_name.values()), tuple(pending), answers, tuple(settled))

@@ -105,8 +105,7 @@ class Enforcer:
         Returns IN_FORCE; PENDING, when nothing passes to or from the pod yet; or "", when neither is certain.
         """
         with self._woken:
-            mine = set(announced.addresses)  # what was said of these before is over
-            self._announced = [each for each in self._announced if mine.isdisjoint(each.addresses)]
+            self._announced = [each for each in self._announced if not announced.replaces(each)]
             self._announced.append(announced)
             self._answers[announced] = ""
             self._dirty = self._urgent = True

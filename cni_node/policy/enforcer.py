@@ -11,11 +11,13 @@ from threading import Condition, Lock, Thread
 from cni_kernel.errors import KernelError, asking
 from cni_kernel.flows import Flows
 from cni_node import logs
-from cni_node.policy.announced import GONE, IN_FORCE, Announced, admit
+from cni_node.policy.announced import GONE, IN_FORCE, PENDING, Admission, Announced, admit
 from cni_node.policy.change import Change
 from cni_node.policy.compiler import Compiler
+from cni_node.policy.desired import Desired
 from cni_node.policy.evaluator import Connection, Evaluator, Verdict
 from cni_node.policy.model import Cluster
+from cni_node.policy.orphans import Orphans
 from cni_node.policy.recheck import Rechecked, Rechecker
 from cni_node.policy.state import PolicyState
 from cni_node.policy.table import PolicyTable
@@ -43,6 +45,7 @@ class Enforcer:
         self._rechecked, self._recheck_problem = 0, ""  # connections that were cut; for the thread that cuts them
         self._node = settings.node_name
         self._compiler = Compiler(settings.node_name, log=log)
+        self._orphans = Orphans()
         self._woken = Condition()
         self._dirty = self._disturbed = self._urgent = False
         self._announced: list[Announced] = []  # until the API says the same; it may be away for hours
@@ -145,10 +148,9 @@ class Enforcer:
             self._table.forget()
         admission = admit(known.pods, known.policies, announced)
         cluster = Cluster(known.policies, admission.pods, known.namespaces, {self._node: tuple(self._own())})
-        desired = self._compiler.compile(cluster, admission.pending)
-        gone = frozenset(ip.packed for each in announced if each.gone for ip in each.addresses)
-        desired = desired._replace(judged=desired.judged | gone)  # nobody waits there any more
+        desired = self._compile(cluster, admission, announced)
         change = self._table.ensure(desired, adopting=not self._complete)
+        self._orphans.note(self._compiler.isolated, desired.judged)
         self._cluster = cluster
         first, self._complete = not self._complete, True
         with self._woken:
@@ -167,6 +169,14 @@ class Enforcer:
             changes=self._state.changes + (change != Change()),
         )
         self._say(known.problems)
+
+    def _compile(self, cluster: Cluster, admission: Admission, announced: list[Announced]) -> Desired:
+        """The desired table: closed for those of whom the API does not tell yet, or no longer."""
+        told_of = {ip for each in announced for ip in each.addresses}
+        held = self._orphans.find(cluster.pods, told_of, time.monotonic())
+        desired = self._compiler.compile(cluster, (*admission.pending, *held.closed))
+        settled = (ip for each, said in admission.answers.items() if said != PENDING for ip in each.addresses)
+        return desired._replace(judged=desired.judged | {ip.packed for ip in (*settled, *held.over)})
 
     def _take_rechecked(self, found: Rechecked | Exception) -> None:
         if isinstance(found, Exception):

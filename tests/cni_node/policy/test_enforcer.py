@@ -12,7 +12,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from cni_node.peer_routes import Wanted
-from cni_node.policy.announced import IN_FORCE, PENDING, Announced
+from cni_node.policy.announced import GONE, IN_FORCE, PENDING, Announced
 from cni_node.policy.enforcer import Enforcer
 from cni_node.policy.recheck import Rechecked
 from cni_node.report import Report
@@ -219,3 +219,19 @@ def test_a_pod_that_starts_does_not_wait_for_the_look_at_connections(
     assert enforcer.admit(Announced("x", "a", "", (A4,)), 20.0) == IN_FORCE
     assert not going_on.is_set()
     going_on.set()
+
+
+def test_a_pod_that_is_deleted_while_it_runs_is_closed_until_the_runtime_ends_it(
+    api: ApiServer, enforcer: Enforcer, network: PodNetwork
+) -> None:
+    put_policy(api, "x", "p", from_space("y"))
+    assert ready(enforcer) and wait_until(lambda: enforcer.state.isolated == 6)
+    assert wait_until(lambda: passes(network, YA4, A4))
+    api.delete("a", "pods", "x")
+    assert wait_until(lambda: not passes(network, YA4, A4))
+    assert not passes(network, A4, YA4)
+    assert enforcer.admit(Announced("x", "a", "", (A4,), gone=True), 20.0) == GONE
+    assert passes(network, YA4, A4)
+    assert wait_until(lambda: enforcer.state.isolated == 5)  # the other family's address is told of by nobody
+    assert enforcer.admit(Announced("z", "new", "", (parse_ip(PODS["x-a"][1]),)), 20.0) == IN_FORCE
+    assert wait_until(lambda: enforcer.state.isolated == 4)

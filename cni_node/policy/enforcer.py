@@ -11,7 +11,7 @@ from threading import Condition, Lock, Thread
 from cni_kernel.errors import KernelError, asking
 from cni_kernel.flows import Flows
 from cni_node import logs
-from cni_node.policy.announced import GONE, IN_FORCE, PENDING, Admission, Announced, admit
+from cni_node.policy.announced import GONE, IN_FORCE, PENDING, Admission, Admitter, Announced
 from cni_node.policy.change import Change
 from cni_node.policy.compiler import Compiler
 from cni_node.policy.desired import Desired
@@ -45,7 +45,7 @@ class Enforcer:
         self._rechecked, self._recheck_problem = 0, ""  # connections that were cut; for the thread that cuts them
         self._node = settings.node_name
         self._compiler = Compiler(settings.node_name, log=log)
-        self._orphans = Orphans()
+        self._admitter, self._orphans = Admitter(), Orphans()
         self._woken = Condition()
         self._dirty = self._disturbed = self._urgent = False
         self._announced: list[Announced] = []  # until the API says the same; it may be away for hours
@@ -146,7 +146,7 @@ class Enforcer:
             return
         if disturbed:
             self._table.forget()
-        admission = admit(known.pods, known.policies, announced)
+        admission = self._admitter.admit(known.pods, known.policies, announced)
         cluster = Cluster(known.policies, admission.pods, known.namespaces, {self._node: tuple(self._own())})
         desired = self._compile(cluster, admission, announced)
         change = self._table.ensure(desired, adopting=not self._complete)

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from cni_node.policy.announced import GONE, IN_FORCE, PENDING, Announced, admit, parse_announced
+from cni_node.policy.announced import GONE, IN_FORCE, PENDING, Admitter, Announced, admit, parse_announced
+from cni_node.policy.model import Pod
 from tests.cni_node.policy.cases import DENY_ALL
 from tests.cni_node.policy.texts import ips, pod
 
@@ -112,3 +113,32 @@ def test_what_was_announced_is_over_when_the_same_interface_has_other_addresses(
     later: dict[str, Any], replaces: bool
 ) -> None:
     assert FIRST._replace(**{"addresses": ips("10.0.1.8"), **later}).replaces(FIRST) == replaces
+
+
+@pytest.mark.parametrize(
+    ("there", "settled"),
+    [
+        pytest.param(pod("x/job", "10.0.1.9"), False, id="it still has the address"),
+        pytest.param(pod("x/job", "10.0.1.9", status={"phase": "Succeeded"}), True, id="it has finished"),
+        pytest.param(pod("x/job", "10.0.1.8"), True, id="it has another address"),
+        pytest.param(pod("x/job"), False, id="the API may be late"),
+    ],
+)
+def test_what_is_gone_is_remembered_until_the_api_says_the_same(there: Pod, settled: bool) -> None:
+    gone = Announced("x", "job", "", NEW, gone=True)
+    found = admit((there,), [DENY_ALL], [gone])
+    assert found.settled == ((gone,) if settled else ())
+    assert found.answers == {gone: GONE}
+
+
+def test_as_long_as_nothing_changes_the_pods_are_the_same() -> None:
+    pods = (pod("x/a", "10.0.1.1"), pod("x/job"))
+    assert admit(pods, [DENY_ALL], [Announced("x", "job", "", NEW, gone=True)]).pods is pods
+    admitter, second = Admitter(), Announced("x", "a", "", NEW)
+    found = admitter.admit(pods, [DENY_ALL], [second])
+    assert found.pods[0].addresses == (*ips("10.0.1.1"), *NEW)
+    assert admitter.admit(pods, [DENY_ALL], [second]) is found
+    assert admitter.admit(pods, [DENY_ALL], []).pods is pods
+    unknown = Announced("x", "new", "", NEW)
+    assert admitter.admit(pods, [], [unknown]).answers == {unknown: IN_FORCE}
+    assert admitter.admit(pods, [DENY_ALL], [unknown]).answers == {unknown: PENDING}

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from cni_node.policy.model import Pod
 from cni_node.policy.needs import FEW, MANY
-from cni_node.policy.watch import ClusterWatch, Known
+from cni_node.policy.pods import parse_pod
+from cni_node.policy.watch import ClusterWatch, Collection, Known
 from cni_node.sources.kubernetes import KubernetesSettings
 from tests.cni_node.policy.live import DENY, pod_item, put_policy, settings_of
 from tests.kit.api_server import ApiServer
@@ -48,11 +50,6 @@ def peers(known: Known) -> set[str]:
     return {pod.namespace for pod in known.pods} - {"x"}
 
 
-def followed(api: ApiServer) -> set[str]:
-    """The namespaces whose pods are watched; "" for all."""
-    return {watch.scope.namespace for watch in api.watches if watch.scope.collection == "pods" and not watch.scope.node}
-
-
 def test_no_peer_is_missing_while_other_watches_begin(server: ApiServer, watch: ClusterWatch) -> None:
     team = {f"n{number}" for number in range(MANY)}
     assert wait_until(lambda: peers(watch.look()) == team and watch.look().complete)
@@ -74,10 +71,45 @@ def test_the_watch_of_all_pods_stays_until_the_namespaces_are_few_and_have_been_
     assert wait_until(
         lambda: len([labels for labels in watch.look().namespaces.values() if ("team", "a") in labels]) == FEW + 1
     )
-    assert watch.look().complete and followed(server) == {""}
+    assert watch.look().complete and len(peers(watch.look())) == MANY + 1
     server.deaf_until.clear()
     put_namespace(server, FEW, team=False)
     assert wait_until(lambda: not watch.look().complete)
     assert len(peers(watch.look())) == MANY + 1
     server.deaf_until.set()
     assert wait_until(lambda: watch.look().complete and peers(watch.look()) == {f"n{number}" for number in range(FEW)})
+
+
+GOOD = pod_item("x-p", "10.0.1.1")
+BAD = {**GOOD, "status": {"podIP": "nonsense"}}
+SENTENCE = "pod x/p is left as it was: 'nonsense' is no IP address"
+
+
+@pytest.fixture
+def collection() -> Collection[tuple[str, str], Pod]:
+    return Collection("pod", lambda item: (("x", item["metadata"]["name"]), parse_pod(item)), lambda: None)
+
+
+@pytest.mark.parametrize("kind", ["MODIFIED", "DELETED"])
+def test_a_problem_of_an_object_is_over_when_the_object_is_right_or_gone(
+    collection: Collection[tuple[str, str], Pod], kind: str
+) -> None:
+    collection.replace(iter([GOOD]))
+    collection.apply("MODIFIED", BAD)
+    assert collection.problems == [SENTENCE]
+    assert set(collection.objects) == {("x", "p")}
+    collection.apply(kind, GOOD if kind == "MODIFIED" else BAD)
+    assert collection.problems == []
+    assert len(collection.objects) == (kind == "MODIFIED")
+
+
+def test_the_last_valid_version_of_an_object_stays_also_when_all_is_listed_anew(
+    collection: Collection[tuple[str, str], Pod],
+) -> None:
+    collection.replace(iter([GOOD]))
+    before = collection.objects
+    collection.replace(iter([BAD, pod_item("x-q")]))
+    assert collection.objects["x", "p"] is before["x", "p"]
+    assert collection.problems == [SENTENCE]
+    collection.replace(iter([pod_item("x-q")]))
+    assert (set(collection.objects), collection.problems) == ({("x", "q")}, [])

@@ -45,7 +45,7 @@ class Enforcer:
         self._rechecked, self._recheck_problem = 0, ""  # connections that were cut; for the thread that cuts them
         self._node = settings.node_name
         self._compiler = Compiler(settings.node_name, log=log)
-        self._admitter, self._orphans = Admitter(), Orphans()
+        self._admitter, self._orphans = Admitter(), Orphans(self._node)
         self._woken = Condition()
         self._dirty = self._disturbed = self._urgent = False
         self._announced: list[Announced] = []  # until the API says the same; it may be away for hours

@@ -23,7 +23,8 @@ class Held(NamedTuple):
 class Orphans:
     """Of one node, from turn to turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, node: str) -> None:
+        self._node = node
         self._isolated: dict[IP, Pod] = {}
         self._since: dict[IP, float] = {}
         self._pods: tuple[Pod, ...] = ()
@@ -35,7 +36,7 @@ class Orphans:
         """
         if pods is not self._pods:
             self._pods = pods
-            there = {(pod.namespace, pod.name, pod.uid) for pod in pods} if self._isolated else set()
+            there = {(pod.namespace, pod.name, pod.uid) for pod in pods if pod.node == self._node}
             for ip, pod in self._isolated.items():
                 if (pod.namespace, pod.name, pod.uid) not in there:
                     self._since.setdefault(ip, now)

@@ -15,7 +15,7 @@ NONE = Held(frozenset(), frozenset())
 @pytest.fixture
 def orphans() -> Orphans:
     """Of two pods one is isolated."""
-    made = Orphans()
+    made = Orphans("node1")
     assert made.find((WEB, FREE), set(), 0.0) == NONE
     made.note({A: WEB}, {A.packed, B.packed})
     return made

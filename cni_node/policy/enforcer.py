@@ -16,6 +16,7 @@ from cni_node.policy.change import Change
 from cni_node.policy.compiler import Compiler
 from cni_node.policy.desired import Desired
 from cni_node.policy.evaluator import Connection, Evaluator, Verdict
+from cni_node.policy.ipvs import ServiceProxy
 from cni_node.policy.model import Cluster
 from cni_node.policy.orphans import Orphans
 from cni_node.policy.recheck import Rechecked, Rechecker
@@ -39,6 +40,7 @@ class Enforcer:
         """`own` lists the node's addresses; `log` denied packets; `cut` established connections. Raises KernelError."""
         self._table, self._own, self._cut = PolicyTable(), own, cut
         self._counters, self._counting = PolicyTable(), Lock()
+        self._proxy = ServiceProxy()
         with asking("nftables cannot be used", "nf_conntrack_netlink"):
             self._rechecker = Rechecker(Flows(), self._take_rechecked)
         self._owed = False  # a look at the connections, as soon as everything that is needed is known
@@ -71,10 +73,9 @@ class Enforcer:
     def state(self) -> PolicyState:
         """How it is, for any thread. Raises KernelError."""
         with self._counting:
-            denied = self._counters.denied()
-        state, problem = self._state, self._recheck_problem
-        problems = (*state.problems, problem) if problem else state.problems
-        return state._replace(denied=denied, cut=self._rechecked, problems=problems)
+            denied, seen = self._counters.denied(), self._proxy.problems()
+        state, own = self._state, (self._recheck_problem,) if self._recheck_problem else ()
+        return state._replace(denied=denied, cut=self._rechecked, problems=(*state.problems, *own, *seen))
 
     def start(self) -> None:
         """Begin, in threads that end with the process."""

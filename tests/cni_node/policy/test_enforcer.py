@@ -55,7 +55,7 @@ def test_policies_of_the_api_are_put_in_force_and_lifted(
 
 def test_the_plugin_asks_on_the_agents_socket(api: ApiServer, enforcer: Enforcer, tmp_path: Path) -> None:
     put_policy(api, "x", "deny", DENY)
-    assert ready(enforcer)
+    assert ready(enforcer) and wait_until(lambda: enforcer.state.isolated == 6)
     serve(Page(Report, lambda: True, enforcer), tmp_path / "agent.sock", 0)
     pod = {"namespace": "x", "name": "a", "uid": "", "addresses": [str(A4)]}
     assert post(tmp_path / "agent.sock", pod) == (200, {"state": IN_FORCE})

@@ -77,12 +77,13 @@ def configure_container(site: Site, plan: Plan, undo: Undo) -> Link:
     Only the loopback's IPv6 settings need an undoing of their own: the rest goes with the veth pair.
     """
     inside, ifname, detect = site.inside, site.attachment.ifname, site.config.detect_duplicates
+    versions = {entry.address.version for entry in plan.ips}
+    ipv6 = 6 in versions
     with site.namespace.entered():
-        ipv6 = any(entry.address.version == 6 for entry in plan.ips)
         if ipv6 and not sysctl.may_have_ipv6("lo"):
             undo.on_failure(_restore_inside, site.namespace, sysctl.list_ipv6_settings("lo"))
         warn(sysctl.own_interface(ifname, ipv6=ipv6, detect_duplicates=detect))
-        warn(sysctl.announce_changes(ifname))
+        warn(sysctl.announce_changes(ifname, versions))
     link = inside.get_link(ifname)
     addresses, up = [entry.address for entry in plan.ips], not site.config.leave_down
     twice = inside.configure(link, addresses, plan.programmed, up=up, detect_duplicates=detect)

@@ -115,6 +115,21 @@ class NetlinkSocket:
             replies += answers
         return replies
 
+    def ask(self, kind: int, body: bytes) -> bytes:
+        """Send a query with one answer, and return that one's body. Raises NetlinkError.
+
+        No acknowledgement is asked for: the answer comes without one, and so does a refusal.
+        """
+        self._socket.send(self._encode(Message(kind, 0, body)))
+        while True:
+            for answer, flags, sequence, content in self._receive():
+                if sequence != self._sequence:
+                    continue  # an answer to an earlier call that was given up
+                refusal = _refusal(answer, content, flags, 0) if answer == _NLMSG_ERROR else None
+                if refusal is not None:
+                    raise refusal
+                return content
+
     def send_all(self, messages: Sequence[Message]) -> list[NetlinkError]:
         """Send messages as `send` does, but continue after refusals. Returns the refusals in order."""
         return [refusal for start, portion in _portions(messages) for refusal in self._exchange(portion, start)[1]]

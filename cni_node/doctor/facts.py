@@ -47,6 +47,7 @@ class Link(NamedTuple):
     sent: int = 0
     derived: str = ""
     running: bool = True
+    filters_vlans: bool = False
 
 
 class Address(NamedTuple):
@@ -86,7 +87,10 @@ class Neighbour(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A rule of the packet filter: `verdict` is accept, drop, reject, jump or empty; `data` are its bytes."""
+    """A rule of the packet filter: `verdict` is accept, drop, reject, jump or empty; `data` are its bytes.
+
+    `opaque`: it has parts that are not understood, and may let new connections through.
+    """
 
     chain: str
     verdict: str

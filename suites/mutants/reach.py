@@ -17,7 +17,14 @@ from suites.mutants.recorder import CURRENT, LINES, NOTES, watched
 
 _BOUND = 1800  # seconds for one file of tests
 # What needs minutes, or tests something else than the code: documents, another kernel, sources as texts.
-_NOT_TRIED = ("test_fuzz.py", "test_libcni.py", "test_first_network.py", "test_vlan_kernel.py")
+_NOT_TRIED = (
+    "test_fuzz.py",
+    "test_libcni.py",
+    "test_first_network.py",
+    "test_vlan_kernel.py",
+    "test_limits.py",
+    "test_vlans.py",
+)
 # These run what a bundle brings, in another root directory where nothing is noted: they count for all of a module.
 _IN_BUNDLES = {"tests/test_node.py": ("cni_node/setup.py", "cni_node/trial.py")}
 

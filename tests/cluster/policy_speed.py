@@ -34,7 +34,7 @@ from tests.cluster.speed import transfer
 from tests.cni_node.policy import scale
 from tests.cni_node.policy.starts import open_starts
 from tests.conftest import ROOT
-from tests.kit.api_server import ApiServer
+from tests.kit.api_server import KUBECONFIG, ApiServer
 from tests.kit.host import Host, open_host, wait_until
 from tests.kit.node import entered
 from tests.kit.pod_network import PodNetwork, open_network
@@ -53,24 +53,6 @@ STARTS = 200
 BOUND = 120.0  # seconds
 _NFTABLES, _GROUP, _SOL_NETLINK, _ADD_MEMBERSHIP, _RCVBUFFORCE = 12, 7, 270, 1, 33
 _NEWGEN = 10 << 8 | 15  # NFT_MSG_NEWGEN
-_KUBECONFIG = """
-apiVersion: v1
-kind: Config
-current-context: c
-contexts:
-- name: c
-  context:
-    cluster: c
-    user: u
-clusters:
-- name: c
-  cluster:
-    server: {server}
-users:
-- name: u
-  user:
-    token: word
-"""
 # What a node does beside: it masquerades, so connections are tracked with policies and without. A chain alone, without
 # a rule that translates, has the kernel track nothing.
 _NAT = (
@@ -120,7 +102,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             api.put(scale.pod_item(number, LOCAL), "pods")
         for number in range(scale.POLICIES):
             api.put(scale.policy_item(number), "networkpolicies")
-        (directory / "kubeconfig").write_text(_KUBECONFIG.format(server=api.url))
+        (directory / "kubeconfig").write_text(KUBECONFIG.format(server=api.url))
         options = ["--source=kubernetes", "--node-name=node1", f"--kubeconfig={directory}/kubeconfig"]
         places = [f"--root={directory}", f"--socket={directory}/agent.sock"]
         process = host.start(

@@ -16,6 +16,25 @@ from urllib.parse import parse_qs, urlsplit
 from tests.kit.certificates import Pair
 
 AN_AGE = "2026-01-01T00:00:00Z"
+# of whoever wants to reach it, without TLS
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: c
+contexts:
+- name: c
+  context:
+    cluster: c
+    user: u
+clusters:
+- name: c
+  cluster:
+    server: {server}
+users:
+- name: u
+  user:
+    token: word
+"""
 
 
 class Asked(NamedTuple):

@@ -1,8 +1,14 @@
 """pycni doctor as a command: what it prints, half broken nodes, how long it takes, and its page."""
 
 import json
+import os
+import pty
 import re
+import select
+import socket
+import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,6 +23,7 @@ from tests.kit.host import Host
 SECONDS, KIB = 2.0, 64 << 10  # of a processor, and of memory
 PODS, PEERS = 250, 1000
 NO_KINDS = {"systemd-networkd", "kube-proxy", "kube-bridge", "kube-ipvs0", "vxlan-6784", "ovn-k8s"}  # names of others
+BOUND = 60  # seconds
 MEASURE = """
 import resource, subprocess, sys
 status = subprocess.call(sys.argv[1:])
@@ -78,6 +85,43 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_looked_at(patient: Patient)
     said = "\n".join(document["unreadable"])
     for what in ("the packet filter cannot be read", "the store /var/lib/cni/networks/mynet", "broken is no result"):
         assert what in said
+
+
+def wait_for(text: str, terminal: int) -> None:
+    """Until a terminal shows a text."""
+    shown = b""
+    while text.encode() not in shown:
+        assert select.select([terminal], [], [], BOUND)[0], shown
+        shown += os.read(terminal, 4096)
+
+
+@pytest.mark.kernel
+def test_what_takes_long_is_said_on_a_terminal_alone(patient: Patient) -> None:
+    command = [sys.executable, "-m", "cni_node", "doctor", "--root", str(patient.root)]
+    command += ["--socket", str(patient.socket)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with ExitStack() as stack:
+        silent = stack.enter_context(socket.socket(socket.AF_UNIX))  # an agent that hears and does not answer
+        silent.bind(str(patient.socket))
+        silent.listen()
+
+        def start(stderr: int, *options: str) -> "subprocess.Popen[str]":
+            pipe = subprocess.PIPE
+            process = patient.host.start(*command, *options, stdout=pipe, stderr=stderr, env=environment, cwd=ROOT)
+            stack.callback(process.kill)
+            return stack.enter_context(process)
+
+        (mine, terminal), (other, second) = pty.openpty(), pty.openpty()
+        for descriptor in (mine, terminal, other, second):
+            stack.callback(os.close, descriptor)
+        quiet = start(subprocess.PIPE)
+        for_a_program, for_a_person = start(second, "--json"), start(terminal)
+        wait_for("pycni: still reading the agent's report", mine)
+        silent.close()
+        assert "still" not in quiet.communicate(timeout=BOUND)[1]
+        for process in (for_a_program, for_a_person):
+            process.communicate(timeout=BOUND)
+        assert not select.select([other], [], [], 0)[0], os.read(other, 4096)
 
 
 @pytest.mark.kernel

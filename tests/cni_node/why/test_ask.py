@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from cni_node.doctor.facts import Link, Neighbour
+from cni_kernel.values import PortVlan
+from cni_node.doctor.facts import Address, Link, Neighbour
 from cni_node.why.ask import answer
 from cni_node.why.discovery import Neighbour as Neighbour6
 from cni_node.why.discovery import Request, discover
@@ -30,8 +31,8 @@ from cni_node.why.values import (
     StopError,
     World,
 )
-from cni_protocol.address import parse_ip
-from tests.cni_node.why.stacks import route, world
+from cni_protocol.address import parse_cidr, parse_ip
+from tests.cni_node.why.stacks import own, route, world
 
 KEY = ("inet", "foreign", "c")
 DROP = Expression("immediate", {"DATA": {"NFTA_DATA_VERDICT": {"NFTA_VERDICT_CODE": 0}}})
@@ -123,6 +124,63 @@ def test_isolated_ports_are_apart_and_reach_the_node() -> None:
     links = tuple(link._replace(isolated=link.kind == "veth") for link in world().stacks[NODE].links)
     assert ask(world(links=links), "shop/a", "shop/b").kind == "port-isolated"
     assert ask(world(links=links), "shop/a", "node").status == PASSES
+
+
+def native(vid: int) -> tuple[PortVlan, ...]:
+    return (PortVlan(vid, pvid=True, untagged=True),)
+
+
+def test_ports_of_two_vlans_are_apart() -> None:
+    links = changed(world(), "cni0", filters_vlans=True)
+    red, blue = native(100), native(200)
+    assert ask(world(links=links, vlans={10: red, 11: red}), "shop/a", "shop/b").status == PASSES
+    apart = ask(world(links=links, vlans={10: red, 11: blue}), "shop/a", "shop/b")
+    assert (apart.kind, apart.reason) == ("vlan", "veth0 is in VLAN 100 of cni0, and veth1 is not")
+    assert ask(world(vlans={10: red, 11: blue}), "shop/a", "shop/b").status == PASSES  # it does not filter them
+    assert ask(world(links=links, vlans={3: native(1), 10: red}), "shop/a", "node").kind == "vlan"
+    assert ask(world(links=links, vlans={3: native(1), 10: red}), "node", "shop/a").kind == "vlan"
+    assert ask(world(links=links, vlans={3: red, 10: red}), "shop/a", "node").status == PASSES
+    tagged = ask(world(links=links, vlans={10: red, 11: (PortVlan(100),)}), "shop/a", "shop/b")
+    assert tagged.reason == "veth1 gets frames of VLAN 100 of cni0 with a tag"
+    assert "no VLAN for frames" in ask(world(links=links, vlans={11: red}), "shop/a", "shop/b").reason
+
+
+def test_a_gateway_in_a_vlan_is_reached_by_its_port() -> None:
+    node = world().stacks[NODE]
+    pair = (
+        Link(20, "cni0.100", "veth", lower=21, peer_known=False),
+        Link(21, "vethgw", "veth", master=3, state=3, lower=20, peer_known=False),
+    )
+    for vid, status in ((100, PASSES), (200, STOPPED)):
+        there = world(
+            links=(*changed(world(), "cni0", filters_vlans=True), *pair),
+            addresses=(Address(2, parse_cidr("192.0.2.1/24")), Address(20, parse_cidr("10.1.0.1/16"))),
+            routes=(own("192.0.2.1", 2), own("10.1.0.1", 20), route("10.1.0.0/16", 20), route("0.0.0.0/0", 2)),
+            sysctls={**node.sysctls, "ipv4/conf/cni0.100/forwarding": "1"},
+            vlans={10: native(100), 21: native(vid)},
+        )
+        for ends in (("shop/a", "node"), ("node", "shop/a"), ("shop/a", "node2")):
+            assert ask(there, *ends).status == status, ends
+        assert ask(there, "node", "shop/b").kind == "vlan"
+        assert ask(there, "shop/a", "10.1.0.9").kind == "no-neighbour"  # it is known who is behind every port
+
+
+def test_a_gateway_on_another_bridge_is_the_nodes_address_like_any_other() -> None:
+    others = (
+        Link(20, "cni1.100", "veth", lower=21, peer_known=False),
+        Link(21, "vethgw", "veth", master=30, state=1, lower=20, peer_known=False),
+        Link(30, "cni1", "bridge"),
+    )
+    node = world().stacks[NODE]
+    there = world(
+        links=(*node.links, *others),
+        addresses=(*node.addresses, Address(20, parse_cidr("10.3.0.1/16"))),
+        routes=(*node.routes, own("10.3.0.1", 20)),
+    )
+    pod = there.stacks["mynet,shop/a,eth0"]
+    direct = pod._replace(routes=(*pod.routes, route("10.3.0.0/16", 2)))
+    there = there._replace(stacks={**there.stacks, "mynet,shop/a,eth0": direct})
+    assert ask(there, "shop/a", "10.3.0.1").status == PASSES
 
 
 def test_a_rule_that_cannot_be_followed_matters_only_where_it_decides() -> None:

@@ -198,6 +198,24 @@ class NetlinkSocket:
                     return replies, interrupted
                 replies.append(body)
 
+    def iterate(self, kind: int, body: bytes) -> Iterator[bytes]:
+        """The bodies of the messages that answer a dump request, while they come: a long list takes no room.
+
+        For lists that may change while they are read. To be read to the end. Raises OSError.
+        """
+        self._socket.send(self._encode(Message(kind, DUMP, body)))
+        asked = self._sequence
+        while True:
+            for answer, flags, sequence, reply in self._receive():
+                if sequence != asked:
+                    continue
+                if answer in (_NLMSG_DONE, _NLMSG_ERROR):
+                    refusal = _refusal(answer, reply, flags, 0)
+                    if refusal is not None:
+                        raise refusal
+                    return
+                yield reply
+
     def _encode(self, message: Message) -> bytes:
         self._sequence += 1
         length = _HEADER.size + len(message.body)

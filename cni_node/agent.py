@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from cni_kernel.errors import KernelError
 from cni_node import logs
 from cni_node.admission import Admission, Admitted
 from cni_node.bridge import BRIDGE
@@ -153,7 +154,7 @@ class Agent:
         elif self._keeper.unsettled and now >= self._retry:
             stages |= self._keeper.unsettled
         acted = self._settle(self._snapshot, stages, causes, now) if self._snapshot is not None else False
-        if acted or events or len(stages) > 1:
+        if acted or events or len(stages) > 1 or self._is_ready() != self.report.ready:
             self._publish(stages)
         if self._notifier.interval:
             self._notifier.send(WATCHDOG=1)
@@ -250,12 +251,16 @@ class Agent:
     def _is_ready(self) -> bool:
         """Whether the runtime may start pods here. Unreachable peers are a problem, but do not make the node unready.
 
-        With the static source, a machine without a pod range is ready too: it has routes to the peers only.
+        Where policies are enforced, they have been in force once. With the static source, a machine without a pod range
+        is ready too: it has routes to the peers only.
         """
         own = self._snapshot.own if self._snapshot else None
-        if own is None or {LOCAL, EXEMPT} & self._keeper.unsettled:
+        if own is None or {LOCAL, EXEMPT} & self._keeper.unsettled or self._lacks_policies():
             return False
         return self._admission.serving if own.pods else isinstance(self._settings.source, StaticSettings)
+
+    def _lacks_policies(self) -> bool:
+        return self._enforcer is not None and not self._enforcer.ready
 
     def _state(self) -> str:
         if self._snapshot is None:
@@ -264,6 +269,8 @@ class Agent:
             return "routes only: this node has no pod range"
         if not self._admission.serving:
             return "not ready: trying, and asking the peers" if not self._admission.problem else "not ready"
+        if self._lacks_policies():
+            return "not ready: the cluster's policies have not been in force yet"
         return "ready, with problems" if self._problems else "ready"
 
     def _say(self, problems: tuple[str, ...]) -> None:

@@ -27,6 +27,7 @@ from cni_node.policy.model import Cluster
 from cni_node.policy.parsing import parse_policy
 from cni_node.policy.pods import parse_namespace, parse_pod
 from cni_node.policy.table import PolicyTable
+from cni_protocol.address import parse_ip
 from tests.cluster.agent_speed import CONNECTIONS, connect_often, drain
 from tests.cluster.fabric import Machine
 from tests.cluster.speed import transfer
@@ -209,7 +210,8 @@ def await_tracked(network: PodNetwork, client: Machine, server: Machine) -> None
         sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with sender, network.host.entered(), Flows() as flows:
         sender.sendto(b"first", (server.address(4), scale.PORT))
-        assert wait_until(lambda: any(flow.port == scale.PORT for flow in flows.list()))
+        ends = {parse_ip(server.address(4)).packed}
+        assert wait_until(lambda: scale.PORT in [flow.port for flow in flows.iterate(ends)])
 
 
 def put_all(network: PodNetwork, local: int) -> PolicyTable:

@@ -32,7 +32,7 @@ def some_pods(chance: Chance) -> list[Pod]:
             more = {"metadata": {"labels": labels}, "status": status, "node": node, "ports": ports}
             found.append(pod(f"{ns}/{name}", *addresses, **more))
     if chance.often(0.3):
-        found.append(pod("x/again", "10.0.1.1", node="node1", metadata={"creationTimestamp": "2026"}))
+        found.append(pod("x/again", "10.0.1.1", node=found[0].node, metadata={"creationTimestamp": "2026"}))
     return [*found, pod("y/host", "10.0.0.2", node="node2", spec={"hostNetwork": True})]
 
 

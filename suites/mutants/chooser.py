@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from _pytest.runner import runtestprotocol
 
+_ENDED = "Timeout (>"  # what pytest-timeout says: that a test hangs is waited for once
+
 
 class Chooser:
     """The plan is a file with a JSON array of node ids; the first that fails is noted beside it."""
@@ -29,7 +31,7 @@ class Chooser:
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
         """Runs a test, and once more if it fails."""
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
-        if any(report.failed for report in reports):
+        if any(report.failed and _ENDED not in report.longreprtext for report in reports):
             item._initrequest()  # type: ignore[attr-defined]  # its fixtures anew
             reports = runtestprotocol(item, log=False, nextitem=nextitem)
         for report in reports:

@@ -36,7 +36,7 @@ class Gateway:
     def __init__(self) -> None:
         self.answers: list[Any] = []
         self.asked: list[tuple[str, Any, dict[str, str]]] = []
-        self.clients: list["Gateway.Client"] = []
+        self.clients: list[Gateway.Client] = []
 
     class Client:
         """As Client."""
@@ -44,7 +44,7 @@ class Gateway:
         gateway: "Gateway"
 
         def __init__(self, load: Any, timeout: float) -> None:
-            self.timeout, self.closed = timeout, False
+            self.load, self.timeout, self.closed = load, timeout, False
             self.gateway.clients.append(self)
 
         def call(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
@@ -128,7 +128,7 @@ def test_leases(gateway: Gateway) -> None:
 
 def test_a_lease_that_is_not_renewed_is_told(gateway: Gateway) -> None:
     gateway.answers = [{"error": {"message": "etcdserver: no leader"}}]
-    with pytest.raises(CallError, match="does not renew the lease: .*no leader") as caught:
+    with pytest.raises(CallError, match=r"does not renew the lease: .*no leader") as caught:
         Etcd(ACCESS).keep_alive(77)
     assert caught.value.status == 503
 
@@ -231,15 +231,17 @@ def test_a_token_is_fetched_once_and_again_when_it_has_ended(gateway: Gateway, t
     (tmp_path / "password").write_text("secret\n")
     etcd = Etcd(ACCESS._replace(user="root", password_file=str(tmp_path / "password")))
     ended = [CallError("ended", 401), CallError("ended", 500, {"code": 16})]
-    for number, more in enumerate([[], [None], *[[each, None] for each in ended]]):
-        gateway.answers = [*more, {"token": f"t{number}"}, {"TTL": "5"}]
-        if more == [None]:
-            gateway.answers = [{"TTL": "5"}]
-        elif more:
-            gateway.answers.pop(1)
+    told = {"TTL": "5"}
+    for answers in (
+        [{"token": "t0"}, told],
+        [told],
+        [ended[0], {"token": "t1"}, told],
+        [ended[1], {"token": "t2"}, told],
+    ):
+        gateway.answers = answers
         assert etcd.seconds_left(1) == 5
-    named = ("/v3/auth/authenticate", {"name": "root", "password": "secret"}, {})
-    tokens = [{"Authorization": f"t{number}"} for number in (0, 0, 0, 2, 2, 3)]
+    named: Any = ("/v3/auth/authenticate", {"name": "root", "password": "secret"}, {})
+    tokens = [{"Authorization": f"t{number}"} for number in (0, 0, 0, 1, 1, 2)]
     asked = [("/v3/lease/timetolive", {"ID": "1"}, token) for token in tokens]
     assert gateway.asked == [named, *asked[:3], named, *asked[3:5], named, asked[5]]
 

@@ -1,4 +1,4 @@
-"""What nodes write into etcd, letter by letter, since nodes of other versions read it; and which range a node asks for."""
+"""What nodes write into etcd, letter by letter, as nodes of other versions read it; and which range one asks for."""
 
 import json
 

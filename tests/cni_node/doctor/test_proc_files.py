@@ -90,10 +90,16 @@ def test_counters(net: Path) -> None:
     put(net, softnet_stat="ff 1 2 0\nff 0f 1 0\n", dev="head\nhead\neth0: 1 2 3 4 5 6 7 8 9 10 11 12 13\n")
     assert proc_files.read_moving_counters() == {
         **few,
-        **{"conntrack:entries": 20, "conntrack:drop": 16, "arp:entries": 10, "arp:table_fulls": 0},
-        **{"softnet:dropped": 16, "softnet:squeezed": 3},
-        **{"interface:eth0:rx errors": 3, "interface:eth0:rx dropped": 4},
-        **{"interface:eth0:tx errors": 11, "interface:eth0:tx dropped": 12},
+        "conntrack:entries": 20,
+        "conntrack:drop": 16,
+        "arp:entries": 10,
+        "arp:table_fulls": 0,
+        "softnet:dropped": 16,
+        "softnet:squeezed": 3,
+        "interface:eth0:rx errors": 3,
+        "interface:eth0:rx dropped": 4,
+        "interface:eth0:tx errors": 11,
+        "interface:eth0:tx dropped": 12,
     }
 
 

@@ -39,7 +39,12 @@ def neighbour_head(family: int, ifindex: int = OVERLAY, state: int = 0x80, flags
 
 
 def packed_route(route: PeerRoute, out: int, **more: Any) -> bytes:
-    attributes = [("RTA_DST", route.dst.ip), ("RTA_OIF", out), ("RTA_GATEWAY", route.gw), ("RTA_PRIORITY", route.metric)]
+    attributes = [
+        ("RTA_DST", route.dst.ip),
+        ("RTA_OIF", out),
+        ("RTA_GATEWAY", route.gw),
+        ("RTA_PRIORITY", route.metric),
+    ]
     source = [("RTA_PREFSRC", route.source)] if route.source is not None else []
     head = route_head(2 if route.dst.version == 4 else 10, route.dst.prefix, **more)
     return head + RTA.pack([*attributes, *source])
@@ -93,7 +98,13 @@ ADDED = {
         ACK | REPLACE | CREATE,
         route_head(2, 24, flags=4)
         + attributes(
-            *(("RTA_DST", POD), ("RTA_PRIORITY", 65600), ("RTA_GATEWAY", POD), ("RTA_OIF", OVERLAY), ("RTA_PREFSRC", OWN))
+            *(
+                ("RTA_DST", POD),
+                ("RTA_PRIORITY", 65600),
+                ("RTA_GATEWAY", POD),
+                ("RTA_OIF", OVERLAY),
+                ("RTA_PREFSRC", OWN),
+            )
         ),
     ),
     DIRECT: Message(
@@ -104,7 +115,8 @@ ADDED = {
     ROUTE6: Message(
         24,
         ACK | REPLACE | CREATE,
-        route_head(10, 64) + attributes(("RTA_DST", ROUTE6.dst.ip), ("RTA_PRIORITY", 65600), ("RTA_GATEWAY", ROUTE6.gw)),
+        route_head(10, 64)
+        + attributes(("RTA_DST", ROUTE6.dst.ip), ("RTA_PRIORITY", 65600), ("RTA_GATEWAY", ROUTE6.gw)),
     ),
     Neighbour(POD, MAC): Message(28, ACK | REPLACE | CREATE, near()),
     Forward(MAC, NODE): Message(
@@ -157,7 +169,11 @@ ODD = DIRECT._replace(metric=7)
         (ODD, errno.ENETUNREACH, "route 10.3.0.0/24 via 192.168.1.13 cannot be made: 192.168.1.13 is on no network "),
         (ODD, errno.EHOSTUNREACH, "route 10.3.0.0/24 via 192.168.1.13 cannot be made: 192.168.1.13 is on no network "),
         (ODD, errno.EPERM, "route 10.3.0.0/24 via 192.168.1.13 cannot be made or removed: Operation not permitted"),
-        (ROUTE._replace(metric=7), errno.ENETUNREACH, "route 10.2.0.0/24 via 10.2.0.0 cannot be made or removed: Network"),
+        (
+            ROUTE._replace(metric=7),
+            errno.ENETUNREACH,
+            "route 10.2.0.0/24 via 10.2.0.0 cannot be made or removed: Network",
+        ),
     ],
 )
 def test_what_is_refused_is_named_and_the_others_go(socket: Any, entry: PeerRoute, number: int, said: str) -> None:

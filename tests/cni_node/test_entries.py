@@ -145,7 +145,7 @@ def test_what_is_surplus_is_removed(socket: Any, entry: Entry) -> None:
 
 
 def test_a_hundred_go_at_once(socket: Any) -> None:
-    many = [DIRECT._replace(metric=number) for number in range(250)]
+    many: list[Entry] = [DIRECT._replace(metric=number) for number in range(250)]
     assert Entries().apply(Difference(many, many[:1]), 0) == {}
     assert [len(call.args[0]) for call in socket.send.call_args_list] == [100, 100, 50, 1]
 

@@ -3,6 +3,8 @@
 import base64
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event, Thread
+from threading import enumerate as enumerate_threads
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ import pytest
 from cni_node.client import CallError
 from cni_node.snapshot import Node
 from cni_node.sources import etcd_calls
+from cni_node.sources.etcd import EtcdSource
 from cni_node.sources.etcd_calls import CompactedError, Etcd, EtcdAccess, explain
+from cni_node.sources.etcd_lease import EtcdSettings, Registration
 from cni_node.sources.etcd_listing import Holding, Holdings, read_holdings, render_holdings
 from cni_node.sources.etcd_messages import Batch, Entry, behind, to_entry
 from cni_protocol.address import parse_cidr, parse_ip
@@ -314,3 +318,18 @@ def test_who_has_what_is_shown() -> None:
         "reserved: 10.32.2.0/24\n"
         "problem: node x: no\n"
     )
+
+
+def test_a_source_that_is_stopped_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when the lease is to be renewed the next time, which is later than the threads are waited for."""
+    kept, stopping = Event(), Event()
+
+    monkeypatch.setattr(Registration, "keep", lambda *_: kept.set())
+    monkeypatch.setattr(EtcdSource, "_watch", lambda *_: stopping.wait())
+    source = EtcdSource(EtcdSettings(ACCESS, "node1", (parse_ip("192.168.1.1"),)))
+    following = Thread(target=source.follow, args=(lambda _: None, stopping))
+    following.start()
+    assert kept.wait(30)
+    stopping.set()
+    following.join(60)
+    assert "etcd-keep" not in {thread.name for thread in enumerate_threads()}

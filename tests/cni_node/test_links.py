@@ -7,8 +7,9 @@ import pytest
 from pyroute2.netlink.exceptions import NetlinkError
 from pytest_mock import MockerFixture
 
+from cni_kernel import sysctl
 from cni_kernel.errors import KernelError
-from cni_node import links, overlay
+from cni_node import links
 from cni_node.bridge import ensure_gateways
 from cni_node.links import Device, Links, Local
 from cni_node.overlay import (
@@ -134,7 +135,7 @@ def test_the_way_out_has_an_interface_and_a_source(ipr: Any) -> None:
 def kernel(mocker: MockerFixture) -> Any:
     """Links that note what they are asked for."""
     for name in ("ignore_router_advertisements", "loosen_reverse_path"):
-        mocker.patch.object(overlay.sysctl, name)
+        mocker.patch.object(sysctl, name)
     return mocker.create_autospec(Links, instance=True)
 
 

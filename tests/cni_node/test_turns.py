@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from cni_node import agent
+from cni_node import agent, logs
 from cni_node.admission import Admitted
 from cni_node.agent import Agent
 from cni_node.keeper import EXEMPT, LOCAL, ROUTES, RULES, STAGES, SYSCTLS, Done
@@ -42,8 +42,8 @@ class Loop:
         self.strangers = mocker.patch.object(agent, "list_strangers", return_value=[])
         self.clock = mocker.patch.object(agent, "time").monotonic
         self.clock.return_value = 1000.0
-        self.warned = mocker.patch.object(agent.logs, "warn")
-        self.told = mocker.patch.object(agent.logs, "info")
+        self.warned = mocker.patch.object(logs, "warn")
+        self.told = mocker.patch.object(logs, "info")
         settings = Settings(source or mocker.Mock(spec=StaticSettings), overlay, root=root)
         self.agent = Agent(settings, mocker.Mock(spec=StaticSource), "node1")
 

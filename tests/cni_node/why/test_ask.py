@@ -220,7 +220,7 @@ def test_a_filter_that_drops_neighbour_discovery_is_found(kind: int) -> None:
 
 
 def steps_of(found: Answer) -> list[tuple[str, str, bool]]:
-    return [tuple(step) for step in found.steps]
+    return [(step.where, step.what, step.back) for step in found.steps]
 
 
 def test_each_hop_is_told_there_and_back() -> None:

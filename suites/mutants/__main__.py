@@ -115,7 +115,7 @@ def _try_all(places: Sequence[Place], packages: Sequence[str], work: Workshop, r
             if path:
                 _write(path, {**past, **verdicts})
 
-    further = (*others, "system", "conformance", "test_node.py")
+    further = (*others, "system", "conformance", "test_node.py", "test_linked.py")
     for rooms, kernel in ((packages, False), (packages, True), (further, False), (further, True)):
         left = [place for place in places if place.name not in verdicts or verdicts[place.name].result == SURVIVED]
         kind = "kernel" if kernel else "pure"

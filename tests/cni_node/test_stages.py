@@ -42,7 +42,7 @@ class Kept:
         self.entries.apply.return_value = {}
         self.exemptions = mocker.patch.object(keeper, "Exemptions").return_value
         self.exemptions.configure_mock(port=3)
-        self.exemptions.ensure.return_value = IntervalChange((), ())
+        self.exemptions.ensure.return_value = IntervalChange([], [])
         self.sysctls = mocker.patch.object(sysctls, "ensure_sysctls", return_value=sysctls.Outcome([], []))
         self.repair = mocker.patch.object(keeper, "repair", return_value=([], []))
         self.bridge = mocker.patch.object(bridge, "ensure_bridge", return_value=(BRIDGE, []))

@@ -21,7 +21,7 @@ def test_rules_that_are_not_looked_at_are_told(mocker: MockerFixture, owner: str
     tables = mocker.patch.object(proc_files, "read_legacy_tables", return_value=())
     found = mocker.patch.object(reading, "read_filter", return_value=Filter())
     whole = reading.read_stack(owner, "shop/a")
-    assert (whole.unreadable, whole.links, whole.listening) == ((), (Link(7, "eth0"),), {("tcp", 80)})
+    assert (whole.unreadable, whole.links, set(whole.listening)) == ((), (Link(7, "eth0"),), {("tcp", 80)})
     tables.return_value = ("nat", "filter")
     found.return_value = Filter((DEVICE, DEVICE))
     assert reading.read_stack(owner, "shop/a").unreadable == (

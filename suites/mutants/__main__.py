@@ -23,6 +23,8 @@ from suites.mutants.trial import SURVIVED, Verdict, merge, try_mutant
 ROOT = Path(__file__).resolve().parents[2]
 EQUIVALENTS = Path(__file__).with_name("equivalents.txt")
 WANTED = 0.9
+_ELSEWHERE = ("test_node.py", "test_linked.py")
+_WITH_NODE = ("system/test_policies.py", "test_node.py")
 _T = TypeVar("_T")
 
 
@@ -105,7 +107,6 @@ def _try_all(places: Sequence[Place], packages: Sequence[str], work: Workshop, r
     path = Path(results) if results else None
     past = _read(path)
     verdicts = {name: verdict for name, verdict in past.items() if verdict.result != SURVIVED}
-    others = [package for package in PACKAGES if package not in packages]
     lock = threading.Lock()
 
     def tell(verdict: Verdict) -> None:
@@ -115,14 +116,23 @@ def _try_all(places: Sequence[Place], packages: Sequence[str], work: Workshop, r
             if path:
                 _write(path, {**past, **verdicts})
 
-    further = (*others, "system", "conformance", "test_node.py", "test_linked.py")
-    for rooms, kernel in ((packages, False), (packages, True), (further, False), (further, True)):
+    equivalents = parse_equivalents(EQUIVALENTS.read_text("utf-8"))
+    for further, kernel in ((False, False), (False, True), (True, False), (True, True)):
         left = [place for place in places if place.name not in verdicts or verdicts[place.name].result == SURVIVED]
+        left = [place for place in left if place.name not in equivalents] if further else left
+        rooms = _further(left, packages) if further else packages
         kind = "kernel" if kernel else "pure"
         print(f"{len(left)} of {len(places)} places: the {kind} tests of {', '.join(rooms)}", flush=True)
         if left:
             work.try_mutants(left, work.learn(rooms, kernel), past, tell)
     return [verdicts[place.name]._replace(line=place.line) for place in places]
+
+
+def _further(left: Iterable[Place], packages: Sequence[str]) -> Sequence[str]:
+    """Where else tests may run these places, those of other packages than these too. The plugins run no cni_node."""
+    if all(place.file.startswith("cni_node/") for place in left):
+        return _WITH_NODE
+    return (*(package for package in PACKAGES if package not in packages), "system", "conformance", *_ELSEWHERE)
 
 
 def _at_once(

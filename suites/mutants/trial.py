@@ -98,12 +98,12 @@ def _run(checkout: Checkout, tests: Sequence[Test]) -> tuple[str, str]:
     by = failed.read_text() if failed.exists() else "its import"
     if run.status is None:
         return HUNG, by if failed.exists() else "no answer"
-    if run.status == 0:
+    if run.status == 0 and " passed" in run.output:
         return SURVIVED, ""
     if run.status == _FAILED and "Timeout (>" in run.output:
         return HUNG, by
     if run.status in (_FAILED, _INTERRUPTED) or (run.status == _USAGE and "conftest" in run.output):
         return KILLED, by
-    if run.status < 0 or run.status > _NOTHING:  # the mutant has ended pytest itself
+    if run.status <= 0 or run.status > _NOTHING:  # the mutant has ended pytest itself
         return KILLED, by
     raise RuntimeError(f"pytest cannot run ({run.status}):\n{run.output[-3000:]}")

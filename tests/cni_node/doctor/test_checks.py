@@ -193,6 +193,20 @@ OVERLAPPING = Route(parse_cidr("10.1.0.128/25"), ETH, HOP, 3, 0, 254)
             ["route-refuses"],
             id="one that refuses is told once",
         ),
+        pytest.param({"addresses": HEALTHY.addresses[:1]}, ["gateway-missing"], id="no gateway"),
+        pytest.param(
+            {"addresses": HEALTHY.addresses[:1], "links": (LINKS["eth"], LINKS["bridge"], LINKS["vxlan"]), "pods": ()},
+            ["reservation-leaked"],
+            id="no gateway where no port is",
+        ),
+        *(
+            pytest.param({"rooms": (Room(path, bytes_free=0.001),)}, kinds, id=f"full: {path}")
+            for path, kinds in (("/var/lib/cni", ["disk-full"]), ("/run", ["disk-full"]), ("/etc/cni/net.d", []))
+        ),
+        *(
+            pytest.param({"rooms": (Room(path, no_exec=True),)}, kinds, id=f"noexec: {path}")
+            for path, kinds in (("/opt/cni/bin", ["noexec"]), ("/var/lib/cni", []))
+        ),
         pytest.param({"reservations": (RESERVATION,) * 253}, ["pool-full"], id="no address left"),
         pytest.param({"reservations": (RESERVATION,) * 248}, ["pool-full"], id="two of a hundred are left"),
         pytest.param({"reservations": (RESERVATION,) * 247}, [], id="a few more are left"),

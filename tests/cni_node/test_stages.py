@@ -192,3 +192,27 @@ def test_former_overlays_are_removed_once_routes_are_settled(mocker: MockerFixtu
     for names in (["vxlan.1"], []):
         assert made.settle(Snapshot(None, ()), {ROUTES}) == [Done(ROUTES, ["vxlan.1 removed"])]
         assert former.call_args.args[1] == names
+
+
+@pytest.mark.parametrize(
+    ("addresses", "peers", "known"),
+    [
+        pytest.param(["192.168.1.1", "fd00:a::1"], [], ["192.168.1.1", "fd00:a::1"], id="no peer"),
+        pytest.param(["fd00:a::1"], ["192.168.1.2", "fd00:a::2"], ["192.168.1.2", "fd00:a::1", "fd00:a::2"], id="both"),
+        pytest.param(["192.168.1.1"], ["fd00:a::2"], ["fd00:a::2", "192.168.1.1"], id="IPv6 alone"),
+        pytest.param(["192.168.1.1"], ["192.168.1.1"], ["192.168.1.1"], id="a peer with our address"),
+    ],
+)
+def test_the_way_out_is_looked_for_by_the_peers_family(
+    mocker: MockerFixture, addresses: list[str], peers: list[str], known: list[str]
+) -> None:
+    kept = Kept(mocker, Overlay(42, 4789))
+    kept.links.list_addresses.return_value = [
+        Local(2, parse_cidr("192.168.1.1/24")),
+        Local(2, parse_cidr("fd00:a::1/64")),
+    ]
+    under = mocker.patch.object(overlay, "find_underlay", side_effect=KernelError(errno.ENETUNREACH, "no way"))
+    own = OWN._replace(addresses=tuple(map(parse_ip, addresses)))
+    others = (PEER._replace(addresses=tuple(map(parse_ip, peers))),) if peers else ()
+    kept.settle(Snapshot(own, others), LOCAL)
+    assert under.call_args.args[3] == [*map(parse_ip, known), *overlay.ANYWHERE]

@@ -115,11 +115,16 @@ def tree_of(file: str) -> ast.Module:
 
 
 @cache
+def nodes_of(tree: ast.AST) -> list[ast.AST]:
+    return list(ast.walk(tree))
+
+
+@cache
 def imported_by(tree: ast.Module, file: str) -> set[str]:
     """The full names of all modules that a file imports, wherever it does; `from x import y` may name x.y too."""
     package = Path(file).parent.parts
     found = set()
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -133,7 +138,7 @@ def imported_by(tree: ast.Module, file: str) -> set[str]:
 
 def taken_from(tree: ast.Module, module: str) -> set[str]:
     """What a file takes from a module of that last name."""
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    nodes = [node for node in nodes_of(tree) if isinstance(node, ast.ImportFrom)]
     return {alias.name for node in nodes if (node.module or "").endswith(module) for alias in node.names}
 
 
@@ -148,7 +153,7 @@ def top_level(names: set[str]) -> set[str]:
 
 
 def definitions_in(tree: ast.Module) -> Iterator[Definition]:
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         if isinstance(node, Definition):
             yield node
 
@@ -197,8 +202,8 @@ def test_no_module_is_imported_by_a_computed_name() -> None:
     for file in FILES:
         if file in ("cni_protocol/sibling.py", "cni_protocol/linked.py"):
             continue
-        names = {node.id for node in ast.walk(tree_of(file)) if isinstance(node, ast.Name)}
-        names |= {node.attr for node in ast.walk(tree_of(file)) if isinstance(node, ast.Attribute)}
+        names = {node.id for node in nodes_of(tree_of(file)) if isinstance(node, ast.Name)}
+        names |= {node.attr for node in nodes_of(tree_of(file)) if isinstance(node, ast.Attribute)}
         assert not names & {"__import__", "import_module", "exec_module", "exec", "eval"}, file
 
 
@@ -225,7 +230,7 @@ def test_what_runs_for_days_uses_the_real_standard_library() -> None:
 def test_no_decision_depends_on_the_time_of_day() -> None:
     """Which jumps; time.monotonic() does not."""
     for file in OF_THE_NODE:
-        used = {ast.unparse(node) for node in ast.walk(tree_of(file)) if isinstance(node, ast.Attribute)}
+        used = {ast.unparse(node) for node in nodes_of(tree_of(file)) if isinstance(node, ast.Attribute)}
         assert not used & {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow"}, file
 
 
@@ -241,7 +246,7 @@ def test_pure_modules_call_nothing_that_touches_the_host() -> None:
     for file in PURE:
         called = {
             node.func.id
-            for node in ast.walk(tree_of(file))
+            for node in nodes_of(tree_of(file))
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         }
         assert not called & {"open", "print", "input"}, file
@@ -254,7 +259,7 @@ def test_stdout_belongs_to_the_protocol() -> None:
             continue
         if file.startswith("cni_node/"):  # a program for people
             continue
-        for node in ast.walk(tree_of(file)):
+        for node in nodes_of(tree_of(file)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
                 assert [ast.unparse(word.value) for word in node.keywords if word.arg == "file"] == ["sys.stderr"], file
             assert not (isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.stdout", "sys.__stdout__")), file

@@ -15,6 +15,7 @@ from cni_node.policy.announced import GONE, IN_FORCE, Announced, admit
 from cni_node.policy.change import Change
 from cni_node.policy.compiler import Compiler
 from cni_node.policy.evaluator import Connection, Evaluator, Verdict
+from cni_node.policy.ipvs import ServiceProxy
 from cni_node.policy.model import Cluster
 from cni_node.policy.recheck import recheck
 from cni_node.policy.state import PolicyState
@@ -35,6 +36,7 @@ class Enforcer:
         """`own` lists the node's addresses; `log` denied packets; `cut` established connections. Raises KernelError."""
         self._table, self._own, self._cut = PolicyTable(), own, cut
         self._counters, self._counting = PolicyTable(), Lock()
+        self._proxy = ServiceProxy()
         with asking("nftables cannot be used", "nf_conntrack_netlink"):
             self._flows = Flows()
         self._node = settings.node_name
@@ -59,7 +61,8 @@ class Enforcer:
     def state(self) -> PolicyState:
         """How it is, for any thread. Raises KernelError."""
         with self._counting:
-            return self._state._replace(denied=self._counters.denied())
+            problems = (*self._state.problems, *self._proxy.problems())
+            return self._state._replace(denied=self._counters.denied(), problems=problems)
 
     def start(self) -> None:
         """Begin, in threads that end with the process."""

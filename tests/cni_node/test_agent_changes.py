@@ -247,6 +247,8 @@ def test_the_socket_is_roots_and_answers(pair: tuple[Agent, Agent]) -> None:
     done = first.host.run(*command, env={"PYTHONPATH": str(ROOT)})
     assert done.stdout.startswith("agent      ready (pid ")
     assert len(done.stdout.splitlines()) <= 25
+    done = first.host.run(*command, "--json", env={"PYTHONPATH": str(ROOT)})
+    assert json.loads(done.stdout)["ready"] is True
 
 
 @pytest.fixture

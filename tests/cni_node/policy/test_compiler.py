@@ -115,6 +115,17 @@ def test_pods_of_the_same_policies_share_a_chain_and_rules_of_the_same_peers_a_s
     assert len(Compiler("node1", log=True).compile(cluster(policies)).chains) == 4
 
 
+@pytest.mark.parametrize(
+    ("ports", "sets"),
+    [([{"port": 80}], 0), ([{"port": 80, "endPort": 90}, {"port": 91}], 0), ([{"port": 80}, {"port": 82}], 1)],
+    ids=["one", "one range", "two"],
+)
+def test_one_range_of_ports_is_compared_in_the_rule_itself(ports: list[dict[str, int]], sets: int) -> None:
+    table = Compiler("node1").compile(cluster([policy("x", "p", ingress=[{"ports": ports}])]))
+    assert len([name for name in table.sets if name.startswith("p_")]) == sets
+    assert all((allow.port is None) == bool(sets) for chain in table.chains.values() for allow in chain.allows)
+
+
 @pytest.mark.slow
 def test_ten_thousand_peers_are_one_rule_of_each_family() -> None:
     peers = [{"ipBlock": {"cidr": f"10.{i // 256}.{i % 256}.0/25"}} for i in range(10_000)]

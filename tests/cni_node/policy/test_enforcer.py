@@ -162,6 +162,16 @@ def test_policies_that_make_no_sense_are_named(api: ApiServer, enforcer: Enforce
     assert wait_until(lambda: enforcer.state.problems == ())
 
 
+def test_packets_that_no_policy_can_judge_are_named(enforcer: Enforcer, network: PodNetwork) -> None:
+    """75. kube-proxy in IPVS mode has an interface of this name; the kernel's own part of it is not needed here."""
+    assert ready(enforcer)
+    network.host.run("ip", "link", "add", "kube-ipvs0", "type", "bridge")
+    [problem] = enforcer.state.problems
+    assert "kube-proxy is in IPVS mode" in problem
+    network.host.run("ip", "link", "delete", "kube-ipvs0")
+    assert enforcer.state.problems == ()
+
+
 def test_without_an_api_what_stands_in_the_kernel_stays(
     api: ApiServer, enforcer: Enforcer, network: PodNetwork, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from .rtnetlink import (
     address_query,
     link_info,
     link_message,
+    link_query,
     parse_address,
     parse_link,
     parse_routes,
@@ -74,15 +75,14 @@ class Kernel:
 
     def list_ports(self, bridge: Link) -> list[Link]:
         """The ports of a bridge."""
-        request = link_message(_GETLINK, 0, [("IFLA_MASTER", bridge.ifindex), WITHOUT_STATISTICS])
+        query = link_query([("IFLA_MASTER", bridge.ifindex), WITHOUT_STATISTICS])
         with asking(f"ports of bridge {bridge.name} cannot be read"):
-            return [parse_link(reply) for reply in self._socket.dump(request.kind, request.body)]
+            return [parse_link(reply) for reply in self._socket.dump(_GETLINK, query)]
 
     def list_links(self) -> list[Link]:
         """All interfaces."""
-        request = link_message(_GETLINK, 0, [WITHOUT_STATISTICS])
         with asking("interfaces cannot be read"):
-            return [parse_link(reply) for reply in self._socket.dump(request.kind, request.body)]
+            return [parse_link(reply) for reply in self._socket.dump(_GETLINK, link_query([WITHOUT_STATISTICS]))]
 
     def probe_kind(self, kind: str) -> None:
         """Raise KernelError unless the kernel can make interfaces of a kind. Changes nothing.

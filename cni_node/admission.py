@@ -43,8 +43,7 @@ class Admission:
         self.silent: tuple[str, ...] = ()
         self._trying = ""  # the configuration that is being tried now
         self._admitted = ""
-        self._rendered_for: tuple[tuple[CIDR, ...], int] = ((), 0)
-        self._rendered = ""
+        self._rendered: dict[tuple[tuple[CIDR, ...], int], str] = {}  # the last one
         self._next, self._wait = 0.0, _AGAIN
 
     def step(self, pods: Sequence[CIDR], peers: Sequence[Node], mtu: int, now: float) -> bool:
@@ -77,11 +76,10 @@ class Admission:
 
     def _render(self, pods: tuple[CIDR, ...], mtu: int) -> str:
         """The text of the configuration. It is needed at every turn, so the last one is kept."""
-        if (pods, mtu) != self._rendered_for:
+        if (pods, mtu) not in self._rendered:
             policies = self._settings.policies != OFF
-            self._rendered = render(pods, mtu, str(self._settings.socket), policies=policies)
-            self._rendered_for = (pods, mtu)
-        return self._rendered
+            self._rendered = {(pods, mtu): render(pods, mtu, str(self._settings.socket), policies=policies)}
+        return self._rendered[pods, mtu]
 
     def _write(self, text: str) -> bool:
         try:

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from cni_kernel.errors import KernelError
 from cni_node import logs
 from cni_node.admission import Admission, Admitted
 from cni_node.bridge import BRIDGE

@@ -124,7 +124,7 @@ class Enforcer:
     def _run(self) -> None:
         while not self._ended:
             with self._woken:
-                left = max(self._again - time.monotonic(), 0.0) if self._again else None
+                left = self._again - time.monotonic() if self._again else None
                 self._woken.wait_for(lambda: self._dirty, left)
                 self._woken.wait_for(lambda: self._urgent, GATHER)
                 disturbed = self._disturbed

@@ -1,8 +1,11 @@
 """Which announcements of the kernel are our business, judged by their bytes."""
 
+import socket
 import struct
 
 import pytest
+from pyroute2.netlink import rtnl
+from pytest_mock import MockerFixture
 
 from cni_kernel.attributes import LINK, NDA
 from cni_node.keeper import EXEMPT, LOCAL, ROUTES, RULES
@@ -11,6 +14,7 @@ from cni_node.watch import (
     POLICIES,
     Disturbance,
     View,
+    Watcher,
     describe_generation,
     describe_port,
     judge_nft_message,
@@ -114,3 +118,33 @@ def test_who_did_it() -> None:
     assert describe_port(0) == "the kernel"
     assert describe_port(4_000_000_000) == "netlink port 4000000000"
     assert Disturbance(EXEMPT, "x").by == "x"
+
+
+def test_both_sockets_hear_all_that_is_judged(mocker: MockerFixture) -> None:
+    opened = mocker.patch.object(socket, "socket")
+    groups = rtnl.RTMGRP_LINK | rtnl.RTMGRP_NEIGH
+    groups |= rtnl.RTMGRP_IPV4_IFADDR | rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV6_IFADDR | rtnl.RTMGRP_IPV6_ROUTE
+    Watcher(view(), lambda _: None)
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+    assert [call.args for call in opened.call_args_list] == [(socket.AF_NETLINK, kind, number) for number in (0, 12)]
+    assert [call.args for call in opened.return_value.bind.call_args_list] == [((0, groups),), ((0, 0),)]
+    room = (socket.SOL_SOCKET, 33, 4 << 20)  # SO_RCVBUFFORCE
+    assert [call.args for call in opened.return_value.setsockopt.call_args_list] == [room, room, (270, 1, 7)]
+
+
+def test_who_may_not_have_more_room_takes_what_there_is(mocker: MockerFixture) -> None:
+    opened = mocker.patch.object(socket, "socket").return_value
+    asked = []
+
+    def refuse(*option: int) -> None:
+        asked.append(option)
+        if option[1] == 33:
+            raise PermissionError
+
+    opened.setsockopt.side_effect = refuse
+    Watcher(view(), lambda _: None)
+    assert asked[:2] == [(socket.SOL_SOCKET, 33, 4 << 20), (socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)]
+    opened.bind.side_effect = OSError
+    with pytest.raises(OSError):
+        Watcher(view(), lambda _: None)
+    opened.close.assert_called_once_with()

@@ -13,6 +13,7 @@ from cni_node.why.discovery import Request, discover
 from cni_node.why.hooks import Hooks
 from cni_node.why.names import find_end, parse_service
 from cni_node.why.packets import Packet
+from cni_node.why.routing import select_address
 from cni_node.why.sets import find_element
 from cni_node.why.values import (
     NODE,
@@ -274,3 +275,98 @@ def test_a_filter_that_drops_neighbour_discovery_is_found(kind: int) -> None:
                 discover(hooks, request)
         else:
             discover(hooks, request)
+
+
+def steps_of(found: Answer) -> list[tuple[str, str, bool]]:
+    return [(step.where, step.what, step.back) for step in found.steps]
+
+
+def test_each_hop_is_told_there_and_back() -> None:
+    found = ask(world(), "shop/a", "node2")
+    assert steps_of(found) == [
+        ("shop/a route", "route default via 10.1.0.1 by eth0", False),
+        ("veth0", "from shop/a, port of cni0", False),
+        ("node route", "route 192.0.2.0/24 by uplink", False),
+        ("uplink", "leaves the node", False),
+        ("uplink", "comes in from 192.0.2.12", True),
+        ("node route", "route 10.1.0.0/16 by cni0", True),
+        ("veth0", "to shop/a eth0", True),
+        ("shop/a", "10.1.0.2 is here", True),
+    ]
+    assert found.notes == ("what is beyond this node is not seen from here",)
+    near = ask(world(), "shop/a", "shop/b", "80/tcp")
+    assert steps_of(near) == [
+        ("shop/a route", "route 10.1.0.0/16 by eth0", False),
+        ("veth0", "from shop/a, port of cni0", False),
+        ("veth1", "to shop/b eth0", False),
+        ("shop/b", "10.1.0.3 is here", False),
+        ("shop/b route", "route 10.1.0.0/16 by eth0", True),
+        ("veth1", "from shop/b, port of cni0", True),
+        ("veth0", "to shop/a eth0", True),
+        ("shop/a", "10.1.0.2 is here", True),
+    ]
+    assert near.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "owner"),
+    [
+        ("shop/a", "shop/a", "mynet,shop/a,eth0"),
+        ("10.1.0.2", "shop/a (10.1.0.2)", "mynet,shop/a,eth0"),
+        ("10.1.0.1", "node1 (10.1.0.1)", NODE),
+        ("node1", "node1", NODE),
+        ("192.0.2.99", "192.0.2.99", None),
+        ("node2", "node2", None),
+    ],
+)
+def test_ends_are_called_by_their_names(name: str, shown: str, owner: str | None) -> None:
+    found = find_end(name, world())
+    assert (found.name, found.owner) == (shown, owner)
+
+
+def test_a_filter_of_bridges_drops_frames() -> None:
+    key = ("bridge", "pycni", "genuine")
+    for hook, kinds in ((0, ["spoofing"] * 2), (1, ["", "spoofing"]), (2, ["spoofing", ""]), (3, ["", ""])):
+        found = Filter((BaseChain(key, hook, 0, "filter", drops=False),), {key: (Rule(1, (DROP,)),)})
+        there = world(filter=found)
+        assert [ask(there, "shop/a", name).kind for name in ("shop/b", "node")] == kinds, hook
+
+
+def test_a_limit_is_not_reached() -> None:
+    below, above = Expression("limit", {}), Expression("limit", {"FLAGS": 1})
+    assert ask(world(filter=filtered((below, DROP))), "shop/a", "node2").status == STOPPED
+    assert ask(world(filter=filtered((above, DROP))), "shop/a", "node2").status == PASSES
+
+
+def test_targets_of_iptables_drop_and_translate() -> None:
+    rejects = Expression("target", {"NAME": "REJECT", "REV": 0, "INFO": b""})
+    found = ask(world(filter=filtered((rejects,))), "shop/a", "node2")
+    assert (found.kind, found.reason) == ("filter", "inet foreign c rule 1 rejects it")
+    masquerade = Expression("target", {"NAME": "MASQUERADE", "REV": 0, "INFO": bytes(20)})
+    nat = Filter((BaseChain(KEY, 4, 100, "nat", drops=False),), {KEY: (Rule(1, (masquerade,)),)})
+    what = "masqueraded: 192.0.2.1 to 192.0.2.12 (inet foreign c rule 1)"
+    assert ("node postrouting", what, False) in steps_of(ask(world(filter=nat), "shop/a", "node2"))
+
+
+def test_parts_of_a_concatenation_take_whole_words() -> None:
+    element = SetElement(b"\x06\0\0\0\0\x10\0\0", b"\x06\0\0\0\0\x50\0\0")
+    keys = (b"\x06\0\0\0\0\x20\0\0", b"\x06\0\0\0\0\x51\0\0", b"\x11\0\0\0\0\x20\0\0")
+    assert [find_element(FilterSet(8, (element,), (1, 2)), key) for key in keys] == [element, None, None]
+
+
+@pytest.mark.parametrize(
+    ("outgoing", "destination", "expected"),
+    [
+        ("uplink", "192.0.2.9", "192.0.2.1"),
+        ("cni0", "10.1.0.9", "10.1.0.1"),
+        ("uplink", "8.8.8.8", "192.0.2.1"),
+        ("away", "192.0.2.9", None),
+        ("uplink", "10.9.0.1", None),
+    ],
+)
+def test_what_packets_are_masqueraded_with(outgoing: str, destination: str, expected: str | None) -> None:
+    node = world().stacks[NODE]
+    there = node._replace(routes=(*node.routes, route("10.9.0.0/16", 0, refuses=True)))
+    packet = Packet(parse_ip("10.1.0.2"), parse_ip(destination), 6, 40000, 80)
+    found = select_address(there, outgoing, packet)
+    assert found == (parse_ip(expected) if expected else None)

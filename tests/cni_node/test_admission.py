@@ -143,10 +143,10 @@ def test_a_file_that_cannot_be_written_is_a_problem_until_it_can(make: Callable[
 def test_a_fault_of_ours_is_a_problem_and_the_trial_repeated(make: Callable[..., Trial]) -> None:
     trial = make()
     trial.error = KeyError("ips")
-    assert trial.step()
+    trial.step()
     trial.take()
     assert trial.admission.problem == "internal error during the trial: KeyError('ips')"
     trial.error = None
-    assert trial.step(now=100.0)
+    trial.step(now=100.0)
     trial.take()
     assert (trial.admission.problem, len(trial.tried)) == ("", 2)

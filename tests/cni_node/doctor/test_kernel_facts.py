@@ -63,7 +63,7 @@ PEER = attribute(37, (0).to_bytes(4, "little"))  # IFLA_LINK_NETNSID
         ),
         pytest.param(
             of_link(info("vxlan", vxlan(LOCAL6=parse_ip("fd00::1")))),
-            BARE._replace(kind="vxlan", derived=mac_of(parse_ip("fd00::1"))),
+            BARE._replace(kind="vxlan", derived=mac_of(parse_ip("fd00::1")), underlay_version=6),
             id="overlay over IPv6",
         ),
         pytest.param(of_link(info("dummy", vxlan(LINK=5))), BARE._replace(kind="dummy"), id="another's data"),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from cni_node.overlay import Overlay
+from cni_node.host.overlay import Overlay
 from cni_node.snapshot import Node
 from cni_node.sources.etcd_calls import EtcdAccess
 from cni_node.sources.etcd_keys import Cluster, check_cluster

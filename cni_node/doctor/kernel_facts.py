@@ -14,7 +14,7 @@ from cni_kernel.kernel import Kernel
 from cni_kernel.netlink import NETFILTER, ROUTE, NetlinkError, NetlinkSocket
 from cni_kernel.nft_attributes import names_in
 from cni_node.doctor.facts import Address, Chain, Link, Neighbour, Route, Rule
-from cni_node.peer_routes import mac_of
+from cni_node.host.peer_routes import mac_of
 from cni_protocol.address import CIDR, IP
 
 _GETLINK, _GETROUTE, _GETNEIGH = 18, 26, 30  # RTM_*

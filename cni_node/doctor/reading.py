@@ -15,12 +15,12 @@ from cni_bridge.refusals import kernel_refusals
 from cni_bridge.sync import find_missing
 from cni_kernel.errors import KernelError
 from cni_kernel.expressions import Rules
+from cni_node.agent.status import fetch
 from cni_node.doctor import configurations, kernel_facts, proc_files
 from cni_node.doctor.facts import Configuration, Facts, Network, Pod, Reservation, Room
 from cni_node.inspect.packet_filter import read_policies
-from cni_node.repair import wanted_rules
+from cni_node.repair.command import wanted_rules
 from cni_node.results import Cached, list_attachments
-from cni_node.status import fetch
 from cni_protocol.address import parse_cidr
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import CNIError

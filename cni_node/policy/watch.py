@@ -10,8 +10,8 @@ from threading import Event, Lock, Thread
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
-from cni_node.client import Client
-from cni_node.listwatch import ListWatch
+from cni_node.api.client import Client
+from cni_node.api.listwatch import ListWatch
 from cni_node.policy.model import Labels, Pod, Policy
 from cni_node.policy.needs import EVERYWHERE, needed_namespaces
 from cni_node.policy.parsing import parse_policy

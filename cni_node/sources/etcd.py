@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from threading import Event, Thread
 
-from cni_node.backoff import Backoff
-from cni_node.client import CallError
+from cni_node.api.backoff import Backoff
+from cni_node.api.client import CallError
 from cni_node.snapshot import Snapshot
 from cni_node.sources.board import Board
 from cni_node.sources.etcd_calls import AWAY, CompactedError, Etcd, explain

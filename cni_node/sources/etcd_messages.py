@@ -7,7 +7,7 @@ Must not: call etcd.
 import base64
 from typing import Any, NamedTuple
 
-from cni_node.client import CallError
+from cni_node.api.client import CallError
 
 
 class Entry(NamedTuple):

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from threading import Event, Thread
 from typing import Any, NamedTuple
 
-from cni_node.client import SILENCE, CallError, Client
-from cni_node.connection import parse_server
-from cni_node.credentials import (
+from cni_node.api.client import SILENCE, CallError, Client
+from cni_node.api.connection import parse_server
+from cni_node.api.credentials import (
     SERVICE_ACCOUNT,
     Access,
     load_kubeconfig,
     load_service_account,
     parse_service_environment,
 )
-from cni_node.listwatch import ListWatch, get
+from cni_node.api.listwatch import ListWatch, get
 from cni_node.snapshot import Node, Snapshot
 from cni_node.sources.board import Board
 from cni_node.sources.members import Member, one_of_a_family

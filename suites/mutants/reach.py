@@ -26,7 +26,7 @@ _NOT_TRIED = (
     "test_vlans.py",
 )
 # These run what a bundle brings, in another root directory where nothing is noted: they count for all of a module.
-_IN_BUNDLES = {"tests/test_node.py": ("cni_node/setup.py", "cni_node/trial.py")}
+_IN_BUNDLES = {"tests/test_node.py": ("cni_node/agent/setup.py", "cni_node/readiness/trial.py")}
 
 
 class Test(NamedTuple):

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cni_node.status import fetch
+from cni_node.agent.status import fetch
 from tests.kit.manifest import Manifest, parse_manifest
 
 BOUND = 120.0  # seconds for one command, and for all pods to be ready

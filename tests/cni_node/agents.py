@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cni_node.status import fetch
+from cni_node.agent.status import fetch
 from tests.conftest import ROOT
 from tests.kit.host import RUN_BOUND, Host, wait_until
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cni_node.overlay import Overlay
+from cni_node.host.overlay import Overlay
 from cni_node.settings import Settings, add_options, node_range, parse_settings
 from cni_node.sources.etcd_lease import EtcdSettings
 from cni_node.sources.kubernetes import KubernetesSettings

@@ -13,14 +13,14 @@ from pathlib import Path
 from threading import Thread
 
 from cni_kernel.nft_tables import TableSocket
-from cni_node.peer_routes import Wanted
+from cni_node.agent.watch import POLICIES, View, Watcher
+from cni_node.host.peer_routes import Wanted
 from cni_node.policy.change import Change, Difference
 from cni_node.policy.compiler import Compiler
 from cni_node.policy.desired import Desired
 from cni_node.policy.model import Cluster
 from cni_node.policy.rules import TABLE, TYPES, Ruleset
 from cni_node.policy.table import PolicyTable
-from cni_node.watch import POLICIES, View, Watcher
 from tests.cni_node.policy.cases import DENY_IN, block, let_in, spaces
 from tests.cni_node.policy.kernel import A4, B4, PODS, passes, state_of
 from tests.cni_node.policy.live import running

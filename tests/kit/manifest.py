@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from cni_node.credentials import SERVICE_ACCOUNT
+from cni_node.api.credentials import SERVICE_ACCOUNT
 
 CONTAINERD_DEFAULT = (  # what containerd gives a container that names none
     *("CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP"),

@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from cni_ipam.data_dir import DEFAULT_DATA_DIR
-from cni_node import modules, plugins, settings
-from cni_node.credentials import SERVICE_ACCOUNT
+from cni_node import plugins, settings
+from cni_node.api.credentials import SERVICE_ACCOUNT
+from cni_node.host import modules
 from cni_node.sources.kubernetes import KubernetesSettings
 from tests.conftest import ROOT
 from tests.kit.api_server import ApiServer

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cni_node.peer_routes import mac_of
+from cni_node.host.peer_routes import mac_of
 from cni_protocol.address import parse_ip
 from cni_protocol.attachment import Attachment
 from tests.conftest import ROOT

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from cni_node.runtime import CONFIGURATION
-from cni_node.status import fetch
+from cni_node.agent.status import fetch
+from cni_node.readiness.runtime import CONFIGURATION
 from tests.cni_node.doctor.faults import BOUND, resolve_by_a_stub, start_networkd
 from tests.cni_node.doctor.patients import PEER, Patient
 from tests.cni_node.policy.live import DENY, pod_item, put_policy

@@ -10,7 +10,7 @@ from cni_kernel.attributes import LINK, LINK_DATA, NDA, RTA, attribute
 from cni_kernel.netlink import NetlinkError
 from cni_node.doctor import kernel_facts
 from cni_node.doctor.facts import Link, Neighbour, Route
-from cni_node.peer_routes import mac_of
+from cni_node.host.peer_routes import mac_of
 from cni_protocol.address import parse_cidr, parse_ip
 
 UP, RUNNING = 0x1, 0x40

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from cni_node.peer_routes import Wanted
+from cni_node.agent.report import Report
+from cni_node.agent.server import Page, serve
+from cni_node.agent.status import fetch
+from cni_node.agent.watch import POLICIES, View, Watcher
+from cni_node.host.peer_routes import Wanted
 from cni_node.policy.announced import GONE, IN_FORCE, PENDING, Announced
 from cni_node.policy.enforcer import Enforcer
 from cni_node.policy.recheck import Rechecked
-from cni_node.report import Report
-from cni_node.server import Page, serve
-from cni_node.status import fetch
-from cni_node.watch import POLICIES, View, Watcher
 from cni_protocol.address import parse_ip
 from tests.cni_node.policy.kernel import A4, B4, PODS, passes
 from tests.cni_node.policy.live import DENY, pod_item, put_policy, running

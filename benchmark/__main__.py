@@ -13,6 +13,7 @@ from typing import Any
 from benchmark.attach import measure_burst, measure_dual, measure_memory, measure_plain, measure_seed, measure_small
 from benchmark.calls import Bench, Side
 from benchmark.document import check_markers, write_document
+from benchmark.load import measure_load
 from benchmark.plot import draw
 from benchmark.profile import Part, as_markdown, measure_profile
 from benchmark.rows import Row, markdown, text_head, text_line
@@ -62,13 +63,28 @@ def _groups(bench: Bench, findings: Findings) -> dict[str, Callable[[], None]]:
         "burst": lambda: findings.add(measure_burst(bench)),
         "pods": lambda: findings.add(measure_pods(bench)),
         "ports": lambda: findings.add(measure_ports(bench)),
+        "load": lambda: findings.add(measure_load(bench)),
         "nat": lambda: findings.add(measure_nat(bench)),
         "memory": lambda: findings.add(measure_memory(bench)),
         "profile": lambda: findings.take_parts(measure_profile(bench)),
     }
 
 
-GROUPS = ("seed", "dual", "plain", "small", "ipam", "full", "burst", "pods", "ports", "nat", "memory", "profile")
+GROUPS = (
+    "seed",
+    "dual",
+    "plain",
+    "small",
+    "ipam",
+    "full",
+    "burst",
+    "pods",
+    "ports",
+    "load",
+    "nat",
+    "memory",
+    "profile",
+)
 
 
 def main() -> None:

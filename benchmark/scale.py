@@ -15,29 +15,47 @@ _WORKERS = 8
 def measure_pods(bench: Bench) -> list[Row]:
     """ADD and DEL on hosts with few, some and many containers, each a network namespace of its own."""
     counts = (1, 2, 3) if bench.quick else (10, 250, 1000)
-    jobs = {str(count): _on_host(bench.ours, count) for count in counts}
+    jobs: dict[str, Job] = {}
+    for count in counts:
+        jobs |= _on_host(bench, count)
     times = bench.medians(jobs)
     rows = []
     for command in ("ADD", "DEL"):
-        few, *others = (_MILLI * times[str(count)][command] for count in counts)
-        for count, value in zip(counts[1:], others, strict=True):
+        found = {key: _MILLI * value[command] for key, value in times.items()}
+        few, theirs_few = (found[f"{side.name} {counts[0]}"] for side in bench.sides)
+        for count in counts[1:]:
             what = f'network "seed": {command} with {count:,} pods on the node over {counts[0]}'
-            rows.append(Row(f"pods.{command}.{count}", what, "ms", value, few, target=Target(1.3)))
+            ours, theirs = (found[f"{side.name} {count}"] for side in bench.sides)
+            row = Row(f"pods.{command}.{count}", what, "ms", ours, few, target=Target(1.3))
+            rows.append(row._replace(reference=theirs, reference_over=theirs_few))
     return rows
 
 
-def _on_host(side: Side, count: int) -> Job:
+def _on_host(bench: Bench, count: int) -> dict[str, Job]:
+    """A host with so many containers of ours, and one more that each side attaches to the same bridge."""
     host, name = sandbox.add_container(f"host-{count}"), f"pods{count}"
     containers = sandbox.add_containers([f"{name}-{number}" for number in range(count + 1)])
-    config = {**side.network("pods", "10.121.0.0/16", **SEED), "name": name}  # the stores are in one place
+    configs = {side.name: _on_bridge(side, name) for side in bench.sides}
     with sandbox.entered(host):
-        run_calls([make_call(side, "ADD", config, container) for container in containers[1:]], _WORKERS)
+        calls = [make_call(bench.ours, "ADD", configs[bench.ours.name], container) for container in containers[1:]]
+        run_calls(calls, _WORKERS)
 
-    def attach() -> Mapping[str, float]:
-        with sandbox.entered(host):
-            return _cycle(side, config, containers[0])
+    def job(side: Side) -> Job:
+        def attach() -> Mapping[str, float]:
+            with sandbox.entered(host):
+                return _cycle(side, configs[side.name], containers[0])
 
-    return attach
+        return attach
+
+    return {f"{side.name} {count}": job(side) for side in bench.sides}
+
+
+def _on_bridge(side: Side, name: str) -> dict[str, Any]:
+    """The network of a side on one bridge; each gives addresses out of its own part of the subnet."""
+    config = side.network("pods", "10.121.0.0/16", **SEED)
+    start = {} if side.bridge == "cni-bridge" else {"rangeStart": "10.121.128.1"}
+    ipam = {**config["ipam"], **start}
+    return {**config, "name": f"{name}-{side.name}", "bridge": "pods", "ipam": ipam}  # the stores are in one place
 
 
 def measure_ports(bench: Bench) -> list[Row]:

@@ -21,7 +21,11 @@ _ROUTER_ADVERTISEMENT = 9  # RTPROT_RA
 
 
 def find_bridge(host: Kernel, name: str) -> Link | None:
-    """The bridge of that name, None without one. Raises CNIError (code 7) when the interface is of another kind."""
+    """The bridge of that name, None without one.
+
+    Raises CNIError (code 7) when the interface is of another kind, or when this is its alternative name (ip-link(8)):
+    rules see the name only.
+    """
     link = host.find_link(name)
     if link is not None and link.kind != "bridge":
         raise CNIError(
@@ -29,6 +33,8 @@ def find_bridge(host: Kernel, name: str) -> Link | None:
             f"bridge: interface {name} is there and is of kind {link.kind or 'physical'}, not a bridge; "
             "choose another name",
         )
+    if link is not None and link.name != name:
+        raise CNIError(INVALID_CONFIG, f"bridge: {name} is another name of {link.name}; set bridge to {link.name}")
     return link
 
 

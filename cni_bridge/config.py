@@ -235,7 +235,7 @@ def _parse_bridge(fields: Fields) -> str:
     name = fields.text("bridge") or DEFAULT_BRIDGE
     if is_interface_name(name):
         return name
-    fields.problem("bridge", f"{name!r} is no interface name: at most 15 bytes, without '/', ':' and white space")
+    fields.problem("bridge", f"{name!r} is no interface name: at most 15 bytes, without '/', ':', '%' and white space")
     return DEFAULT_BRIDGE
 
 

@@ -61,8 +61,8 @@ def _base_chain() -> Chain:
 
 
 def _chain_of(attachment: Attachment, subnet: CIDR) -> Chain:
-    """The chain for the addresses of one subnet of a network. Its name has no colon, since nft(8) allows none."""
-    name = f"masquerade-{attachment.owner_prefix[:-1]}-{subnet}".replace(":", "_")
+    """The chain for the addresses of one subnet of a network."""
+    name = attachment.chain_name("masquerade", str(subnet))
     stay = tuple(
         [*expressions.match_network(network, expressions.DESTINATION), expressions.leave_chain()]
         for network in (subnet, _MULTICAST[subnet.version])

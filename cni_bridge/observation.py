@@ -26,7 +26,7 @@ def observe(site: Site, missing_rules: list[str]) -> Observed:
         routes=inside.list_routes(container) if container is not None else [],
         gateways=_cidrs(host, gateway),
         gateway=gateway,
-        gateway_port=find_port(host, gateway) if gateway is not None and config.vlan else None,
+        gateway_port=find_port(host, gateway) if gateway is not None else None,
         vlans=host.list_all_vlans() if config.wants_vlans else {},
         missing_rules=missing_rules,
     )

@@ -10,6 +10,7 @@ from cni_protocol.result import DNS, Interface, IPConfig, Result, Route
 from .config import BridgeConfig
 
 _MIN_MTU_IPV6 = 1280  # RFC 8200, section 5
+_MULTICAST = {4: (0xE0 << 24, 0xF0 << 24), 6: (0xFF << 120, 1 << 128)}  # RFC 6890: from the first to below the second
 
 # The interfaces of a result, in this order.
 BRIDGE, HOST, CONTAINER = range(3)
@@ -39,6 +40,7 @@ def make_plan(config: BridgeConfig, ipam: Result) -> Plan:
             INVALID_CONFIG, f"mtu: {config.mtu} is less than {_MIN_MTU_IPV6}, the least that IPv6 works with"
         )
     ips = tuple(_with_gateway(entry, config.is_gateway) for entry in ipam.ips)
+    _check_addresses(config, ips)
     routes = ipam.routes + (_default_routes(ips, ipam.routes) if config.is_default_gateway else ())
     gateways = [CIDR(entry.gateway, entry.address.prefix) for entry in ips if entry.gateway is not None]
     return Plan(
@@ -49,6 +51,27 @@ def make_plan(config: BridgeConfig, ipam: Result) -> Plan:
         masqueraded=tuple(entry.address for entry in ips) if config.ip_masq else (),
         dns=config.dns or ipam.dns,
     )
+
+
+def _check_addresses(config: BridgeConfig, ips: tuple[IPConfig, ...]) -> None:
+    """Raise CNIError (code 104) for an address that no container can have."""
+    gateways = {entry.gateway for entry in ips} if config.is_gateway else set()
+    for address in (entry.address for entry in ips):
+        if not _is_single(address):
+            problem = "is not the address of a single host"
+        elif address.ip in gateways:
+            problem = "is the gateway, which the bridge has (isGateway)"
+        else:
+            continue
+        raise CNIError(DELEGATE_FAILED, f"{config.ipam_type} ADD gave {address}, which {problem}; correct ipam")
+
+
+def _is_single(address: CIDR) -> bool:
+    """Whether one host can have it: it is neither unspecified, nor for multicast, nor for a broadcast (RFC 6890)."""
+    value, (first, beyond) = address.ip.value, _MULTICAST[address.version]
+    if not value or first <= value < beyond:
+        return False
+    return address.version == 6 or (value != 0xFFFFFFFF and (address.prefix >= 31 or address.ip != address.last))
 
 
 LAYER_2 = Plan((), (), (), (), (), DNS())

@@ -73,7 +73,14 @@ def _describe(request: Request, addresses: Sequence[CIDR]) -> dict[str, Any]:
     if not name or not namespace:
         return {}
     texts = [str(address.ip) for address in addresses]
-    return {"namespace": namespace, "name": name, "uid": request.args.get("K8S_POD_UID", ""), "addresses": texts}
+    return {
+        "namespace": namespace,
+        "name": name,
+        "uid": request.args.get("K8S_POD_UID", ""),
+        "addresses": texts,
+        "containerId": request.container_id,
+        "ifname": request.ifname,
+    }
 
 
 def _tell(path: str, pod: dict[str, Any]) -> str:

@@ -239,7 +239,7 @@ def _forward_rules(version: int) -> list[expressions.Rule]:
 
 def _return_chain(attachment: Attachment, address: CIDR) -> Chain:
     """Masquerades packets from the container's own subnet and the host's loopback, so that answers pass the host."""
-    name = f"portmap-{attachment.owner_prefix[:-1]}-{address.network}".replace(":", "_")
+    name = attachment.chain_name("portmap", str(address.network))
     sources = [address.network] + ([_STAND_IN] if address.version == 4 else [])
     back = tuple(
         [*expressions.match_network(source, expressions.SOURCE), connections.masquerade()] for source in sources

@@ -1,10 +1,11 @@
 """Comparing an attachment with its prevResult, for CHECK of the bridge plugin: the differences, in words. Pure.
 
 Source: SPEC.md, section "CHECK". What prevResult lists must exist. A later plugin of the chain may have added addresses
-and routes or changed the container's MAC, so these are no differences.
+and routes, moved routes to another table (sbr, vrf), or changed the container's MAC or lowered its MTU (tuning), so
+these are no differences.
 """
 
-from cni_kernel.values import Link, PortVlan, group_vlans
+from cni_kernel.values import MAIN_TABLE, Link, PortVlan, group_vlans
 from cni_kernel.values import Route as KernelRoute
 from cni_protocol.address import CIDR
 from cni_protocol.attachment import Attachment
@@ -123,6 +124,8 @@ def _listing_differences(config: BridgeConfig, expected: Expected, observed: Obs
 def _bridge_differences(config: BridgeConfig, bridge: Link | None) -> list[str]:
     if bridge is None:
         return [f"bridge {config.bridge} is missing"]
+    if bridge.name != config.bridge:
+        return [f"{config.bridge} is another name of {bridge.name}; set bridge to {bridge.name}"]
     if bridge.kind != "bridge":
         return [f"{config.bridge} is of kind {bridge.kind or 'physical'}, not a bridge"]
     differences = []
@@ -143,8 +146,8 @@ def _container_differences(config: BridgeConfig, attachment: Attachment, contain
     differences = []
     if not container.up and not config.leave_down:
         differences.append(f"interface {attachment.ifname} is down in the container")
-    if config.mtu and container.mtu != config.mtu:
-        differences.append(f"mtu of {attachment.ifname} is {container.mtu}, not {config.mtu}")
+    if config.mtu and container.mtu > config.mtu:  # a longer packet would not pass the host's end
+        differences.append(f"mtu of {attachment.ifname} is {container.mtu}, more than {config.mtu}")
     return differences
 
 
@@ -188,7 +191,7 @@ def _gateway_differences(config: BridgeConfig, expected: Expected, observed: Obs
 
 
 def _way_of(route: KernelRoute) -> tuple[object, ...]:
-    return route.dst, route.gw, route.table
+    return route.dst, route.gw
 
 
 def _gateway_vlan_differences(config: BridgeConfig, observed: Observed) -> list[str]:
@@ -205,7 +208,9 @@ def _gateway_vlan_differences(config: BridgeConfig, observed: Observed) -> list[
 
 
 def _is_same_route(wanted: KernelRoute, there: KernelRoute) -> bool:
-    """Whether two routes with the same destination, gateway and table are the same. A wanted None matches any value."""
+    """Whether two routes with the same destination and gateway are the same. A wanted None matches any value."""
+    if wanted.table not in (MAIN_TABLE, there.table):  # from the main table a later plugin may have moved it
+        return False
     pairs = [(wanted.mtu, there.mtu, _MAX_ROUTE_MTU), (wanted.advmss, there.advmss, _MAX_ADVMSS)]
     if any(want is not None and min(want, limit) != (have or 0) for want, have, limit in pairs):
         return False

@@ -80,7 +80,8 @@ def configure_container(site: Site, plan: Plan, undo: Undo) -> Link:
     """
     inside, ifname, detect = site.inside, site.attachment.ifname, site.config.detect_duplicates
     link = inside.get_link(ifname)
-    ipv6 = any(entry.address.version == 6 for entry in plan.ips)
+    versions = {entry.address.version for entry in plan.ips}
+    ipv6 = 6 in versions
     if ipv6 and link.mtu < _MIN_MTU_IPV6:
         raise CNIError(
             INVALID_CONFIG,
@@ -91,7 +92,7 @@ def configure_container(site: Site, plan: Plan, undo: Undo) -> Link:
         if ipv6 and not sysctl.may_have_ipv6("lo"):
             undo.on_failure(_restore_inside, site.namespace, sysctl.list_ipv6_settings("lo"))
         warn(sysctl.own_interface(ifname, ipv6=ipv6, detect_duplicates=detect))
-        warn(sysctl.announce_changes(ifname))
+        warn(sysctl.announce_changes(ifname, versions))
     addresses, up = [entry.address for entry in plan.ips], not site.config.leave_down
     twice = inside.configure(link, addresses, plan.programmed, up=up, detect_duplicates=detect)
     if twice is not None:
@@ -119,22 +120,27 @@ def configure_host(host: Kernel, config: BridgeConfig, plan: Plan) -> tuple[Inte
 
 def _configure_gateway(host: Kernel, config: BridgeConfig, plan: Plan, undo: Undo) -> tuple[Interface, ...]:
     link = _ensure_gateway_interface(host, config, undo)
-    present = {entry.cidr for entry in host.list_addresses(link)}
+    present = _addresses_of(host, link)
     missing = [gateway for gateway in plan.gateways if gateway not in present]
     _warn_of_overlaps(host, config, link, missing)
     if any(gateway.version == 6 for gateway in missing):
         undo.on_failure(sysctl.restore_settings, sysctl.list_ipv6_settings(link.name))
         warn(sysctl.allow_ipv6(link.name))
-    for gateway in missing:
-        for other in _in_the_way(gateway, present, plan):
-            if not config.force_address:
-                raise CNIError(
-                    INVALID_CONFIG,
-                    f"bridge {link.name} has address {other}, and this network wants {gateway} there; use another "
-                    'bridge, or set "forceAddress": true to replace it',
-                )
-            undo.on_failure(host.add_addresses, link, [other])
+    others = {other: gateway for gateway in reversed(missing) for other in _in_the_way(gateway, present, plan)}
+    for other, gateway in others.items():
+        if not config.force_address:
+            raise CNIError(
+                INVALID_CONFIG,
+                f"bridge {link.name} has address {other}, and this network wants {gateway} there; use another "
+                'bridge, or set "forceAddress": true to replace it',
+            )
+    if others:
+        undo.on_failure(_restore_addresses, host, link, present)
+        for other in others:
             host.delete_address(link, other)
+        # with the first IPv4 address of a subnet the kernel removes its others (promote_secondaries in ip-sysctl)
+        missing = [gateway for gateway in plan.gateways if gateway not in _addresses_of(host, link)]
+    for gateway in missing:
         undo.on_failure(host.delete_address, link, gateway)
         host.add_addresses(link, [gateway])
     if missing:
@@ -224,7 +230,17 @@ def list_interfaces(site: Site, bridge: Link, link: Link, netns: str) -> tuple[I
     return tuple(Interface(link.name, link.mac, link.mtu, sandbox) for link, sandbox in links)
 
 
-def _in_the_way(gateway: CIDR, present: set[CIDR], plan: Plan) -> list[CIDR]:
+def _restore_addresses(host: Kernel, link: Link, before: list[CIDR]) -> None:
+    """Give an interface back those of its earlier addresses that it lacks."""
+    there = _addresses_of(host, link)
+    host.add_addresses(link, [address for address in before if address not in there])
+
+
+def _addresses_of(host: Kernel, link: Link) -> list[CIDR]:
+    return [entry.cidr for entry in host.list_addresses(link)]
+
+
+def _in_the_way(gateway: CIDR, present: Sequence[CIDR], plan: Plan) -> list[CIDR]:
     """The addresses that forceAddress replaces: all other IPv4 addresses, and IPv6 addresses whose subnets overlap."""
     others = [other for other in present if other.version == gateway.version and other not in plan.gateways]
     return [other for other in others if gateway.version == 4 or other.ip in gateway or gateway.ip in other]

@@ -163,13 +163,13 @@ class Recovery:
         Removes an empty file instead; a file without a valid owner stays, with the owner UNKNOWN.
         """
         holder, is_empty = self._directory.read_holder(ip)
-        path = self._directory.file_of(ip)
         if is_empty and self._records.own >= 0:  # without records an empty file may still be in use
             self._directory.remove(ip)
-            say(f"{path} was empty, left by a plugin that ended before it wrote it: removed")
+            say(f"{self._directory.file_of(ip)} was empty, left by a plugin that ended before it wrote it: removed")
             return
         self._found.owners[ip] = UNKNOWN
         if holder is None:
+            path = self._directory.file_of(ip)
             say(f"{path} names no container: the address stays taken until GC, or a DEL whose prevResult has it")
             return
         self._found.owners[ip] = Attachment(self._records.network, *holder).owner

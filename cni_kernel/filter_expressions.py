@@ -35,6 +35,7 @@ _CT_STATE, _CT_MARK = 0, 3  # NFT_CT_*
 _ESTABLISHED, _RELATED = 1 << 1, 1 << 2  # NF_CT_STATE_BIT of IP_CT_*
 _EQUAL, _NOT_EQUAL, _AT_MOST, _AT_LEAST = 0, 1, 3, 5  # NFT_CMP_EQ, NEQ, LTE, GTE
 _TCP, _ICMPV6 = 6, 58  # IPPROTO_*
+_DESTINATION_PORT_AT, _LAST_PORT = 2, 65535  # the same of TCP, UDP and SCTP
 _FLAGS_AT, _FIN_SYN_RST_ACK, _SYN = 13, 0x17, 0x02  # of the TCP header
 _INFO = 6  # LOGLEVEL_INFO
 
@@ -93,6 +94,18 @@ def find_ends(version: int, name: str) -> list[Expression]:
         _address(version, DESTINATION, words),
         look_up(name),
     ]
+
+
+def match_service(protocol: int, first: int, last: int) -> list[Expression]:
+    """Continue the rule only for packets of a transport protocol to ports from `first` to `last`, both included."""
+    found = [_load("meta", _META_L4PROTO), _compare(_EQUAL, bytes([protocol]))]
+    bounds = [number.to_bytes(2, "big") for number in (first, last)]
+    if (first, last) == (0, _LAST_PORT):
+        return found
+    found.append(_payload(_TRANSPORT_HEADER, _DESTINATION_PORT_AT, 2))
+    if first == last:
+        return [*found, _compare(_EQUAL, bounds[0])]
+    return [*found, _compare(_AT_LEAST, bounds[0]), _compare(_AT_MOST, bounds[1])]
 
 
 def find_service(name: str) -> list[Expression]:

@@ -19,6 +19,7 @@ from .rtnetlink import (
     address_query,
     link_info,
     link_message,
+    link_query,
     parse_address,
     parse_link,
     parse_routes,
@@ -63,27 +64,25 @@ class Kernel:
 
     def _find_link(self, attributes: Attributes, ifindex: int) -> Link | None:
         with asking("interfaces cannot be read"):
+            request = link_message(_GETLINK, 0, [*attributes, WITHOUT_STATISTICS], ifindex=ifindex)
             try:
-                replies = self._socket.send(
-                    [link_message(_GETLINK, ACK, [*attributes, WITHOUT_STATISTICS], ifindex=ifindex)]
-                )
+                reply = self._socket.ask(request.kind, request.body)
             except NetlinkError as error:
                 if error.errno == errno.ENODEV:
                     return None
                 raise
-        return parse_link(replies[0])
+        return parse_link(reply)
 
     def list_ports(self, bridge: Link) -> list[Link]:
         """The ports of a bridge."""
-        request = link_message(_GETLINK, 0, [("IFLA_MASTER", bridge.ifindex), WITHOUT_STATISTICS])
+        query = link_query([("IFLA_MASTER", bridge.ifindex), WITHOUT_STATISTICS])
         with asking(f"ports of bridge {bridge.name} cannot be read"):
-            return [parse_link(reply) for reply in self._socket.dump(request.kind, request.body)]
+            return [parse_link(reply) for reply in self._socket.dump(_GETLINK, query)]
 
     def list_links(self) -> list[Link]:
         """All interfaces."""
-        request = link_message(_GETLINK, 0, [WITHOUT_STATISTICS])
         with asking("interfaces cannot be read"):
-            return [parse_link(reply) for reply in self._socket.dump(request.kind, request.body)]
+            return [parse_link(reply) for reply in self._socket.dump(_GETLINK, link_query([WITHOUT_STATISTICS]))]
 
     def probe_kind(self, kind: str) -> None:
         """Raise KernelError unless the kernel can make interfaces of a kind. Changes nothing.
@@ -221,18 +220,20 @@ class Kernel:
         up: bool,
         detect_duplicates: bool = False,
     ) -> CIDR | None:
-        """Give an interface addresses, bring it up if asked to, add routes through it: in this order, in one go.
+        """Bring an interface up if asked to, give it addresses, add routes through it: in this order, in one go.
 
-        Returns the first address that it has already.
+        Coming up, it would announce the addresses that it has, before its port passes anything on. Returns the first
+        address that it has already.
         """
         steps: list[tuple[str, Message]] = []
+        if up:
+            what = f"interface {link.name} cannot be brought up"
+            steps.append((what, link_message(_NEWLINK, ACK, [], ifindex=link.ifindex, up=True)))
+        first = len(steps)
         for address in addresses:
             body = address_body(link.ifindex, address, detect_duplicates=detect_duplicates)
             what = f"address {address} cannot be given to {link.name}"
             steps.append((what, Message(_NEWADDR, CREATE | EXCL | ACK, body)))
-        if up:
-            what = f"interface {link.name} cannot be brought up"
-            steps.append((what, link_message(_NEWLINK, ACK, [], ifindex=link.ifindex, up=True)))
         for route in routes:
             what = f"route {route.dst}{f' via {route.gw}' if route.gw else ''} cannot be added"
             steps.append((what, Message(_NEWROUTE, CREATE | APPEND | ACK, route_body(link, route))))
@@ -240,8 +241,8 @@ class Kernel:
             try:
                 self._socket.send([message for _, message in steps])
             except NetlinkError as error:
-                if error.errno == errno.EEXIST and error.index < len(addresses):
-                    return addresses[error.index]
+                if error.errno == errno.EEXIST and first <= error.index < first + len(addresses):
+                    return addresses[error.index - first]
                 raise
         return None
 

@@ -11,7 +11,7 @@ from cni_protocol.light.system import os
 
 from .errors import KernelError, asking
 from .netlink import ACK, ROUTE, NetlinkError, NetlinkSocket
-from .rtnetlink import link_message, parse_group
+from .rtnetlink import link_message, link_query, parse_group
 from .values import Link
 
 _DELLINK, _GETLINK, _SETLINK = 17, 18, 19  # RTM_*
@@ -44,7 +44,7 @@ def _delete_together(socket: NetlinkSocket, links: Sequence[Link]) -> Sequence[L
     numbers = sorted(set(groups.values()))
     marks = [link_message(_SETLINK, ACK, [("IFLA_GROUP", group)], ifindex=index) for index, group in groups.items()]
     refused = {links[refusal.index].ifindex for refusal in socket.send_all(marks)}
-    listed = socket.dump(_GETLINK, link_message(_GETLINK, 0, []).body)
+    listed = socket.dump(_GETLINK, link_query([]))
     if any(group in numbers and index not in groups for index, group in map(parse_group, listed)):
         return links  # another program uses this number
     with suppress(NetlinkError):  # removing them one by one will show the reason

@@ -115,6 +115,21 @@ class NetlinkSocket:
             replies += answers
         return replies
 
+    def ask(self, kind: int, body: bytes) -> bytes:
+        """Send a query with one answer, and return that one's body. Raises NetlinkError.
+
+        No acknowledgement is asked for: the answer comes without one, and so does a refusal.
+        """
+        self._socket.send(self._encode(Message(kind, 0, body)))
+        while True:
+            for answer, flags, sequence, content in self._receive():
+                if sequence != self._sequence:
+                    continue  # an answer to an earlier call that was given up
+                refusal = _refusal(answer, content, flags, 0) if answer == _NLMSG_ERROR else None
+                if refusal is not None:
+                    raise refusal
+                return content
+
     def send_all(self, messages: Sequence[Message]) -> list[NetlinkError]:
         """Send messages as `send` does, but continue after refusals. Returns the refusals in order."""
         return [refusal for start, portion in _portions(messages) for refusal in self._exchange(portion, start)[1]]
@@ -182,6 +197,24 @@ class NetlinkSocket:
                         raise refusal
                     return replies, interrupted
                 replies.append(body)
+
+    def iterate(self, kind: int, body: bytes) -> Iterator[bytes]:
+        """The bodies of the messages that answer a dump request, while they come: a long list takes no room.
+
+        For lists that may change while they are read. To be read to the end. Raises OSError.
+        """
+        self._socket.send(self._encode(Message(kind, DUMP, body)))
+        asked = self._sequence
+        while True:
+            for answer, flags, sequence, reply in self._receive():
+                if sequence != asked:
+                    continue
+                if answer in (_NLMSG_DONE, _NLMSG_ERROR):
+                    refusal = _refusal(answer, reply, flags, 0)
+                    if refusal is not None:
+                        raise refusal
+                    return
+                yield reply
 
     def _encode(self, message: Message) -> bytes:
         self._sequence += 1

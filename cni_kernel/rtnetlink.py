@@ -40,6 +40,11 @@ def link_message(
     return Message(kind, flags, _LINK_HEAD.pack(0, 0, ifindex, set_flags, change) + LINK.pack(attributes))
 
 
+def link_query(attributes: Attributes) -> bytes:
+    """The body of a request for many links."""
+    return bytes(_LINK_HEAD.size) + LINK.pack(attributes)
+
+
 def link_info(kind: str, data: Attributes | None = None) -> tuple[str, Any]:
     """The attribute for the type of a link, with the settings of that type."""
     attributes: Attributes = [("IFLA_INFO_KIND", kind)]

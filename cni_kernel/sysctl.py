@@ -8,7 +8,7 @@ Must not: decide which interfaces are ours to change.
 
 import errno
 
-from cni_protocol.light.standard import Iterator, contextmanager
+from cni_protocol.light.standard import Collection, Iterator, contextmanager
 from cni_protocol.light.system import os
 
 from .errors import KernelError, asking
@@ -16,6 +16,7 @@ from .errors import KernelError, asking
 _ROOT = "/proc/sys/net"
 _BYTES = 64  # more than any value that is read here
 _BRIDGED = {4: "bridge/bridge-nf-call-iptables", 6: "bridge/bridge-nf-call-ip6tables"}
+_ANNOUNCING = {4: "ipv4/conf/{}/arp_notify", 6: "ipv6/conf/{}/ndisc_notify"}
 _FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
 
 
@@ -52,12 +53,10 @@ def own_interface(name: str, *, ipv6: bool, detect_duplicates: bool) -> list[Ker
     default, and it keeps its IPv6 addresses while it is down. `detect_duplicates` switches duplicate address detection
     on or off. Returns the optional settings that were refused. Raises KernelError for the others.
     """
-    if not has_ipv6():
-        if ipv6:
-            raise KernelError(
-                errno.EAFNOSUPPORT, "an IPv6 address is wanted", "this kernel runs without IPv6 (ipv6.disable)"
-            )
-        return []
+    if ipv6 and not has_ipv6():
+        raise KernelError(
+            errno.EAFNOSUPPORT, "an IPv6 address is wanted", "this kernel runs without IPv6 (ipv6.disable)"
+        )
     detection = [(f"ipv6/conf/{name}/accept_dad", "1" if detect_duplicates else "0")]
     if ipv6:
         _write("ipv6/conf/lo/disable_ipv6", "0")
@@ -68,18 +67,18 @@ def own_interface(name: str, *, ipv6: bool, detect_duplicates: bool) -> list[Ker
     return ignore_router_advertisements(name) + _prefer(*detection) + (allow_ipv6(name) if ipv6 else [])
 
 
-def announce_changes(name: str) -> list[KernelError]:
-    """Have the kernel announce an interface's addresses to its neighbours whenever its MAC is set.
+def announce_changes(name: str, versions: Collection[int]) -> list[KernelError]:
+    """Have the kernel announce an interface's addresses of these IP versions to its neighbours when its MAC is set.
 
-    Without it neighbours keep an outdated MAC for a while. Returns the optional settings that were refused.
+    Without it neighbours keep an outdated MAC for a while. A bridge copies each announcement to every port: so none is
+    made for nothing. Returns the optional settings that were refused.
     """
-    ipv6 = [(f"ipv6/conf/{name}/ndisc_notify", "1")] if has_ipv6() else []
-    return _prefer((f"ipv4/conf/{name}/arp_notify", "1"), *ipv6)
+    return _prefer(*[(_ANNOUNCING[version].format(name), "1") for version in versions])
 
 
 def ignore_router_advertisements(name: str) -> list[KernelError]:
     """Have an interface ignore router advertisements. Returns the optional settings that were refused."""
-    return _prefer((f"ipv6/conf/{name}/accept_ra", "0")) if has_ipv6() else []
+    return _prefer((f"ipv6/conf/{name}/accept_ra", "0"))
 
 
 def allow_ipv6(name: str) -> list[KernelError]:
@@ -143,7 +142,7 @@ def detect_no_duplicates(name: str) -> list[KernelError]:
     behalf of packets that it forwards (ndisc_send_ns in net/ipv6/ndisc.c), and nobody outside reaches the containers.
     Returns the optional settings that were refused.
     """
-    return _prefer((f"ipv6/conf/{name}/accept_dad", "0")) if has_ipv6() else []
+    return _prefer((f"ipv6/conf/{name}/accept_dad", "0"))
 
 
 def loosen_reverse_path(name: str) -> None:
@@ -173,13 +172,18 @@ def _read(name: str) -> str:
 
 
 def _prefer(*settings: tuple[str, str]) -> list[KernelError]:
-    """Set optional sysctls. Returns the refusals."""
+    """Set optional sysctls. Returns the refusals; that a kernel without IPv6 has none of its settings is none.
+
+    Only afterwards is it asked whether there is IPv6: each look into /proc/sys/net takes the longer the more network
+    namespaces there are, since the directories of all of them stand in one chain of the kernel's cache of names.
+    """
     refusals = []
     for name, value in settings:
         try:
             _write(name, value)
         except KernelError as error:
-            refusals.append(error)
+            if not name.startswith("ipv6/") or has_ipv6():
+                refusals.append(error)
     return refusals
 
 

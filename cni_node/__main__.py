@@ -12,13 +12,14 @@ Run = Callable[[argparse.Namespace], int]
 
 
 def _agent() -> tuple[AddOptions, Run]:
-    from cni_node import run, settings
+    from cni_node import settings
+    from cni_node.agent import run
 
     return settings.add_options, run.run
 
 
 def _status() -> tuple[AddOptions, Run]:
-    from cni_node import status
+    from cni_node.agent import status
 
     return status.add_options, status.run
 
@@ -36,7 +37,7 @@ def _inspect() -> tuple[AddOptions, Run]:
 
 
 def _repair() -> tuple[AddOptions, Run]:
-    from cni_node import repair
+    from cni_node.repair import command as repair
 
     return repair.add_options, repair.run
 
@@ -60,7 +61,7 @@ def _install_plugins() -> tuple[AddOptions, Run]:
 
 
 def _load_module() -> tuple[AddOptions, Run]:
-    from cni_node import modules
+    from cni_node.host import modules
 
     return modules.add_options, modules.run
 

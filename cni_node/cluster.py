@@ -6,7 +6,7 @@ Must not: change anything, or need an agent.
 import argparse
 import sys
 
-from cni_node.client import CallError
+from cni_node.api.client import CallError
 from cni_node.settings import add_etcd_options, etcd_access
 from cni_node.sources.etcd_calls import Etcd
 from cni_node.sources.etcd_lease import EtcdSettings

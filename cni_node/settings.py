@@ -4,15 +4,16 @@ Must not: look at the node, or read a file.
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from cni_node.overlay import Overlay
+from cni_node.host.overlay import Overlay
 from cni_node.snapshot import Node
 from cni_node.sources.etcd_calls import EtcdAccess
 from cni_node.sources.etcd_keys import Cluster, check_cluster
 from cni_node.sources.etcd_lease import LEASE, EtcdSettings
-from cni_node.sources.kubernetes import KubernetesSettings
+from cni_node.sources.kubernetes import KubernetesSettings, parse_api_server
 from cni_node.sources.static import StaticSettings, arrange, parse_peer
 from cni_protocol.address import CIDR, IP, parse_cidr, parse_ip
 from cni_protocol.errors import CNIError
@@ -58,7 +59,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option("--once", action="store_true", help="set the node up and end (static source): nobody repairs then")
     _add_static_options(parser)
     option("--kubeconfig", metavar="FILE", default="", help="kubernetes: how to reach the API [the service account]")
-    option("--api-server", metavar="URL", default="", help="kubernetes: instead of the kubeconfig's server")
+    words = "kubernetes: instead of the kubeconfig's server, or of KUBERNETES_SERVICE_HOST and _PORT without one"
+    option("--api-server", metavar="URL", default="", help=words)
     words = "kubernetes: network policies are put in force, and established connections looked at again, or kept"
     option("--policies", choices=[RECHECK, KEEP, OFF], help=f"{words} [{RECHECK}]")
     option("--log-denied", action="store_true", help="kubernetes: packets that policies deny, some per second")
@@ -106,14 +108,18 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
     option("--device", metavar="NAME", default="", help="the interface that the overlay goes out by [the route's]")
 
 
-def parse_settings(options: argparse.Namespace, hostname: str) -> Settings:
-    """Parse the options. Raises ValueError with a line for each problem."""
+def parse_settings(options: argparse.Namespace, hostname: str, environment: Mapping[str, str]) -> Settings:
+    """Parse the options; `environment` is that of the process. Raises ValueError with a line for each problem."""
     problems: list[str] = []
     name = options.node_name or hostname
     _refuse_others(options, problems)
     source: SourceSettings
     if options.source == "kubernetes":
-        source = KubernetesSettings(name, options.kubeconfig, options.api_server)
+        source = KubernetesSettings(name, options.kubeconfig)
+        try:
+            source = source._replace(server=parse_api_server(options.api_server, options.kubeconfig, environment))
+        except CNIError as error:
+            problems.append(f"--api-server: {error.msg}")
     elif options.source == "etcd":
         source = _parse_etcd(options, name, problems)
     else:

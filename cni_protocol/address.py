@@ -33,8 +33,11 @@ class IP(NamedTuple):
         return self.value.to_bytes(self.bits // 8, "big")
 
     def __str__(self) -> str:
+        version, value = self
+        if version == 4:  # not by way of inet_ntop: reading a store of another plugin asks for this a million times
+            return f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.{value & 255}"
         text = socket.inet_ntop(self.family, self.packed)
-        if self.version == 6 and "." in text:  # libc writes ::/96 as ::10.1.2.3, RFC 5952 and Go as ::a01:203
+        if "." in text:  # libc writes ::/96 as ::10.1.2.3, RFC 5952 and Go as ::a01:203
             text = f"::{(self.value & _LOW_32) >> 16:x}:{self.value & 0xFFFF:x}"
         return text
 

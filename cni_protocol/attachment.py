@@ -34,6 +34,13 @@ class Attachment(NamedTuple):
         """The text that the owner of every attachment of this network begins with."""
         return shortened(self.network, _NETWORK_BYTES) + ","
 
+    def chain_name(self, kind: str, subnet: str) -> str:
+        """The name of a chain that the attachments of this network in one subnet share, as nft(8) can read it back.
+
+        It reads neither a colon nor a tilde.
+        """
+        return f"{kind}-{self.owner_prefix[:-1]}-{subnet}".replace(":", "_").replace("~", "_")
+
     @property
     def hint(self) -> str:
         """A text that every owner of this container contains; without a container id, of this network.

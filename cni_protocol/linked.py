@@ -11,14 +11,15 @@ from __future__ import annotations
 import posix
 import sys
 from _frozen_importlib import ModuleSpec
-from _frozen_importlib_external import MAGIC_NUMBER
-from _imp import source_hash
+from _frozen_importlib_external import MAGIC_NUMBER, ExtensionFileLoader
+from _imp import extension_suffixes, source_hash
 from marshal import loads
 
 TYPE_CHECKING = False  # type checkers take this name for true
 if TYPE_CHECKING:
     from types import CodeType, ModuleType
 
+SHARED_OBJECTS = ("_json", "_ctypes")  # modules in C that many interpreters have as files
 COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 
 
@@ -28,6 +29,7 @@ def load(file: int, index: list[tuple[bytes, int]], code: str) -> None:
     `code` is the directory of the sources. Raises ImportError for a piece that is damaged; then none is there.
     """
     made: list[str] = []
+    sys.meta_path.insert(0, _Direct)
     try:
         for digest, size in index[:-1]:
             for name, is_package, body in loads(_read(file, digest, size)):
@@ -36,6 +38,7 @@ def load(file: int, index: list[tuple[bytes, int]], code: str) -> None:
                     _run(name, is_package, body, code)
         sys.meta_path.insert(0, _Late(loads(_read(file, *index[-1])), code))
     except BaseException:
+        sys.meta_path.remove(_Direct)
         for name in made:
             parent, _, child = name.rpartition(".")
             sys.modules[parent or name].__dict__.pop(child, None)
@@ -70,6 +73,22 @@ def _run(name: str, is_package: bool, body: CodeType, code: str) -> None:
     exec(body, module.__dict__)
     if parent:
         setattr(sys.modules[parent], child, module)
+
+
+class _Direct:
+    """Finds modules in C in the last directory of the path, where they are: a search would list all of them."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> ModuleSpec | None:
+        """As importlib.abc.MetaPathFinder has it."""
+        if name not in SHARED_OBJECTS:
+            return None
+        place = f"{sys.path[-1]}/{name}{extension_suffixes()[0]}"
+        try:
+            posix.stat(place)
+        except OSError:
+            return None  # it is built in, or elsewhere
+        return ModuleSpec(name, ExtensionFileLoader(name, place), origin=place)
 
 
 class _Late:

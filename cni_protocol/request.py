@@ -149,7 +149,7 @@ def _environment_problems(command: str, env: Mapping[str, str]) -> list[str]:
         if ifname and not is_interface_name(ifname):
             problems.append(
                 f"CNI_IFNAME={ifname!r} is no interface name: at most {IFNAME_BYTES} bytes, not '.' or '..', "
-                "without '/', ':' and white space"
+                "without '/', ':', '%' and white space"
             )
     return problems
 
@@ -161,10 +161,13 @@ def is_identifier(text: str) -> bool:
 
 
 def is_interface_name(name: str) -> bool:
-    """Whether the kernel accepts this as an interface name (dev_valid_name in net/core/dev.c) and it is printable."""
+    """Whether the kernel makes an interface of just this name (dev_get_valid_name in net/core/dev.c); it is printable.
+
+    A name with a percent sign is a pattern, out of which the kernel makes another name each time.
+    """
     if len(name.encode("utf-8", "surrogateescape")) > IFNAME_BYTES or name in (".", ".."):
         return False
-    return name.isprintable() and not any(char in "/:" or char.isspace() for char in name)
+    return name.isprintable() and not {"/", ":", "%", " "}.intersection(name)  # no other white space is printable
 
 
 def supported_versions_reply(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from tests.kit.grid import grid
 TESTS = Path("tests/cluster")
 FIRST = "test_reach.py"  # its cluster is timed
 LAST = ("speed.py", "route_speed.py", "agent_speed.py", "policy_speed.py")
-OF_THE_AGENT = LAST[1:3]  # whose measures go into a document
-MARKERS = "<!-- agent: written by scripts/cluster -->\n", "<!-- end of agent -->"
+TABLES = {"agent": LAST[1:3], "policies": LAST[3:]}  # tables of documents, and the files whose measures they have
+MARKERS = "<!-- {0}: written by scripts/cluster -->\n", "<!-- end of {0} -->"
+Measure = tuple[str, str, bool | None]  # what was measured, what was found, whether that is enough; None: no target
+_RESULTS = {True: "PASS", False: "FAIL", None: ""}
 READY_BOUND = 60  # seconds from the start to three nodes with pods, debootstrap not counted
 
 
@@ -27,12 +29,12 @@ class Report:
 
     def __init__(self) -> None:
         self.failed = False
-        self.of_the_agent: list[tuple[str, str, bool]] = []
+        self.tables: dict[str, list[Measure]] = {name: [] for name in TABLES}
         self._begin = began()
         self._tree_seconds = 0.0
         self._drawn: list[str] = []
         self._reached: dict[str, dict[tuple[str, str], tuple[str, bool]]] = {}
-        self._measured: list[tuple[str, str, bool]] = []
+        self._measured: list[Measure] = []
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, Any, Any]:
@@ -58,8 +60,9 @@ class Report:
                 self._reached.setdefault(path, {})[source, destination] = (seen, report.passed)
             elif kind == "measured":
                 self._measured.append(value)
-                if report.nodeid.partition("::")[0].endswith(tuple(f"/{name}" for name in OF_THE_AGENT)):
-                    self.of_the_agent.append(value)
+                for name, files in TABLES.items():
+                    if report.nodeid.partition("::")[0].endswith(tuple(f"/{file}" for file in files)):
+                        self.tables[name].append(value)
 
     def print(self) -> None:
         """All of it."""
@@ -70,7 +73,7 @@ class Report:
             print("\n".join(grid(cells)))
         print("\nMeasures")
         for what, text, passed in self._measured:
-            print(f"  {'PASS' if passed else 'FAIL'}  {what}: {text}")
+            print(f"  {_RESULTS[passed] or '    '}  {what}: {text}")
 
     def _note_ready(self, seconds: float) -> None:
         passed = seconds <= READY_BOUND
@@ -89,34 +92,39 @@ def began() -> float:
 def main() -> int:
     """Run the tests. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="scripts/cluster", description="other arguments go to pytest")
-    parser.add_argument("--document", metavar="FILE", type=Path, help="put what the agent costs into its place there")
+    parser.add_argument("--document", metavar="FILE", type=Path, help="put what was measured into its place there")
     options, arguments = parser.parse_known_args()
     if options.document:
-        with_rows(options.document.read_text("utf-8"), ())  # or all the measuring is for nothing
+        with_rows(options.document.read_text("utf-8"), {})  # or all the measuring is for nothing
     report = Report()
     names = dict.fromkeys([FIRST, *sorted(path.name for path in TESTS.glob("test_*.py")), *LAST])
     arguments = ["-q", "-rN", "--tb=short", "-p", "no:cacheprovider", *arguments]
     status = pytest.main([*arguments, *(str(TESTS / name) for name in names)], plugins=[report])
     report.print()
     if options.document:
-        text = with_rows(options.document.read_text("utf-8"), report.of_the_agent)
+        text = with_rows(options.document.read_text("utf-8"), report.tables)
         options.document.write_text(text, "utf-8")
     failed = status != pytest.ExitCode.OK or report.failed
     print("\nNot all is as it should be." if failed else "\nAll is as it should be.")
     return 1 if failed else 0
 
 
-def with_rows(text: str, measured: Sequence[tuple[str, str, bool]]) -> str:
-    """The text of a document with a table of these measures between the markers. Raises SystemExit without markers."""
-    begin, end = MARKERS
-    if not re.search(f"{begin}.*{end}", text, re.DOTALL):
-        raise SystemExit(f"the document has no markers for: agent ({begin.strip()} and {end})")
-    lines = ["| what | found | target | result |", "|---|---|---|---|"]
-    for what, found, passed in measured:
-        value, _, target = found.partition("; target ")
-        lines.append(f"| {what} | {value} | {target} | {'PASS' if passed else 'FAIL'} |")
-    table = "\n".join(lines)
-    return re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{table}\n\n{end}", text, flags=re.DOTALL)
+def with_rows(text: str, tables: Mapping[str, Sequence[Measure]]) -> str:
+    """The text of a document with the tables for which it has markers. Raises SystemExit if it has none at all."""
+    marked = {name: "{}.*{}".format(*(marker.format(name) for marker in MARKERS)) for name in TABLES}
+    there = [name for name, pattern in marked.items() if re.search(pattern, text, re.DOTALL)]
+    if not there:
+        raise SystemExit(
+            f"the document has no markers for: {', '.join(TABLES)} (such as {MARKERS[0].format('agent').strip()})"
+        )
+    for name in there:
+        lines = ["| what | found | target | result |", "|---|---|---|---|"]
+        for what, found, passed in tables.get(name, ()):
+            value, _, target = found.partition("; target ")
+            lines.append(f"| {what} | {value} | {target} | {_RESULTS[passed]} |")
+        begin, end = (marker.format(name) for marker in MARKERS)
+        text = re.sub(marked[name], "\n".join([begin, *lines, "", end]).replace("\\", r"\\"), text, flags=re.DOTALL)
+    return text
 
 
 def draw(world: World) -> Iterator[str]:

@@ -61,7 +61,8 @@ def _strike(subject: Subject, count: int, workers: int) -> list[Row]:
 
 def _strike_policies(quick: bool) -> bool:
     """The faults of an agent while policies change. Returns whether all were survived."""
-    from tests.faults.policies import Struck, strike_all  # which need pyroute2, and --help does without
+    from tests.faults.handovers import Struck  # which need pyroute2, and --help does without
+    from tests.faults.policies import strike_all
 
     def tell(struck: Struck) -> None:
         mended = f", mended after {struck.seconds:.2f} s" if struck.seconds else ""

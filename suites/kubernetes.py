@@ -161,7 +161,8 @@ def inside(options: argparse.Namespace, lifeline: int) -> int:
     began = time.monotonic()
 
     def say(what: str) -> None:
-        print(f"[{time.monotonic() - began:6.1f} s] {what}", flush=True)
+        # in one piece: several threads have something to say
+        print(f"[{time.monotonic() - began:6.1f} s] {what}\n", end="", flush=True)
 
     try:
         cluster = Kubernetes(gather_parts(Path(os.environ["TMPDIR"]), say), say)

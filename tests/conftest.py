@@ -18,9 +18,13 @@ BUILD_BOUND = 120  # seconds to fetch a wheel, or to make a bundle; a few are us
 TOGETHER = (
     "tests/cluster/",
     "tests/kubernetes/",
-    "tests/system/test_vlan_kernel.py",
     "tests/tour/",
 )  # they share their set-up
+IN_UML = (
+    "tests/cni_node/doctor/test_limits.py",
+    "tests/cni_node/why/test_vlans.py",
+    "tests/system/test_vlan_kernel.py",
+)  # they share one boot
 REFERENCE_DIR = "/usr/lib/cni"  # Debian's containernetworking-plugins
 
 
@@ -51,6 +55,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
+            if nodeid.startswith(IN_UML):
+                return "uml"
             return next((start for start in TOGETHER if nodeid.startswith(start)), nodeid)
 
     return Scheduling(config, log)

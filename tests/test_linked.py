@@ -19,6 +19,15 @@ CONFIG = '{"cniVersion": "1.1.0", "name": "mynet", "ipam": {"type": "cni-ipam"}}
 AGAIN = "run install.sh again"
 CALL_BOUND = 60
 
+INTERPRETER = ("/usr/bin/python3", "-ISBXutf8")
+# an executable whose every look into a directory is told (Python's table of audit events)
+LISTENING = """
+import sys
+sys.addaudithook(lambda event, args: event == "os.listdir" and print(*args, file=sys.stderr))
+sys.argv = sys.argv[1:]
+exec(compile(open(sys.argv[0]).read(), sys.argv[0], "exec"))
+"""
+
 Answer = subprocess.CompletedProcess[str]
 
 
@@ -174,6 +183,21 @@ try:
 except Exception:
     traceback.print_exc()
 """
+
+
+@pytest.mark.parametrize("command", ["VERSION", "ADD"])
+def test_no_directory_is_searched_for_modules(bin_dir: str, command: str) -> None:
+    done = subprocess.run(
+        [*INTERPRETER, "-c", LISTENING, f"{bin_dir}/cni-bridge"],
+        env=call_environment(command, path=[bin_dir]),
+        input=CONFIG,
+        capture_output=True,
+        text=True,
+        timeout=CALL_BOUND,
+        check=False,
+    )
+    assert '"supportedVersions"' in done.stdout or '"code"' in done.stdout
+    assert done.stderr == ""
 
 
 def test_a_traceback_shows_the_lines_of_the_sources(bin_dir: str) -> None:

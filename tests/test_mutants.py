@@ -5,10 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pytest_mock import MockerFixture
 
-from suites.mutants.checkout import Checkout, read_sources
+from suites.mutants.checkout import Checkout, Run, read_sources
 from suites.mutants.places import find_places, mutate
 from suites.mutants.reach import Reach, Record, watch
+from suites.mutants.reach import Test as RecordedTest
 from suites.mutants.report import (
     parse_equivalents,
     score,
@@ -202,6 +204,40 @@ def test_a_tiny_package_from_the_recording_to_the_verdicts(tiny: Path, tmp_path:
         "7 -> 6": (SURVIVED, "no test runs it", 0),
     }
     assert (checkout.root / PACKAGE / "tiny.py").read_text() == moved[f"{PACKAGE}/tiny.py"]
+
+
+@pytest.mark.parametrize(
+    ("status", "output", "result"),
+    [
+        (0, "2 passed in 0.10s", SURVIVED),
+        (0, "", KILLED),  # the mutant has ended pytest
+        (1, "1 failed in 0.10s", KILLED),
+        (1, "Failed: Timeout (>15.0s)", HUNG),
+        (-11, "", KILLED),
+        (None, "", HUNG),
+    ],
+)
+def test_what_a_run_came_to_and_that_a_survivor_is_not_tried_again(
+    tmp_path: Path, mocker: MockerFixture, status: int | None, output: str, result: str
+) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/test_x.py").write_text("")
+    checkout, reach = mocker.Mock(root=tmp_path), mocker.Mock()
+    checkout.pytest.return_value = Run(status, output)
+    reach.find_tests.return_value = {RecordedTest("tests/test_x.py::test_it", kernel=False, seconds=1.0)}
+    [place, *_] = find_places(TINY, "cni_node/tiny.py")
+    verdict = try_mutant(checkout, TINY, place, reach)
+    assert verdict.result == result
+    assert [call.args for call in checkout.write.call_args_list] == [
+        ("cni_node/tiny.py", mutate(TINY, place)),
+        ("cni_node/tiny.py", TINY),
+    ]
+    if result == SURVIVED:
+        assert try_mutant(checkout, TINY, place, reach, verdict.past) == verdict
+        assert checkout.pytest.call_count == 1
+        (tmp_path / "tests/test_x.py").write_text("# it is another one now")
+        assert try_mutant(checkout, TINY, place, reach, verdict.past).past != verdict.past
+        assert checkout.pytest.call_count == 2
 
 
 FLAKY = """\

@@ -35,7 +35,9 @@ BENCH_ROWS = (
     *("ipam.ADD", "ipam.DEL", "ipam.DEL again", "ipam.first"),
     *("full.ipam", "full.network", *(f"burst.{part}" for part in ("both", "ADD", "DEL"))),
     *(f"pods.{command}.{count}" for command in ("ADD", "DEL") for count in (2, 3)),
-    *("ports.ADD", "ports.DEL", "nat", "memory.ADD"),
+    *("ports.ADD", "ports.DEL"),
+    *(f"load.{what}.{command}" for what in ("peers", "policies") for command in ("ADD", "DEL")),
+    *("nat", "memory.ADD"),
 )
 
 # Every key that holds an object or a list, so that what is below is read too.

@@ -19,6 +19,7 @@ FILES = sorted(str(path.relative_to(ROOT)) for package in PACKAGES for path in (
 OF_THE_NODE = [file for file in FILES if file.startswith("cni_node/")]
 
 FILE_LINES = 300
+ROOM_SHARE = 0.3  # of all lines, in one directory
 FUNCTION_LINES = 40
 ARGUMENTS = 4  # by position
 
@@ -37,6 +38,9 @@ ALLOWED = {
         ),
     },
 }
+
+# The rooms of the node's program; each may import those that stand before it.
+ROOMS = ("api", "host", "sources", "policy", "readiness", "repair", "agent", "inspect", "doctor", "why")
 
 POLICY = ("compiler", "desired", "evaluator", "intervals", "model", "names", "parsing", "parts", "pods", "rules")
 DOCTOR = ("checks", "facts", "filter_checks", "link_checks", "moving", "node_checks", "route_checks")
@@ -84,8 +88,8 @@ PURE = (
     *(f"cni_node/doctor/{name}.py" for name in DOCTOR),
     *(f"cni_node/inspect/{name}.py" for name in INSPECT),
     *(f"cni_node/why/{name}.py" for name in WHY),
-    *("cni_node/exempt.py", "cni_node/peer_routes.py", "cni_node/same.py", "cni_node/snapshot.py"),
-    "cni_node/yaml_subset.py",
+    *("cni_node/host/exempt.py", "cni_node/host/peer_routes.py", "cni_node/host/same.py", "cni_node/snapshot.py"),
+    "cni_node/api/yaml_subset.py",
     "cni_node/sources/members.py",
     "cni_node/sources/etcd_keys.py",
 )
@@ -103,7 +107,13 @@ PURE_OF_OURS = {
     *(f"cni_node.inspect.{name}" for name in INSPECT),
     *(f"cni_node.why.{name}" for name in WHY),
     "cni_kernel.nft_attributes",
-    *("cni_ipam.ranges", "cni_node.peer_routes", "cni_node.same", "cni_node.snapshot", "cni_node.sources.members"),
+    *(
+        "cni_ipam.ranges",
+        "cni_node.host.peer_routes",
+        "cni_node.host.same",
+        "cni_node.snapshot",
+        "cni_node.sources.members",
+    ),
 }
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -115,11 +125,16 @@ def tree_of(file: str) -> ast.Module:
 
 
 @cache
+def nodes_of(tree: ast.AST) -> list[ast.AST]:
+    return list(ast.walk(tree))
+
+
+@cache
 def imported_by(tree: ast.Module, file: str) -> set[str]:
     """The full names of all modules that a file imports, wherever it does; `from x import y` may name x.y too."""
     package = Path(file).parent.parts
     found = set()
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -133,7 +148,7 @@ def imported_by(tree: ast.Module, file: str) -> set[str]:
 
 def taken_from(tree: ast.Module, module: str) -> set[str]:
     """What a file takes from a module of that last name."""
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    nodes = [node for node in nodes_of(tree) if isinstance(node, ast.ImportFrom)]
     return {alias.name for node in nodes if (node.module or "").endswith(module) for alias in node.names}
 
 
@@ -148,7 +163,7 @@ def top_level(names: set[str]) -> set[str]:
 
 
 def definitions_in(tree: ast.Module) -> Iterator[Definition]:
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         if isinstance(node, Definition):
             yield node
 
@@ -197,8 +212,8 @@ def test_no_module_is_imported_by_a_computed_name() -> None:
     for file in FILES:
         if file in ("cni_protocol/sibling.py", "cni_protocol/linked.py"):
             continue
-        names = {node.id for node in ast.walk(tree_of(file)) if isinstance(node, ast.Name)}
-        names |= {node.attr for node in ast.walk(tree_of(file)) if isinstance(node, ast.Attribute)}
+        names = {node.id for node in nodes_of(tree_of(file)) if isinstance(node, ast.Name)}
+        names |= {node.attr for node in nodes_of(tree_of(file)) if isinstance(node, ast.Attribute)}
         assert not names & {"__import__", "import_module", "exec_module", "exec", "eval"}, file
 
 
@@ -210,10 +225,35 @@ def test_imports_point_one_way() -> None:
         assert [name for name in ours if not any(f"{name}.".startswith(f"{entry}.") for entry in allowed)] == [], file
 
 
+def room_of(module: str) -> str:
+    """The room of a module of the node's program; empty where it is in none."""
+    package, _, rest = module.partition(".")
+    room = rest.partition(".")[0]
+    return room if package == "cni_node" and (ROOT / package / room).is_dir() else ""
+
+
+def test_the_rooms_of_the_node_import_one_way() -> None:
+    assert set(ROOMS) == {Path(file).parent.name for file in OF_THE_NODE} - {"cni_node"}
+    for file in OF_THE_NODE:
+        room = Path(file).parent.name
+        if room in ROOMS:
+            above = {
+                name for name in imported_by(tree_of(file), file) if room_of(name) in ROOMS[ROOMS.index(room) + 1 :]
+            }
+            assert above == set(), file
+
+
+def test_no_room_has_more_than_its_share() -> None:
+    lines = {file: len((ROOT / file).read_text(encoding="utf-8").splitlines()) for file in FILES}
+    for room in {Path(file).parent for file in FILES}:
+        of_it = sum(count for file, count in lines.items() if Path(file).parent == room)
+        assert of_it <= ROOM_SHARE * sum(lines.values()), room
+
+
 def test_foreign_functions_are_called_where_the_standard_library_has_none() -> None:
     """setns(2) and unshare(2) are there from Python 3.12 on; prctl(2) and inotify(7) never."""
     users = {file for file in FILES if {"ctypes", "_ctypes"} & imported_by(tree_of(file), file)}
-    assert users == {"cni_protocol/light/libc.py", "cni_node/inotify.py", "cni_node/trial.py"}
+    assert users == {"cni_protocol/light/libc.py", "cni_node/inotify.py", "cni_node/readiness/trial.py"}
 
 
 def test_what_runs_for_days_uses_the_real_standard_library() -> None:
@@ -225,7 +265,7 @@ def test_what_runs_for_days_uses_the_real_standard_library() -> None:
 def test_no_decision_depends_on_the_time_of_day() -> None:
     """Which jumps; time.monotonic() does not."""
     for file in OF_THE_NODE:
-        used = {ast.unparse(node) for node in ast.walk(tree_of(file)) if isinstance(node, ast.Attribute)}
+        used = {ast.unparse(node) for node in nodes_of(tree_of(file)) if isinstance(node, ast.Attribute)}
         assert not used & {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow"}, file
 
 
@@ -241,7 +281,7 @@ def test_pure_modules_call_nothing_that_touches_the_host() -> None:
     for file in PURE:
         called = {
             node.func.id
-            for node in ast.walk(tree_of(file))
+            for node in nodes_of(tree_of(file))
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         }
         assert not called & {"open", "print", "input"}, file
@@ -254,7 +294,7 @@ def test_stdout_belongs_to_the_protocol() -> None:
             continue
         if file.startswith("cni_node/"):  # a program for people
             continue
-        for node in ast.walk(tree_of(file)):
+        for node in nodes_of(tree_of(file)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
                 assert [ast.unparse(word.value) for word in node.keywords if word.arg == "file"] == ["sys.stderr"], file
             assert not (isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.stdout", "sys.__stdout__")), file
@@ -318,7 +358,7 @@ def probe(package: str, command: str, config: dict[str, Any] | None) -> tuple[in
 
 
 def test_the_probe_sees_what_is_loaded() -> None:
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import cni_node.links; print(*sys.modules)"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import cni_node.host.links; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-I", "-c", code], check=True, stdout=subprocess.PIPE, text=True, timeout=60
     ).stdout.split()

@@ -15,6 +15,7 @@ from pathlib import Path
 from cni_node.doctor.checks import diagnose
 from cni_node.doctor.facts import HARMS, Finding
 from cni_node.doctor.moving import compare
+from cni_node.doctor.progress import Progress
 from cni_node.doctor.reading import Places, read_facts, read_moving
 from cni_node.settings import SOCKET
 
@@ -46,7 +47,9 @@ def run(options: argparse.Namespace) -> int:
     if options.watch is not None:
         findings, unreadable = _watch(options.watch)
     else:
-        facts = read_facts(Places(options.root, options.conf_dir, options.bin_dir, options.socket))
+        places = Places(options.root, options.conf_dir, options.bin_dir, options.socket)
+        with Progress(sys.stderr if sys.stderr.isatty() and not options.json else None) as progress:
+            facts = read_facts(places, progress.begin)
         findings, unreadable = diagnose(facts), list(facts.unreadable)
     if options.json:
         print(json.dumps({"findings": [_to_document(each) for each in findings], "unreadable": unreadable}, indent=2))

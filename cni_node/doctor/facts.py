@@ -27,7 +27,7 @@ class Link(NamedTuple):
     """An interface. `state` is that of a bridge port (3: forwarding), -1 for none; `mtu` is in bytes.
 
     `peer_known`: the other end of a veth pair is in a namespace that the kernel can name. `derived` is the MAC that the
-    other nodes expect of an overlay's device.
+    other nodes expect of an overlay's device, `underlay_version` the IP version of what it sends.
     """
 
     ifindex: int
@@ -47,6 +47,8 @@ class Link(NamedTuple):
     sent: int = 0
     derived: str = ""
     running: bool = True
+    underlay_version: int = 4
+    filters_vlans: bool = False
 
 
 class Address(NamedTuple):
@@ -86,7 +88,10 @@ class Neighbour(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A rule of the packet filter: `verdict` is accept, drop, reject, jump or empty; `data` are its bytes."""
+    """A rule of the packet filter: `verdict` is accept, drop, reject, jump or empty; `data` are its bytes.
+
+    `opaque`: it has parts that are not understood, and may let new connections through.
+    """
 
     chain: str
     verdict: str

@@ -14,7 +14,7 @@ from cni_kernel.kernel import Kernel
 from cni_kernel.netlink import NETFILTER, ROUTE, NetlinkError, NetlinkSocket
 from cni_kernel.nft_attributes import names_in
 from cni_node.doctor.facts import Address, Chain, Link, Neighbour, Route, Rule
-from cni_node.peer_routes import mac_of
+from cni_node.host.peer_routes import mac_of
 from cni_protocol.address import CIDR, IP
 
 _GETLINK, _GETROUTE, _GETNEIGH = 18, 26, 30  # RTM_*
@@ -47,6 +47,8 @@ _RULE = Table(
 _TABLE = Table(NFTA_TABLE_NAME=(1, TEXT))
 _NEUTRAL = {"counter", "immediate", "log", "limit", "reject"}
 _OPAQUE = {"lookup", "match", "target", "xfrm", "objref"}
+# xt_conntrack_mtinfo3 in include/uapi/linux/netfilter/xt_conntrack.h: where its flags are, XT_CONNTRACK_STATE, NEW
+_CONNTRACK_REVISION, _CONNTRACK_FLAGS, _BY_STATE, _STATE_NEW = (3).to_bytes(4, "big"), 146, 1, 8
 _VERDICTS = {0: "drop", 1: "accept", -3: "jump", -4: "jump"}  # NF_DROP, NF_ACCEPT, NFT_JUMP, NFT_GOTO
 
 
@@ -61,7 +63,7 @@ def _parse_link(body: bytes) -> Link:
     found, raw = LINK.unpack(body[_LINK_HEAD.size :]), dict(split(body[_LINK_HEAD.size :]))
     info = found.get("IFLA_LINKINFO", {})
     kind, port = info.get("IFLA_INFO_KIND", ""), info.get("IFLA_INFO_SLAVE_DATA", {})
-    data = LINK_DATA["vxlan"].unpack(info.get("IFLA_INFO_DATA", b"")) if kind == "vxlan" else {}
+    data = LINK_DATA[kind].unpack(info.get("IFLA_INFO_DATA", b"")) if kind in ("bridge", "vxlan") else {}
     local = data.get("IFLA_VXLAN_LOCAL") or data.get("IFLA_VXLAN_LOCAL6")
     received, sent = struct.unpack_from("=QQ", raw[_STATS64]) if len(raw.get(_STATS64, b"")) >= 16 else (0, 0)
     netnsid = int.from_bytes(raw.get(_NETNSID, b"\xff" * 4), sys.byteorder, signed=True)
@@ -83,6 +85,8 @@ def _parse_link(body: bytes) -> Link:
         received=received,
         sent=sent,
         derived=mac_of(local) if local is not None else "",
+        underlay_version=local.version if local is not None else 4,
+        filters_vlans=bool(data.get("IFLA_BR_VLAN_FILTERING")),
     )
 
 
@@ -190,7 +194,21 @@ def _read_rules(sock: NetlinkSocket, family: int, table: str) -> Iterator[Rule]:
         if "reject" in names:
             verdict = "reject"
         matches = any(name not in _NEUTRAL for name in names)
-        yield Rule(found["NFTA_RULE_CHAIN"], verdict, target, matches, bool(_OPAQUE & set(names)), data)
+        opaque = bool(_OPAQUE & set(names)) and not _is_about_known_connections(data)
+        yield Rule(found["NFTA_RULE_CHAIN"], verdict, target, matches, opaque, data)
+
+
+def _is_about_known_connections(rule: bytes) -> bool:
+    """Whether iptables' match on connections keeps new ones out, so that the rule accepts nothing by itself."""
+    for _, entry in split(rule):
+        parts = dict(split(entry))
+        match = dict(split(parts.get(2, b""))) if TEXT.unpack(parts.get(1, b"")) == "match" else {}
+        if TEXT.unpack(match.get(1, b"")) != "conntrack" or match.get(2) != _CONNTRACK_REVISION:
+            continue
+        flags, inverted, states = struct.unpack_from("=HHH", match[3], _CONNTRACK_FLAGS)
+        if flags & _BY_STATE and not inverted & _BY_STATE and not states & _STATE_NEW:
+            return True
+    return False
 
 
 def _verdict_of(rule: bytes) -> tuple[str, str]:

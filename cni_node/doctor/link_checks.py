@@ -22,7 +22,7 @@ _FOREIGN = (
     "antrea-",
     "ovn-k8s",
 )
-_HEADERS = 50  # bytes that an overlay over IPv4 adds
+_HEADERS = {4: 50, 6: 70}  # bytes that an overlay adds, by the IP version of the underlay
 _SILENCE = 50  # packets after which an answer should have come
 _LINK_LOCAL4 = parse_cidr("169.254.0.0/16")
 
@@ -127,9 +127,9 @@ def check_mtu(facts: Facts) -> Iterator[Finding]:
     by_index = {link.ifindex: link for link in facts.links}
     for overlay in overlays_of(facts):
         under = by_index.get(overlay.lower)
-        if under is not None and overlay.mtu > under.mtu - _HEADERS:
+        if under is not None and overlay.mtu > (room := under.mtu - _HEADERS[overlay.underlay_version]):
             what = f"its MTU is {overlay.mtu}, and {under.name} below has {under.mtu}: large packets are lost"
-            remedy = f"ip link set {overlay.name} mtu {under.mtu - _HEADERS}; give the agent no larger --mtu"
+            remedy = f"ip link set {overlay.name} mtu {room}; give the agent no larger --mtu"
             yield Finding(HINDERS, "mtu-overlay", overlay.name, what, remedy)
     ways = [by_index[r.ifindex] for r in facts.routes if not r.dst.prefix and not r.refuses and r.ifindex in by_index]
     for way in {link.ifindex: link for link in [*overlays_of(facts), *ways]}.values():

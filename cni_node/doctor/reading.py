@@ -15,12 +15,12 @@ from cni_bridge.refusals import kernel_refusals
 from cni_bridge.sync import find_missing
 from cni_kernel.errors import KernelError
 from cni_kernel.expressions import Rules
+from cni_node.agent.status import fetch
 from cni_node.doctor import configurations, kernel_facts, proc_files
 from cni_node.doctor.facts import Configuration, Facts, Network, Pod, Reservation, Room
 from cni_node.inspect.packet_filter import read_policies
-from cni_node.repair import wanted_rules
+from cni_node.repair.command import wanted_rules
 from cni_node.results import Cached, list_attachments
-from cni_node.status import fetch
 from cni_protocol.address import parse_cidr
 from cni_protocol.attachment import Attachment
 from cni_protocol.errors import CNIError
@@ -43,14 +43,20 @@ class Places(NamedTuple):
         return self.root / path.lstrip("/")
 
 
-class Reader:
-    """Calls reading functions, and collects their failures as sentences in `problems`."""
+def _ignore(what: str) -> None:
+    """Who asks is not told what is read."""
 
-    def __init__(self) -> None:
+
+class Reader:
+    """Calls reading functions, and collects their failures as sentences in `problems`; `begin` is told of each."""
+
+    def __init__(self, begin: Callable[[str], None] = _ignore) -> None:
         self.problems: list[str] = []
+        self._begin = begin
 
     def ask(self, what: str, read: Callable[[], T], *, may_lack: bool = False) -> T | None:
         """Call `read`. Returns None when it fails, and notes that; with `may_lack` a missing file is not noted."""
+        self._begin(what)
         try:
             return read()
         except _REFUSALS as error:
@@ -70,9 +76,12 @@ def describe(error: BaseException) -> str:
     return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
 
 
-def read_facts(places: Places) -> Facts:
-    """All facts about the node that this process runs on, in whose network namespace it is."""
-    reader = Reader()
+def read_facts(places: Places, begin: Callable[[str], None] = _ignore) -> Facts:
+    """All facts about the node that this process runs on, in whose network namespace it is.
+
+    `begin` is told what is read next.
+    """
+    reader = Reader(begin)
     conf_dir = places.at(places.conf_dir)
     files = reader.ask(str(conf_dir), partial(configurations.read_configurations, conf_dir), may_lack=True)
     configured, networks = files or ([], [])

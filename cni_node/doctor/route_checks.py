@@ -165,9 +165,9 @@ def _stands_beside(cidr: CIDR, gateways: set[IP]) -> bool:
 
 
 def check_peer_routes(facts: Facts) -> Iterator[Finding]:
-    """A route to a peer leads nowhere: refused, or through an interface that is gone or down."""
+    """A route to a peer leads nowhere: refused, or through an interface that is down or has no carrier."""
     peers = peer_routes_of(facts)
-    up = {link.ifindex for link in facts.links if link.up}
+    links = {link.ifindex: link for link in facts.links}
     refusing = [r for r in facts.routes if r.refuses and r.table == _MAIN and r.dst.prefix]
     for route in refusing:
         hit = next(
@@ -177,14 +177,11 @@ def check_peer_routes(facts: Facts) -> Iterator[Finding]:
             what = f"a route drops what goes to {route.dst}, which are pods of the node at {hit.gw}"
             yield Finding(HINDERS, "route-refuses", str(route.dst), what, f"ip route delete {route.dst}")
     for route in peers:
-        if route.ifindex and facts.links and route.ifindex not in up:
-            yield Finding(
-                HINDERS,
-                "peer-unreachable",
-                str(route.dst),
-                "its route leads to an interface that is down",
-                "bring it up",
-            )
+        link = links.get(route.ifindex)
+        if link is not None and not (link.up and link.running):
+            what = f"its route leads to {link.name}, which {'has no carrier' if link.up else 'is down'}"
+            remedy = "look at the cable or the other end" if link.up else f"ip link set {link.name} up"
+            yield Finding(HINDERS, "peer-unreachable", str(route.dst), what, remedy)
 
 
 def check_neighbours(facts: Facts) -> Iterator[Finding]:

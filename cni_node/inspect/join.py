@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from cni_kernel.values import Link
+from cni_node.host.peer_routes import NETWORK
 from cni_node.inspect.values import (
     Attached,
     Bridge,
@@ -20,7 +21,6 @@ from cni_node.inspect.values import (
     Rule,
     View,
 )
-from cni_node.peer_routes import NETWORK
 from cni_protocol.attachment import Attachment, describe_owner, spelt_anew
 
 _PARTS = 3  # of an owner

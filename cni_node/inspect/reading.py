@@ -14,11 +14,11 @@ from cni_kernel.errors import KernelError
 from cni_kernel.kernel import Kernel
 from cni_kernel.namespace import open_namespace
 from cni_kernel.values import MAIN_TABLE, Address, Link, Route
-from cni_node.entries import Entries
+from cni_node.host.entries import Entries
+from cni_node.host.peer_routes import NETWORK, Entry, Forward, Neighbour, PeerRoute
 from cni_node.inspect import store
 from cni_node.inspect.packet_filter import read_filter, read_policies
 from cni_node.inspect.values import Inside, Peer, Reading, Remembered
-from cni_node.peer_routes import NETWORK, Entry, Forward, Neighbour, PeerRoute
 from cni_node.results import Cached, list_attachments
 from cni_protocol.address import LINK_LOCAL6, parse_cidr
 from cni_protocol.attachment import Attachment

@@ -6,6 +6,7 @@ Must not: read or write the table.
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from cni_kernel.expressions import ADDRESS
 from cni_kernel.filter_expressions import Elements, SetType
 from cni_kernel.netlink import Message
 from cni_kernel.nft_tables import Contents, TableSocket
@@ -37,12 +38,23 @@ class Difference:
     heard yet which address a pod has.
     """
 
-    def __init__(self, wanted: Ruleset, known: Contents, judged: frozenset[bytes], *, adopting: bool = False) -> None:
+    def __init__(
+        self,
+        wanted: Ruleset,
+        known: Contents,
+        judged: frozenset[bytes],
+        *,
+        adopting: bool = False,
+        anew: bool = False,
+    ) -> None:
+        """With `anew` the messages are for an empty table, but who waits in the `known` one waits on."""
+        waiting = _waiting(wanted, known, judged, adopting)
+        known = Contents({}, {}) if anew else known
         self._wanted, self._known = wanted, known
         self._chains = [name for name, rules in wanted.digests.items() if known.chains.get(name) != rules]
         self._old_chains = [name for name in known.chains if name not in wanted.digests]
         self._old_sets = [name for name in known.sets if name not in wanted.sets]
-        elements = {name: found for name, (_, found) in wanted.sets.items()} | _waiting(wanted, known, judged, adopting)
+        elements = {name: found for name, (_, found) in wanted.sets.items()} | waiting
         self._new_sets = [name for name in elements if name not in known.sets]
         self._sets = dict(self._compare(elements))
         self.after = Contents(wanted.digests, elements)
@@ -94,7 +106,10 @@ def _waiting(wanted: Ruleset, known: Contents, judged: frozenset[bytes], adoptin
             key
             for name in maps
             for key, chain in known.sets.get(name, {}).items()
-            if (adopting or chain == PENDING) and key not in judged and key not in wanted.sets[name][1]
+            if (adopting or chain == PENDING)
+            and key not in judged
+            and key not in wanted.sets[name][1]
+            and len(key) == ADDRESS[version][1]  # another version's map may have other keys
         }
         if waiting:
             added: dict[str, Elements] = {name: dict.fromkeys(waiting, PENDING) for name in maps}

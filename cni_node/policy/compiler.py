@@ -27,6 +27,7 @@ class Compiler:
         self.owners: dict[IP, Pod] = {}  # whose an address is, of the pods compiled last
         self._groups: dict[str, _Group] = {}
         self._local: dict[IP, Pod] = {}  # those of them that are this node's
+        self.isolated: dict[IP, Pod] = {}  # those of them that a policy isolates
         self._numbers: dict[tuple[int, PortName], list[bytes]] | None = None
         self._named: dict[str, Set] = {}  # sets of named ports
         self._members: dict[str, tuple[list[_Group], Set]] = {}  # sets of pods, and what they are of
@@ -37,6 +38,7 @@ class Compiler:
         local = self._local
         work = _Work(cluster.policies, {pod.namespace for pod in local.values()}, self._work, log=self._log)
         subjects = {ip: chains for ip, pod in local.items() if (chains := work.chains_of(pod, ip.version))}
+        self.isolated = {ip: local[ip] for ip in subjects}
         subjects.update({ip: dict.fromkeys(DIRECTIONS, PENDING) for ip in pending if ip not in local})
         self._work = work.without_predecessor()
         sets = dict(_subject_sets(subjects, local))
@@ -57,7 +59,7 @@ class Compiler:
         """Take other pods; the group of a namespace that has not changed stays the same object."""
         if pods is self._pods:
             return
-        self._pods, self.owners = pods, pods_by_address(pods)
+        self._pods, self.owners = pods, pods_by_address(pods, self._node)
         self._local = {ip: pod for ip, pod in self.owners.items() if pod.node == self._node}
         groups = _group(self.owners)
         self._groups = {name: same if (same := self._groups.get(name)) == own else own for name, own in groups.items()}

@@ -6,7 +6,7 @@
     e_DIGEST, i_DIGEST                     chains: what a group of policies allows, for egress and for ingress
     s4_, s6_                               addresses of the pods that selectors match
     b4_, b6_                               networks of ipBlocks less their exceptions
-    p_                                     protocol . ports
+    p_                                     protocol . ports, of rules that have more than one range of them
     n4_, n6_                               address . protocol . port of pods that give a name to a port
 Must not: know messages of the kernel.
 """
@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from cni_kernel.policy_frame import PENDING as PENDING
+from cni_node.policy.model import PortRange
 
 ADDRESSES, NETWORKS, PORTS, NAMED, VERDICTS, PAIRS = "addresses", "networks", "ports", "named", "verdicts", "pairs"
 
@@ -34,16 +35,17 @@ class Set(NamedTuple):
 
 
 class Allow(NamedTuple):
-    """A rule that allows packets that match all its sets. "" stands for no condition.
+    """A rule that allows packets that match all its conditions. "" stands for no set, None for any port.
 
     `version` is the IP version of the sets, 0 for any. `peers` is a set of addresses of the other end, `ports` one of
-    protocols and ports, `named` one of destination addresses with protocol and port.
+    protocols and ports, `named` one of destination addresses with protocol and port. `port` needs no set.
     """
 
     version: int = 0
     peers: str = ""
     ports: str = ""
     named: str = ""
+    port: PortRange | None = None
 
 
 class PolicyChain(NamedTuple):

@@ -11,12 +11,15 @@ from threading import Condition, Lock, Thread
 from cni_kernel.errors import KernelError, asking
 from cni_kernel.flows import Flows
 from cni_node import logs
-from cni_node.policy.announced import GONE, IN_FORCE, Announced, admit
+from cni_node.policy.announced import GONE, IN_FORCE, PENDING, Admission, Admitter, Announced
 from cni_node.policy.change import Change
 from cni_node.policy.compiler import Compiler
+from cni_node.policy.desired import Desired
 from cni_node.policy.evaluator import Connection, Evaluator, Verdict
+from cni_node.policy.ipvs import ServiceProxy
 from cni_node.policy.model import Cluster
-from cni_node.policy.recheck import recheck
+from cni_node.policy.orphans import Orphans
+from cni_node.policy.recheck import Rechecked, Rechecker
 from cni_node.policy.state import PolicyState
 from cni_node.policy.table import PolicyTable
 from cni_node.policy.watch import ClusterWatch
@@ -25,27 +28,33 @@ from cni_protocol.address import IP
 
 GATHER = 0.02  # seconds after an event in which others are waited for
 RETRY = 1.0  # seconds until what the kernel refused is tried again
-_RECHECK_AGAIN = 1.0  # seconds after a change; a connection may just have been on its way through the old rules
 
 
 class Enforcer:
-    """Keeps one node's table. `admit`, `judge`, `state`, `wake`, `disturb` are for any thread, the rest for its own."""
+    """Keeps one node's table.
+
+    `admit`, `judge`, `ready`, `state`, `wake` and `disturb` are for any thread, the rest for its own.
+    """
 
     def __init__(self, settings: KubernetesSettings, own: Callable[[], Iterable[IP]], *, log: bool, cut: bool) -> None:
         """`own` lists the node's addresses; `log` denied packets; `cut` established connections. Raises KernelError."""
         self._table, self._own, self._cut = PolicyTable(), own, cut
         self._counters, self._counting = PolicyTable(), Lock()
+        self._proxy = ServiceProxy()
         with asking("nftables cannot be used", "nf_conntrack_netlink"):
-            self._flows = Flows()
+            self._rechecker = Rechecker(Flows(), self._take_rechecked)
+        self._owed = False  # a look at the connections, as soon as everything that is needed is known
+        self._rechecked, self._recheck_problem = 0, ""  # connections that were cut; for the thread that cuts them
         self._node = settings.node_name
         self._compiler = Compiler(settings.node_name, log=log)
+        self._admitter, self._orphans = Admitter(), Orphans(self._node)
         self._woken = Condition()
         self._dirty = self._disturbed = self._urgent = False
         self._announced: list[Announced] = []  # until the API says the same; it may be away for hours
         self._answers: dict[Announced, str] = {}  # for who waits for one
         self._settings = settings
         self._again = 0.0  # monotonic time of the next run without an event, 0 for none
-        self._look_again = self._ended = False
+        self._ended = False
         self._complete = False  # everything that is needed was known once
         self._state = PolicyState()
         self._cluster: Cluster | None = None  # as it was put in force last
@@ -56,20 +65,29 @@ class Enforcer:
         return self._table.port
 
     @property
+    def ready(self) -> bool:
+        """Whether the cluster's policies have been in force once, for any thread."""
+        return self._state.ready
+
+    @property
     def state(self) -> PolicyState:
         """How it is, for any thread. Raises KernelError."""
         with self._counting:
-            return self._state._replace(denied=self._counters.denied())
+            denied, seen = self._counters.denied(), self._proxy.problems()
+        state, own = self._state, (self._recheck_problem,) if self._recheck_problem else ()
+        return state._replace(denied=denied, cut=self._rechecked, problems=(*state.problems, *own, *seen))
 
     def start(self) -> None:
         """Begin, in threads that end with the process."""
         self._watch = ClusterWatch(self._settings, self.wake)
         Thread(target=self._run, name="policies", daemon=True).start()
+        self._rechecker.start()
 
     def close(self) -> None:
         """End the threads. The kernel's table stays."""
         self._ended = True
         self._watch.close()
+        self._rechecker.close()
         self.wake()
 
     def wake(self) -> None:
@@ -91,8 +109,7 @@ class Enforcer:
         Returns IN_FORCE; PENDING, when nothing passes to or from the pod yet; or "", when neither is certain.
         """
         with self._woken:
-            mine = set(announced.addresses)  # what was said of these before is over
-            self._announced = [each for each in self._announced if mine.isdisjoint(each.addresses)]
+            self._announced = [each for each in self._announced if not announced.replaces(each)]
             self._announced.append(announced)
             self._answers[announced] = ""
             self._dirty = self._urgent = True
@@ -107,7 +124,7 @@ class Enforcer:
     def _run(self) -> None:
         while not self._ended:
             with self._woken:
-                left = max(self._again - time.monotonic(), 0.0) if self._again else None
+                left = self._again - time.monotonic() if self._again else None
                 self._woken.wait_for(lambda: self._dirty, left)
                 self._woken.wait_for(lambda: self._urgent, GATHER)
                 disturbed = self._disturbed
@@ -130,19 +147,20 @@ class Enforcer:
             return
         if disturbed:
             self._table.forget()
-        admission = admit(known.pods, known.policies, announced)
+        admission = self._admitter.admit(known.pods, known.policies, announced)
         cluster = Cluster(known.policies, admission.pods, known.namespaces, {self._node: tuple(self._own())})
-        desired = self._compiler.compile(cluster, admission.pending)
-        gone = frozenset(ip.packed for each in announced if each.gone for ip in each.addresses)
-        desired = desired._replace(judged=desired.judged | gone)  # nobody waits there any more
+        desired = self._compile(cluster, admission, announced)
         change = self._table.ensure(desired, adopting=not self._complete)
+        self._orphans.note(self._compiler.isolated, desired.judged)
         self._cluster = cluster
         first, self._complete = not self._complete, True
         with self._woken:
             self._answers |= {each: said for each, said in admission.answers.items() if each in self._answers}
             self._woken.notify_all()
-        if self._cut and (first or change != Change() or self._look_again):
-            self._recheck(cluster, again=first or change != Change())
+        if self._cut and (first or change != Change() or self._owed):
+            self._owed = not known.complete  # a peer that is not known may be allowed
+            if known.complete:
+                self._rechecker.ask(Evaluator(cluster, self._node, self._compiler.owners))
         with self._woken:
             self._announced = [each for each in self._announced if each not in admission.settled]
         self._state = self._state._replace(
@@ -153,14 +171,22 @@ class Enforcer:
         )
         self._say(known.problems)
 
-    def _recheck(self, cluster: Cluster, *, again: bool) -> None:
-        found = recheck(self._flows, Evaluator(cluster, self._node, self._compiler.owners))
+    def _compile(self, cluster: Cluster, admission: Admission, announced: list[Announced]) -> Desired:
+        """The desired table: closed for those of whom the API does not tell yet, or no longer."""
+        told_of = {ip for each in announced for ip in each.addresses}
+        held = self._orphans.find(cluster.pods, told_of, time.monotonic())
+        desired = self._compiler.compile(cluster, (*admission.pending, *held.closed))
+        settled = (ip for each, said in admission.answers.items() if said != PENDING for ip in each.addresses)
+        return desired._replace(judged=desired.judged | {ip.packed for ip in (*settled, *held.over)})
+
+    def _take_rechecked(self, found: Rechecked | Exception) -> None:
+        if isinstance(found, Exception):
+            self._recheck_problem = str(found) if isinstance(found, KernelError) else f"internal error: {found!r}"
+            return
+        self._recheck_problem = ""
+        self._rechecked += len(found.cut)
         if found.cut or found.freed:
             logs.info("connections", cut=len(found.cut), freed=len(found.freed))
-        self._state = self._state._replace(cut=self._state.cut + len(found.cut))
-        self._look_again = again
-        if again:
-            self._again = time.monotonic() + _RECHECK_AGAIN
 
     def _say(self, problems: tuple[str, ...]) -> None:
         if problems != self._state.problems:

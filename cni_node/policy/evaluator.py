@@ -72,12 +72,17 @@ class Evaluator:
         `owners` is whose each address is, where the caller knows it already.
         """
         self._namespaces, self._node = cluster.namespaces, node
-        self._pods = pods_by_address(cluster.pods) if owners is None else owners
+        self._pods = pods_by_address(cluster.pods, node) if owners is None else owners
         self._own = {name: frozenset(addresses) for name, addresses in cluster.nodes.items()}
         self._policies: dict[str, list[Policy]] = {}
         for policy in sorted(cluster.policies, key=lambda policy: policy.full_name):
             self._policies.setdefault(policy.namespace, []).append(policy)
         self._isolating: dict[tuple[str, str, str], list[Policy]] = {}
+
+    @property
+    def judged(self) -> frozenset[IP]:
+        """The addresses of the pods whose policies are judged."""
+        return frozenset(ip for ip, pod in self._pods.items() if not self._node or pod.node == self._node)
 
     def allowed(self, asked: Connection) -> Verdict:
         """Whether the connection may be made: the source's egress and the destination's ingress must both allow it."""

@@ -150,20 +150,23 @@ class Cluster(NamedTuple):
     nodes: Mapping[str, tuple[IP, ...]]
 
 
-def pods_by_address(pods: tuple[Pod, ...]) -> dict[IP, Pod]:
-    """The pod of each address. If several pods have it, one that is not terminating counts, and then the youngest."""
+def pods_by_address(pods: tuple[Pod, ...], node: str = "") -> dict[IP, Pod]:
+    """The pod of each address, as seen from a node.
+
+    If several pods have it, the node's own one counts, then one that is not terminating, and then the youngest.
+    """
     found: dict[IP, Pod] = {}
     for pod in pods:
         if pod.is_selectable:
             for address in pod.addresses:
                 other = found.get(address)
-                if other is None or _seniority(pod) > _seniority(other):
+                if other is None or _seniority(pod, node) > _seniority(other, node):
                     found[address] = pod
     return found
 
 
-def _seniority(pod: Pod) -> tuple[bool, str, str]:
-    return not pod.terminating, pod.created, pod.full_name
+def _seniority(pod: Pod, node: str) -> tuple[bool, bool, str, str]:
+    return pod.node == node, not pod.terminating, pod.created, pod.full_name
 
 
 def _is_met(requirement: Requirement, labels: Labels) -> bool:

@@ -4,18 +4,19 @@ In a large cluster this decides how much memory and traffic the agent needs.
 Must not: query the API.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from cni_node.policy.model import DIRECTIONS, EGRESS, Labels, Pod, PodPeer, Policy, PortName, Rule, Selector
 
 EVERYWHERE = "*"
-MANY = 20  # namespaces; for more, one watch of all pods costs the API server less
+MANY, FEW = 20, 10  # namespaces; for more, one watch of all pods costs the API server less, until they are few again
 
 
 def needed_namespaces(
-    policies: Iterable[Policy], local: Iterable[Pod], namespaces: Mapping[str, Labels]
+    policies: Iterable[Policy], local: Iterable[Pod], namespaces: Mapping[str, Labels], followed: Collection[str] = ()
 ) -> frozenset[str]:
-    """The namespaces whose pods have to be known, EVERYWHERE instead of very many."""
+    """The namespaces whose pods have to be known, EVERYWHERE instead of very many. `followed` are those at present."""
+    bound = FEW if EVERYWHERE in followed else MANY
     own: dict[str, set[Labels]] = {}
     for pod in local:
         own.setdefault(pod.namespace, set()).add(pod.labels)
@@ -26,7 +27,7 @@ def needed_namespaces(
             for direction in DIRECTIONS:
                 for rule in policy.rules(direction) or ():
                     found |= _named_by(rule, direction, namespaces, matching)
-            if len(found) > MANY or EVERYWHERE in found:
+            if len(found) > bound or EVERYWHERE in found:
                 return frozenset({EVERYWHERE})
     return frozenset(found)
 

@@ -38,7 +38,7 @@ def parts_of(rules: Iterable[Rule]) -> Parts:
         services = _services(rule, parts)
         for end in _ends(rule, parts):
             allows += [
-                Allow(end.version or service.version, end.peers, service.ports, service.named)
+                service._replace(version=end.version or service.version, peers=end.peers)
                 for service in services
                 if 0 in (end.version, service.version) or end.version == service.version
             ]
@@ -81,7 +81,9 @@ def _services(rule: Rule, parts: Parts) -> list[Allow]:
     found = []
     names = tuple(sorted({port for port in rule.ports if isinstance(port, PortName)}))
     ranges = _merged(port for port in rule.ports if isinstance(port, PortRange))
-    if ranges:
+    if len(ranges) == 1:
+        found.append(Allow(port=ranges[0]))
+    elif ranges:
         name = name_of("p", ranges)
         elements = {pack_service(*port[:2]): pack_service(port.protocol, port.last) for port in ranges}
         parts.fixed[name] = Set(PORTS, 0, elements)

@@ -31,7 +31,7 @@ from cni_kernel.packed_rules import PackedChain, digest_of, pack_rule
 from cni_kernel.policy_frame import BASE, base_chain, dropping_chain
 from cni_kernel.policy_frame import TABLE as TABLE
 from cni_node.policy.desired import NAMED, NETWORKS, PAIRS, PENDING, PORTS, VERDICTS, Allow, Desired, PolicyChain, Set
-from cni_node.policy.model import DIRECTIONS, EGRESS
+from cni_node.policy.model import DIRECTIONS, EGRESS, PROTOCOLS
 
 CUT = 1 << 27  # the bit of a connection's mark that says: no longer allowed
 LOGGED, BURST = 10, 20  # denied packets of a chain that are logged in a second
@@ -128,20 +128,23 @@ def _policy_rules(chain: PolicyChain) -> Iterator[bytes]:
 def _pack_allow(direction: str, allow: Allow) -> bytes:
     """A thousand policies have few forms of rules: each is packed once, and gets the names of its sets afterwards."""
     names = (allow.peers, allow.ports, allow.named)
-    blanks = tuple("" if not name else str(place) * len(name) for place, name in enumerate(names))
-    packed = _pack_form(direction, Allow(allow.version, *blanks))
+    blanks = ["" if not name else str(place) * len(name) for place, name in enumerate(names)]
+    peers, ports, named = blanks
+    packed = _pack_form(direction, allow._replace(peers=peers, ports=ports, named=named))
     for blank, name in zip(blanks, names, strict=True):
         packed = packed.replace(blank.encode(), name.encode()) if name else packed
     return packed
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _pack_form(direction: str, form: Allow) -> bytes:
     return pack_rule([*_conditions(direction, form), leave_chain()])
 
 
 def _conditions(direction: str, allow: Allow) -> Rule:
     found = []
+    if allow.port:  # first: comparing costs less than a look in a set
+        found += filters.match_service(PROTOCOLS[allow.port.protocol], allow.port.first, allow.port.last)
     if allow.peers:
         found += filters.find_address(allow.version, DESTINATION if direction == EGRESS else SOURCE, allow.peers)
     if allow.ports:

@@ -15,6 +15,7 @@ from cni_node.policy.model import DIRECTIONS
 from cni_node.policy.rules import TABLE, TYPES, Digests, Ruleset, denied_chain
 
 _TRIES = 8  # others may change their own tables between our look and our change
+_AGAIN = (errno.ERESTART, errno.EEXIST, errno.ENOENT, errno.EBUSY)
 
 
 class PolicyTable:
@@ -47,15 +48,19 @@ class PolicyTable:
         """
         wanted = Ruleset(desired, self._digests)
         self._digests = wanted.digests
+        anew = False
         with asking("the table of policies cannot be written", "nf_tables"):
             for _ in range(_TRIES):
+                fresh = self._known is None
                 try:
-                    return self._ensure(wanted, desired.judged, adopting)
+                    return self._ensure(wanted, desired.judged, adopting=adopting, anew=anew)
                 except NetlinkError as error:
                     self._known = None
-                    if error.errno not in (errno.ERESTART, errno.EEXIST, errno.ENOENT, errno.EBUSY):
+                    if (anew or not fresh) and error.errno not in _AGAIN:
                         raise
-            return self._ensure(wanted, desired.judged, adopting)
+                    # just read, and refused all the same: a chain or set is of another kind, as of another version
+                    anew = fresh and error.errno != errno.ERESTART
+            return self._ensure(wanted, desired.judged, adopting=adopting, anew=anew)
 
     def delete(self) -> None:
         """Take the whole table away: nothing is isolated any more. Raises KernelError."""
@@ -70,13 +75,14 @@ class PolicyTable:
             found = {direction: self._socket.counted(denied_chain(direction)) for direction in DIRECTIONS}
             return found | {name: self._socket.counted(name) for name in ("cut", "stray", PENDING)}
 
-    def _ensure(self, wanted: Ruleset, judged: frozenset[bytes], adopting: bool) -> Change:
+    def _ensure(self, wanted: Ruleset, judged: frozenset[bytes], *, adopting: bool, anew: bool) -> Change:
         generation = None
         if self._known is None:
             generation = self._socket.generation()
             self._known = self._socket.read(TYPES) or Contents({}, {})
-        difference = Difference(wanted, self._known, judged, adopting=adopting)
+        difference = Difference(wanted, self._known, judged, adopting=adopting, anew=anew)
         if difference.change != Change():
-            self._socket.commit([self._socket.add_table(), *difference.messages(self._socket)], generation)
+            old = [self._socket.delete_table()] if anew else []
+            self._socket.commit([*old, self._socket.add_table(), *difference.messages(self._socket)], generation)
             self._known = difference.after
         return difference.change

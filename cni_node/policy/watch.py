@@ -10,8 +10,8 @@ from threading import Event, Lock, Thread
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
-from cni_node.client import Client
-from cni_node.listwatch import ListWatch
+from cni_node.api.client import Client
+from cni_node.api.listwatch import ListWatch
 from cni_node.policy.model import Labels, Pod, Policy
 from cni_node.policy.needs import EVERYWHERE, needed_namespaces
 from cni_node.policy.parsing import parse_policy
@@ -43,12 +43,12 @@ class Collection(Generic[_K, _V]):
     A dictionary of objects that was handed out is never changed, so that it tells by its identity whether anything has.
     """
 
-    def __init__(self, parse: Callable[[Any], tuple[_K, _V]], changed: Callable[[], None]) -> None:
-        """`changed` is called after each change."""
-        self._parse, self._changed = parse, changed
+    def __init__(self, what: str, parse: Callable[[Any], tuple[_K, _V]], changed: Callable[[], None]) -> None:
+        """`what` is the word for one of the objects. `changed` is called after each change."""
+        self._what, self._parse, self._changed = what, parse, changed
         self._lock = Lock()
         self._objects: dict[_K, _V] = {}
-        self._refused: dict[str, str] = {}  # problems of invalid objects; their last valid version stays
+        self._refused: dict[Any, str] = {}  # problems of invalid objects by their keys; their last valid version stays
         self._problem = ""
         self._handed_out = False  # the next change is made in a copy
         self.listed = False
@@ -64,17 +64,20 @@ class Collection(Generic[_K, _V]):
     def problems(self) -> list[str]:
         """Sentences about an API that cannot be reached, and about invalid objects."""
         with self._lock:
-            return [text for text in (self._problem, *self._refused) if text]
+            return [text for text in (self._problem, *self._refused.values()) if text]
 
     def replace(self, items: Iterator[dict[str, Any]]) -> None:
         """See Keeper."""
         found: dict[_K, _V] = {}
-        refused: dict[str, str] = {}
+        refused: dict[Any, str] = {}
         for item in items:
             try:
                 key, value = self._parse(item)
             except ValueError as error:
-                refused[str(error)] = ""
+                invalid = _key_of(item)
+                refused[invalid] = self._explain(invalid, error)
+                if invalid in self._objects:
+                    found[invalid] = self._objects[invalid]
                 continue
             before = self._objects.get(key)
             found[key] = (
@@ -88,19 +91,32 @@ class Collection(Generic[_K, _V]):
     def apply(self, kind: str, item: dict[str, Any]) -> None:
         """See Keeper."""
         with self._lock:
-            try:
-                key, value = self._parse(item)
-            except ValueError as error:
-                self._refused[str(error)] = ""
+            key = _key_of(item)
+            was_refused = self._refused.pop(key, None) is not None
+            if kind == "DELETED":
+                self._writable().pop(key, None)
             else:
-                if kind != "DELETED" and self._objects.get(key) == value:
-                    return
-                if self._handed_out:
-                    self._objects, self._handed_out = dict(self._objects), False
-                self._objects.pop(key, None)
-                if kind != "DELETED":
-                    self._objects[key] = value
+                try:
+                    _, value = self._parse(item)
+                except ValueError as error:
+                    self._refused[key] = self._explain(key, error)
+                else:
+                    if self._objects.get(key) == value and not was_refused:
+                        return
+                    objects = self._writable()
+                    objects.pop(key, None)
+                    objects[key] = value
         self._changed()
+
+    def _writable(self) -> dict[Any, _V]:
+        """The objects, as a copy if they were handed out."""
+        if self._handed_out:
+            self._objects, self._handed_out = dict(self._objects), False
+        return self._objects
+
+    def _explain(self, key: Any, error: ValueError) -> str:
+        name = "/".join(key) if isinstance(key, tuple) else key
+        return f"{self._what} {name or 'without a name'} is left as it was: {error}"
 
     def say(self, problem: str) -> None:
         """See Keeper."""
@@ -122,10 +138,10 @@ class ClusterWatch:
 
     def __init__(self, settings: KubernetesSettings, changed: Callable[[], None]) -> None:
         self._settings, self._changed = settings, changed
-        self._policies = self._follow(POLICIES, _keyed(parse_policy))
-        self._namespaces = self._follow(NAMESPACES, parse_namespace)
+        self._policies = self._follow("policy", POLICIES, _keyed(parse_policy))
+        self._namespaces = self._follow("namespace", NAMESPACES, parse_namespace)
         node = urlencode({"fieldSelector": f"spec.nodeName={settings.node_name}"})
-        self._pods = {_LOCAL: self._follow(f"{PODS}?{node}", _keyed(parse_pod))}
+        self._pods = {_LOCAL: self._follow("pod", f"{PODS}?{node}", _keyed(parse_pod))}
         self._merged: tuple[list[dict[tuple[str, str], Pod]], tuple[Pod, ...]] = ([], ())  # of what, and the result
 
     def close(self) -> None:
@@ -139,12 +155,12 @@ class ClusterWatch:
         namespaces: dict[str, Labels] = self._namespaces.collection.objects
         local = self._pods[_LOCAL].collection.objects
         if self._policies.collection.listed and self._namespaces.collection.listed:
-            self._need(needed_namespaces(policies.values(), local.values(), namespaces))
-        pods = self._merge()
+            self._need(needed_namespaces(policies.values(), local.values(), namespaces, self._pods))
         followed_all = (self._policies, self._namespaces, *self._pods.values())
+        complete = all(followed.collection.listed for followed in followed_all)  # before the pods are taken from them
+        pods = self._merge()
         problems = [text for followed in followed_all for text in followed.collection.problems]
         problems += [text for policy in policies.values() for text in policy.problems]
-        complete = all(followed.collection.listed for followed in followed_all)
         return Known(tuple(policies.values()), pods, namespaces, complete, tuple(dict.fromkeys(problems)))
 
     def _merge(self) -> tuple[Pod, ...]:
@@ -162,14 +178,16 @@ class ClusterWatch:
         return self._merged[1]
 
     def _need(self, namespaces: frozenset[str]) -> None:
+        """Follow these. What was followed before goes on until all of them have been listed, so no peer is missing."""
         for name in namespaces - set(self._pods):
             path = PODS if name == EVERYWHERE else f"{NAMESPACES}/{quote(name)}/pods"
-            self._pods[name] = self._follow(path, _keyed(parse_pod))
-        for name in set(self._pods) - namespaces - {_LOCAL}:
-            _end(self._pods.pop(name))
+            self._pods[name] = self._follow("pod", path, _keyed(parse_pod))
+        if all(self._pods[name].collection.listed for name in namespaces):
+            for name in set(self._pods) - namespaces - {_LOCAL}:
+                _end(self._pods.pop(name))
 
-    def _follow(self, path: str, parse: Callable[[Any], tuple[Any, Any]]) -> _Followed:
-        followed = _Followed(Collection(parse, self._changed), Client(self._settings.load), Event())
+    def _follow(self, what: str, path: str, parse: Callable[[Any], tuple[Any, Any]]) -> _Followed:
+        followed = _Followed(Collection(what, parse, self._changed), Client(self._settings.load), Event())
         watch = ListWatch(followed.client, path, followed.collection, self._settings.silence)
         Thread(target=watch.run, args=(followed.stopping,), name="policy-watch", daemon=True).start()
         return followed
@@ -181,6 +199,14 @@ def _keyed(parse: Callable[[Any], Any]) -> Callable[[Any], tuple[tuple[str, str]
         return (value.namespace, value.name), value
 
     return parsed
+
+
+def _key_of(item: Any) -> Any:
+    """The key of an object, valid or not: namespace and name, or the name alone of what is in none."""
+    metadata = item.get("metadata") if isinstance(item, dict) else None
+    found = metadata if isinstance(metadata, dict) else {}
+    namespace, name = str(found.get("namespace") or ""), str(found.get("name") or "")
+    return (namespace, name) if namespace else name
 
 
 def _end(followed: _Followed) -> None:

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from threading import Event, Thread
 
-from cni_node.backoff import Backoff
-from cni_node.client import CallError
+from cni_node.api.backoff import Backoff
+from cni_node.api.client import CallError
 from cni_node.snapshot import Snapshot
 from cni_node.sources.board import Board
 from cni_node.sources.etcd_calls import AWAY, CompactedError, Etcd, explain
@@ -20,6 +20,7 @@ from cni_node.sources.etcd_lease import EtcdSettings, Registration
 from cni_node.sources.etcd_members import Members
 from cni_node.sources.etcd_messages import Batch, Entry
 from cni_node.sources.members import Member
+from cni_protocol.address import IP
 from cni_protocol.errors import CNIError
 
 SHORT = 1.0  # seconds; a watch that ends sooner counts as a failure
@@ -30,8 +31,9 @@ JOIN_BOUND = 10.0  # seconds for a thread to notice that its connection is close
 class EtcdSource:
     """The Source of a cluster that has an etcd and nothing else. Raises CNIError where there is no endpoint."""
 
-    def __init__(self, settings: EtcdSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: EtcdSettings, renew: Callable[[tuple[IP, ...]], tuple[IP, ...]] = tuple) -> None:
+        """`renew` is given the addresses that this node has told, and returns those that it has now."""
+        self._settings, self._renew = settings, renew
         members = Members(settings.access.endpoints)
         self._watching = Etcd(settings.access, members)
         self._keeping = Etcd(settings.access, members, left=self._watching.interrupt)  # both leave together
@@ -68,6 +70,7 @@ class EtcdSource:
         while not stopping.is_set():
             delay = self._settings.lease / 3
             try:
+                self._follow_addresses(board)
                 self._registration.keep(look)
                 board.say("lease", self._registration.remark)
             except CNIError as error:
@@ -81,6 +84,18 @@ class EtcdSource:
             self._tried.set()
             look = self._look.wait(delay)
             self._look.clear()
+
+    def _follow_addresses(self, board: Board) -> None:
+        """Have this node's entry changed when its addresses are, such as by DHCP."""
+        told = self._settings.addresses
+        now = self._renew(told)
+        if now == told or self._settings.fixed:
+            old, new = (" ".join(map(str, each)) for each in (told, now))
+            wrong = f"--node-ip says {old}, and this node has {new}: change the option, and start the agent anew"
+            board.say("addresses", "" if now == told else wrong)
+            return
+        self._settings = self._settings._replace(addresses=now)
+        self._registration.move(now)
 
     def _watch(self, board: Board, stopping: Event) -> None:
         """The thread that lists the nodes and then follows changes."""
@@ -147,6 +162,8 @@ class EtcdSource:
             key, member = self._understood(entry)
             if member is not None:
                 board.put(key, member)
+                if key == self._own:  # the entry is ours again
+                    board.remove(_other(key))
             if entry.key == self._own and key != self._own:
                 self._look.set()
         board.say("nodes", "; ".join(sorted(self._refused.values())[:3]))
@@ -154,7 +171,8 @@ class EtcdSource:
     def _understood(self, entry: Entry) -> tuple[str, Member | None]:
         """Parse an entry. Returns the node's key on the board, and the node, None for an invalid entry.
 
-        If another node has registered with our name, it gets another key, so that both are on the board.
+        If another node has registered with our name, it gets another key, so that both are on the board. An entry with
+        our lease is ours, also before a change of our addresses is in it.
         """
         name = entry.key.removeprefix(self._settings.nodes)
         try:
@@ -164,7 +182,8 @@ class EtcdSource:
             return entry.key, None
         self._refused.pop(entry.key, None)
         key = entry.key
-        if key == self._own and node.addresses != self._settings.addresses:
+        ours = entry.lease and entry.lease == self._registration.lease
+        if key == self._own and node.addresses != self._settings.addresses and not ours:
             key, node = _other(key), node._replace(name=f"{name} (another)")
         return key, Member(node, (entry.created, ""))
 

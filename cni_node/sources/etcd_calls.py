@@ -8,8 +8,8 @@ Must not: know what the keys mean.
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
-from cni_node.client import ANSWER_BOUND, CallError, Client
-from cni_node.credentials import Access, load_files, read_text
+from cni_node.api.client import ANSWER_BOUND, CallError, Client
+from cni_node.api.credentials import Access, load_files, read_text
 from cni_node.sources.etcd_members import Members
 from cni_node.sources.etcd_messages import Batch, Entry, behind, encode, nonsense, to_batch, to_entry, to_number
 from cni_protocol.errors import INVALID_CONFIG, CNIError

@@ -36,6 +36,7 @@ LEASE = 40  # seconds; renewed three times in this time. The entries of a dead n
 class EtcdSettings(NamedTuple):
     """This node and its etcd. `mtu` is in bytes, 0 for unknown; `lease` is in seconds.
 
+    `fixed`: the addresses are an option's, so they stay if the node has other ones by now.
     `wanted` are the pod ranges that this node had before: it takes them again if they are free.
     """
 
@@ -47,6 +48,7 @@ class EtcdSettings(NamedTuple):
     cluster: Cluster = WEAVE
     wanted: tuple[CIDR, ...] = ()
     lease: int = LEASE
+    fixed: bool = False
 
     @property
     def nodes(self) -> str:
@@ -61,14 +63,24 @@ class Registration:
         self._etcd, self._settings = etcd, settings
         self._lease = 0
         self._pods: tuple[CIDR, ...] = ()
+        self._told: tuple[IP, ...] = ()  # the addresses in our entry
         self.remark = ""  # a problem that does not prevent taking a range, "" for none
+
+    @property
+    def lease(self) -> int:
+        """The id of the lease of our entries, 0 for none. For any thread."""
+        return self._lease
+
+    def move(self, addresses: tuple[IP, ...]) -> None:
+        """This node has other addresses by now: the next `keep` writes them."""
+        self._settings = self._settings._replace(addresses=addresses)
 
     def keep(self, look: bool = False) -> None:
         """Renew the lease; if it has ended, take a range again. With `look`, check the entries in any case."""
         alive = bool(self._lease and self._etcd.keep_alive(self._lease))
         if not alive:
             self._lease = 0
-        if alive and not look:
+        if alive and not look and self._told == self._settings.addresses:
             return
         self._take()
 
@@ -89,10 +101,11 @@ class Registration:
             pods = self._choose(cluster, self._pods or self._had(mine), self._taken(nodes, subnets))
             keys = {entry.key: entry for entry in subnets}
             read = {node_key: mine, **{(key := subnet_key(settings.prefix, each)): keys.get(key) for each in pods}}
-            if self._lease and all(entry and entry.lease == self._lease for entry in read.values()):
+            kept = self._lease and all(entry and entry.lease == self._lease for entry in read.values())
+            if kept and self._told == settings.addresses:
                 return
             if self._write(node_key, Node(settings.name, pods, settings.addresses, settings.mtu), read):
-                self._pods = pods
+                self._pods, self._told = pods, settings.addresses
                 return
         raise CNIError(TRY_AGAIN_LATER, f"{ATTEMPTS} times another node was quicker to take a pod range in etcd")
 

@@ -5,7 +5,7 @@ the first one notices for the second when that member is frozen.
 Must not: talk to etcd.
 """
 
-from cni_node.backoff import by_chance
+from cni_node.api.backoff import by_chance
 
 
 class Members:

@@ -7,7 +7,7 @@ Must not: call etcd.
 import base64
 from typing import Any, NamedTuple
 
-from cni_node.client import CallError
+from cni_node.api.client import CallError
 
 
 class Entry(NamedTuple):
@@ -21,7 +21,10 @@ class Entry(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The changes of one message of a watch, up to `revision`. `replayed`: they happened before the watch began."""
+    """The changes of one message of a watch, up to `revision`: of each key the last one.
+
+    `replayed`: they happened before the watch began.
+    """
 
     revision: int
     put: tuple[Entry, ...]
@@ -57,16 +60,19 @@ def to_entry(document: Any) -> Entry:
 
 def to_batch(result: dict[str, Any], revision: int, newest: int) -> Batch:
     """Decode one message of a watch. `newest` is the revision at which the watch began."""
-    put, deleted = [], []
+    put: dict[str, Entry] = {}
+    deleted: dict[str, None] = {}
     events = result.get("events") or []
     for event in events if isinstance(events, list) else ():
         entry = to_entry(event.get("kv") if isinstance(event, dict) else None)
+        put.pop(entry.key, None)  # a message that is replayed may have a key more than once
+        deleted.pop(entry.key, None)
         if event.get("type") == "DELETE":
-            deleted.append(entry.key)
+            deleted[entry.key] = None
         else:
-            put.append(entry)
+            put[entry.key] = entry
         revision = entry.modified  # the header's is the store's, and may be ahead of what was sent
-    return Batch(revision, tuple(put), tuple(deleted), revision <= newest)
+    return Batch(revision, tuple(put.values()), tuple(deleted), revision <= newest)
 
 
 def to_number(document: Any, key: str) -> int:

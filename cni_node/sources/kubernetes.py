@@ -4,13 +4,20 @@ Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-d
 Must not: write to the API, or rely on events alone: each list replaces all nodes in one step.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from threading import Event, Thread
 from typing import Any, NamedTuple
 
-from cni_node.client import SILENCE, CallError, Client
-from cni_node.credentials import SERVICE_ACCOUNT, Access, load_kubeconfig, load_service_account
-from cni_node.listwatch import ListWatch, get
+from cni_node.api.client import SILENCE, CallError, Client
+from cni_node.api.connection import parse_server
+from cni_node.api.credentials import (
+    SERVICE_ACCOUNT,
+    Access,
+    load_kubeconfig,
+    load_service_account,
+    parse_service_environment,
+)
+from cni_node.api.listwatch import ListWatch, get
 from cni_node.snapshot import Node, Snapshot
 from cni_node.sources.board import Board
 from cni_node.sources.members import Member, one_of_a_family
@@ -113,6 +120,18 @@ class _Nodes:
             name = own.node.name
             missing = "" if own.node.pods else f"node {name} has no pod range; the controller manager gives it one"
             self._board.say("range", f"{missing} if it runs with --allocate-node-cidrs" if missing else "")
+
+
+def parse_api_server(server: str, kubeconfig: str, environment: Mapping[str, str]) -> str:
+    """The URL of KubernetesSettings: `server` if it is given, else "" with a kubeconfig, else that of the service.
+
+    `environment` is that of a pod. Raises CNIError, also for a URL that names no server.
+    """
+    if not server and not kubeconfig:
+        server = parse_service_environment(environment)
+    if server:
+        parse_server(server)
+    return server
 
 
 def parse_member(item: dict[str, Any]) -> Member:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from threading import Event, Thread
 from typing import NamedTuple
 
-from cni_node.credentials import read_text
+from cni_node.api.credentials import read_text
 from cni_node.inotify import Watch
 from cni_node.snapshot import Node, Snapshot
 from cni_node.sources.members import Member, Members

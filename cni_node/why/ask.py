@@ -84,6 +84,10 @@ def _one(world: World, source: End, destination: End, asked: _Asked) -> Answer:
     blind = [text for stack in world.stacks.values() for text in stack.unreadable]
     if blind and status == PASSES:
         status, stop = UNKNOWN, StopError("unreadable", "", blind[0])
+    seen = [f"{what}, which is not followed" for what in walk.programs]
+    if seen and status == PASSES:
+        status, stop = UNKNOWN, StopError("program", "", f"{seen[0]}: it may drop packets or lead them elsewhere")
+    walk.notes |= dict.fromkeys(seen)
     judged = walk.judged
     asked_of = (judged.source, judged.destination, judged.protocol, judged.port) if judged is not None else None
     return Answer(status, tuple(walk.steps), stop.reason, stop.where, stop.kind, tuple(walk.notes), asked_of)

@@ -11,11 +11,11 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from cni_kernel.errors import KernelError
+from cni_node.agent.status import fetch
 from cni_node.inspect.reading import Places
 from cni_node.inspect.store import DIRECTORY as STORE
 from cni_node.results import DIRECTORY as RESULTS
 from cni_node.settings import SOCKET
-from cni_node.status import fetch
 from cni_node.why.ask import answer
 from cni_node.why.names import End, find_end, parse_service
 from cni_node.why.reading import Node

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from functools import partial
 
 from cni_kernel.attributes import BE32, TEXT, Table
+from cni_kernel.kernel import Kernel
 from cni_kernel.namespace import open_namespace
 from cni_kernel.netlink import NETFILTER, ROUTE, NetlinkSocket
+from cni_kernel.values import PortVlan
 from cni_node.doctor import kernel_facts, proc_files
 from cni_node.doctor.kernel_facts import GETCHAIN, GETRULE, GETTABLE, dump_filter
 from cni_node.doctor.reading import Reader
@@ -19,6 +21,7 @@ from cni_node.inspect.values import Attached
 from cni_node.inspect.values import Peer as SeenPeer
 from cni_node.why import decode
 from cni_node.why.names import place_name
+from cni_node.why.programs import read_programs
 from cni_node.why.values import NODE, ChainKey, Filter, FilterSet, Place, RoutingRule, Rule, Stack, StopError, World
 from cni_protocol.address import CIDR, IP, parse_cidr, parse_ip
 
@@ -79,6 +82,8 @@ def read_stack(owner: str, name: str) -> Stack:
     found = reader.ask("the packet filter", read_filter) or Filter()
     strange = sorted({f"{' '.join(b.key)} on {b.device}" for b in found.bases if b.key[0] == "netdev"})
     reader.problems += [f"{each} is not looked at: what it does to packets is not known" for each in strange]
+    programs = reader.ask("programs of interfaces", read_programs) or {}
+    vlans = reader.ask("VLANs", _read_vlans) if any(link.filters_vlans for link in links) else None
     prefix = f"{name}: " if owner else ""
     return Stack(
         owner,
@@ -92,7 +97,14 @@ def read_stack(owner: str, name: str) -> Stack:
         proc_files.read_sysctls(link.name for link in links),
         frozenset(ask("sockets", proc_files.read_listening)),
         tuple(prefix + text for text in reader.problems),
+        programs,
+        vlans or {},
     )
+
+
+def _read_vlans() -> dict[int, list[PortVlan]]:
+    with Kernel() as here:
+        return here.list_all_vlans()
 
 
 def _read_routing_rules() -> list[RoutingRule]:

@@ -83,7 +83,7 @@ class Run:
         if name == "reject":
             return DROP, ""
         if name == "match":
-            return extensions.match(values.get("NAME", ""), values.get("INFO", b""), self._machine)
+            return extensions.match(values["NAME"], values["INFO"], self._machine)
         if name == "target":
             return self._target(values, place)
         if name in ("nat", "masq", "redir"):
@@ -93,7 +93,7 @@ class Run:
         return True if name in _PASSED_OVER else self._machine.run(name, values, key)
 
     def _target(self, values: Attributes, place: str) -> Outcome:
-        found = extensions.target(values.get("NAME", ""), values.get("REV", 0), values.get("INFO", b""), self._machine)
+        found = extensions.target(values["NAME"], values["REV"], values["INFO"], self._machine)
         if isinstance(found, tuple) and len(found) == 3:
             self.translation = Translation(*found, place)
             return 1, ""

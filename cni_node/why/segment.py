@@ -6,7 +6,7 @@ Must not: know routes or filters.
 from collections.abc import Callable
 
 from cni_node.doctor.facts import Link
-from cni_node.why.values import Place, Stack, StopError, UnclearError
+from cni_node.why.values import NODE, Place, Stack, StopError, UnclearError
 from cni_protocol.address import IP
 
 _FORWARDING = 3  # BR_STATE_FORWARDING
@@ -42,7 +42,8 @@ class Segment:
         if detached:
             what = f"{detached[0].host_name} of {detached[0].name} is no port of {bridge.name}"
             raise StopError("port-detached", "node", what)
-        strange = sorted(ports - {place.host_name for place in self._places})
+        gateways = {port.name for link in self._node.links if (port := self._beyond(link)) is not None}
+        strange = sorted(ports - gateways - {place.host_name for place in self._places})
         if strange:
             raise UnclearError(f"who is behind {', '.join(strange)} on {bridge.name} is not known")
         raise StopError("no-neighbour", "node", f"nobody on {bridge.name} has the address {address}")
@@ -72,6 +73,44 @@ class Segment:
             raise StopError("hairpin", "node", f"{first.name} sends nothing back to where it came from: hairpin is off")
         if first.isolated and second.isolated:
             raise StopError("port-isolated", "node", f"{first.name} and {second.name} are isolated from each other")
+        bridge = self._node.at(first.master)
+        assert bridge is not None
+        self.check_vlans(first, second, bridge)
+
+    def check_vlans(self, first: Link, second: Link, bridge: Link) -> None:
+        """Whether a frame without a tag passes from one port to the other, or to or from the bridge itself."""
+        if not bridge.filters_vlans:
+            return
+        mine = next((vlan.vid for vlan in self._node.vlans.get(first.ifindex, ()) if vlan.pvid), None)
+        theirs = next((vlan for vlan in self._node.vlans.get(second.ifindex, ()) if vlan.vid == mine), None)
+        if mine is None:
+            what = f"{first.name} has no VLAN for frames without a tag, and {bridge.name} filters VLANs"
+        elif theirs is None:
+            what = f"{first.name} is in VLAN {mine} of {bridge.name}, and {second.name} is not"
+        elif not theirs.untagged:
+            what = f"{second.name} gets frames of VLAN {mine} of {bridge.name} with a tag"
+        else:
+            return
+        raise StopError("vlan", "node", what)
+
+    def _beyond(self, link: Link) -> Link | None:
+        """The bridge port that the other end of an interface of the node is."""
+        other = self._node.at(link.lower) if link.kind == "veth" and not link.peer_known else None
+        return other if other is not None and other.master else None
+
+    def gateway_of(self, link: Link) -> Place | None:
+        """The place of the node on a bridge, where an interface of its own leads there, as for a gateway in a VLAN."""
+        port = self._beyond(link)
+        return Place(NODE, "node", "", "", link.name, port.name, ()) if port is not None else None
+
+    def find_gateway(self, bridge: Link, address: IP) -> Place | None:
+        """The same by one of its addresses."""
+        holders = {entry.ifindex for entry in self._node.addresses if entry.cidr.ip == address}
+        for link in self._node.links:
+            port = self._beyond(link) if link.ifindex in holders else None
+            if port is not None and port.master == bridge.ifindex:
+                return self.gateway_of(link)
+        return None
 
     def check_size(self, source: Place, target: Place) -> None:
         """Ports of one bridge have one MTU, or large frames are lost without a word."""

@@ -3,9 +3,10 @@
 Must not: know where anything was read, or decide.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cni_kernel.values import PortVlan
 from cni_node.doctor.facts import Address, Link, Neighbour, Route
 from cni_protocol.address import CIDR, IP
 
@@ -88,7 +89,11 @@ class RoutingRule(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """The network of the node, or (`owner`) of a pod. `name` is what people call it."""
+    """The network of the node, or (`owner`) of a pod. `name` is what people call it.
+
+    By the indexes of interfaces: `programs` are those that packets pass beside the filter, in words; `vlans` are those
+    of the ports of bridges that filter VLANs.
+    """
 
     owner: str
     name: str
@@ -101,6 +106,8 @@ class Stack(NamedTuple):
     sysctls: Mapping[str, str] = {}
     listening: frozenset[tuple[str, int]] = frozenset()
     unreadable: tuple[str, ...] = ()
+    programs: Mapping[int, tuple[str, ...]] = {}
+    vlans: Mapping[int, Sequence[PortVlan]] = {}
 
     def number(self, sysctl: str, default: int = 0) -> int:
         """A sysctl as a number."""

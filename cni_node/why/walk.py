@@ -50,6 +50,7 @@ class Walk:
         self.notes: dict[str, None] = {}
         self.back = False
         self._sizes: list[tuple[str, int]] = []
+        self.programs: dict[str, None] = {}  # those on the way, in words
         self._hooks = Hooks(choose, self._say)
         self._segment = Segment(world.stacks[NODE], world.places, self._say)
 
@@ -88,6 +89,12 @@ class Walk:
 
     def _say(self, where: str, what: str) -> None:
         self.steps.append(Step(where, what, self.back))
+
+    def _pass(self, stack: Stack, link: Link) -> None:
+        """Note the programs of an interface."""
+        self.programs |= {
+            f"{whose(stack)} {link.name} has {each}": None for each in stack.programs.get(link.ifindex, ())
+        }
 
     def stack(self, owner: str) -> Stack:
         """The stack of an owner. Raises NeededError where it was not read yet."""
@@ -129,6 +136,7 @@ class Walk:
                 raise StopError("link-down", whose(stack), "lo is down (ip link set lo up)")
             return self._receive(stack, link, packet)
         self._check_link(stack, link)
+        self._pass(stack, link)
         self._sizes.append((f"{whose(stack)} {link.name}", link.mtu))
         next_hop = route.gw or packet.destination
         if stack.owner != NODE:
@@ -137,9 +145,12 @@ class Walk:
         if link.kind == "bridge":
             place = self._segment.holder(link, next_hop)
             self._segment.check_neighbour(stack, link, next_hop, self.stack(place.owner))
-            self._segment.check_port(place)
+            self._segment.check_vlans(link, self._segment.check_port(place), link)
             discover(self._hooks, Request(next_hop, packet, Neighbour(stack, link.name), self._inside(place)))
             return self._deliver(place, packet)
+        gateway = self._segment.gateway_of(link)
+        if gateway is not None:
+            return self._enter(gateway, next_hop, packet._replace(source_mac=link.mac))
         own = self._segment.at_port(link)
         if own is not None:
             return self._deliver(own, packet)
@@ -159,18 +170,21 @@ class Walk:
         return Neighbour(self.stack(place.owner), place.ifname)
 
     def _enter(self, place: Place, next_hop: IP, packet: Packet) -> Arrival:
-        """From a pod, by its port of a bridge."""
+        """From a pod, or by an interface of the node's own, by its port of a bridge."""
         node = self._world.stacks[NODE]
         port = self._segment.check_port(place)
         bridge = node.at(port.master)
         assert bridge is not None
         self._say(port.name, f"from {place.name}, port of {bridge.name}")
+        self._pass(node, port)
         self._hooks.frame(PREROUTING, packet, Scene(node, port.name))
-        if is_local(node, next_hop):
+        gateway = self._segment.find_gateway(bridge, next_hop)
+        if gateway is None and is_local(node, next_hop):
+            self._segment.check_vlans(port, bridge, bridge)
             discover(self._hooks, Request(next_hop, packet, self._inside(place), Neighbour(node, bridge.name)))
             self._hooks.frame(INPUT, packet, Scene(node, port.name))
             return self._receive(node, bridge, packet, port)
-        target = self._segment.holder(bridge, next_hop)
+        target = gateway or self._segment.holder(bridge, next_hop)
         self._segment.check_between(place, target)
         filtered = Neighbour(node, bridge.name) if self._is_filtered(packet.version) else None
         discover(self._hooks, Request(next_hop, packet, self._inside(place), self._inside(target), filtered))
@@ -205,6 +219,7 @@ class Walk:
     # --- into a stack
 
     def _receive(self, stack: Stack, link: Link, packet: Packet, port: Link | None = None) -> Arrival:
+        self._pass(stack, link)
         before = packet.destination
         packet = self._hooks.packet(PREROUTING, packet, Scene(stack, link.name))
         turned = port if packet.destination != before and self._is_filtered(packet.version) else None

@@ -1,6 +1,6 @@
 """A pytest plugin: runs the tests that $MUTANTS_PLAN lists, in its order, and notes there which one failed.
 
-A test that needs the kernel has to fail twice: the machine may be busy.
+A test has to fail twice: the machine may be busy.
 """
 
 import json
@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from _pytest.runner import runtestprotocol
+
+_ENDED = "Timeout (>"  # what pytest-timeout says: that a test hangs is waited for once
 
 
 class Chooser:
@@ -26,12 +28,10 @@ class Chooser:
         config.hook.pytest_deselected(items=left_out)
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-        """Runs a test, and once more."""
-        if "kernel" not in item.keywords:
-            return None
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+        """Runs a test, and once more if it fails."""
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
-        if any(report.failed for report in reports):
+        if any(report.failed and _ENDED not in report.longreprtext for report in reports):
             item._initrequest()  # type: ignore[attr-defined]  # its fixtures anew
             reports = runtestprotocol(item, log=False, nextitem=nextitem)
         for report in reports:

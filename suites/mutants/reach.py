@@ -17,9 +17,16 @@ from suites.mutants.recorder import CURRENT, LINES, NOTES, watched
 
 _BOUND = 1800  # seconds for one file of tests
 # What needs minutes, or tests something else than the code: documents, another kernel, sources as texts.
-_NOT_TRIED = ("test_fuzz.py", "test_libcni.py", "test_first_network.py", "test_vlan_kernel.py")
+_NOT_TRIED = (
+    "test_fuzz.py",
+    "test_libcni.py",
+    "test_first_network.py",
+    "test_vlan_kernel.py",
+    "test_limits.py",
+    "test_vlans.py",
+)
 # These run what a bundle brings, in another root directory where nothing is noted: they count for all of a module.
-_IN_BUNDLES = {"tests/test_node.py": ("cni_node/setup.py", "cni_node/trial.py")}
+_IN_BUNDLES = {"tests/test_node.py": ("cni_node/agent/setup.py", "cni_node/readiness/trial.py")}
 
 
 class Test(NamedTuple):
@@ -59,28 +66,35 @@ class Record:
         return self._path(root, file).exists()
 
     def record(self, checkout: Checkout, sources: Mapping[str, str], file: str) -> int:
-        """Run the tests of a file in a watched copy. Returns how many passed."""
+        """Run the tests of a file in a watched copy, and once more those that failed. Returns how many passed."""
+        tests, failed = self._run(checkout, sources, [file])
+        if failed:
+            tests += self._run(checkout, sources, failed)[0]
+        used = {source for _, _, _, its in tests for source in its}
+        kept = {source: self._keep(sources[source]) for source in used}
+        self._path(checkout.root, file).write_text(json.dumps({"file": file, "sources": kept, "tests": tests}))
+        return len(tests)
+
+    def _run(
+        self, checkout: Checkout, sources: Mapping[str, str], asked: list[str]
+    ) -> tuple[list[tuple[str, bool, float, dict[str, list[int]]]], list[str]]:
+        """The tests that passed, each with its lines; and the names of those that did not."""
         notes = checkout.root.parent / "notes"
         notes.mkdir(exist_ok=True)
         for name in (NOTES, LINES, CURRENT):
             (notes / name).write_text("0" if name == CURRENT else "")
             (notes / name).chmod(0o666)
         kind = "kernel" if self._kernel else "not kernel"
-        checkout.pytest(["-p", "suites.mutants.recorder", "-m", kind, file], _BOUND, {"MUTANTS_NOTES": str(notes)})
+        checkout.pytest(["-p", "suites.mutants.recorder", "-m", kind, *asked], _BOUND, {"MUTANTS_NOTES": str(notes)})
         lines: dict[int, dict[str, list[int]]] = {}
         for entry in sorted(set((notes / LINES).read_text("utf-8", "replace").splitlines())):
             number, _, where = entry.partition(" ")
             source, _, line = where.rpartition(":")
             if number.isdecimal() and line.isdecimal() and source in sources:
                 lines.setdefault(int(number), {}).setdefault(source, []).append(int(line))
-        tests = []
-        for name, number, passed, seconds in map(json.loads, (notes / NOTES).read_text().splitlines()):
-            if passed:
-                tests.append([name, self._kernel, seconds, lines.get(number, {})])
-        used = {source for _, _, _, its in tests for source in its}
-        kept = {source: self._keep(sources[source]) for source in used}
-        self._path(checkout.root, file).write_text(json.dumps({"file": file, "sources": kept, "tests": tests}))
-        return len(tests)
+        told = [json.loads(line) for line in (notes / NOTES).read_text().splitlines()]
+        passed = [(name, self._kernel, seconds, lines.get(number, {})) for name, number, well, seconds in told if well]
+        return passed, [name for name, _, well, _ in told if not well]
 
     def load(self, root: Path, files: Iterable[str]) -> Iterator[Any]:
         """The recordings of these files of tests, each with the text of the sources that it was made with."""

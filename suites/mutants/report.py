@@ -60,7 +60,8 @@ Whether the tests would notice a mistake. `sudo scripts/mutants --document docs/
 small changes of the code, one at a time, at places that are drawn at random (seed {seed}) from all packages in
 proportion to their code. A comparison is another one, a condition is negated, `and` is `or`, a number is off by one, a
 string is empty, a function returns None, a call or a `raise` is gone. What people read is left alone: docstrings,
-annotations, messages. The tests that run the changed line are tried, the module's own first; one of them has to fail.
+annotations, messages. The tests that run the changed line are tried, the module's own first; one of them has to fail,
+and to fail again.
 
 {chr(10).join(to_table(verdicts, equivalents))}
 

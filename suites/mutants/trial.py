@@ -1,5 +1,6 @@
 """The trial of one mutant: which tests run, in which order, and what their failure says."""
 
+import hashlib
 import json
 from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
@@ -19,7 +20,10 @@ _INTERRUPTED, _FAILED, _USAGE, _NOTHING = 2, 1, 4, 5  # pytest's exit status
 
 
 class Verdict(NamedTuple):
-    """What came of a place: the test that failed; or, of a survivor, the files of tests that were tried."""
+    """What came of a place: the test that failed; or, of a survivor, the files of tests that were tried.
+
+    `past` has a digest of each run that it survived, of the source and the tests.
+    """
 
     name: str
     file: str
@@ -28,6 +32,7 @@ class Verdict(NamedTuple):
     result: str
     by: str
     tests: int  # how many were chosen
+    past: tuple[str, ...] = ()
 
 
 def merge(first: Verdict | None, second: Verdict) -> Verdict:
@@ -35,22 +40,31 @@ def merge(first: Verdict | None, second: Verdict) -> Verdict:
     if first is None or second.result != SURVIVED:
         return second
     files = sorted({*first.by.split(", "), *second.by.split(", ")} - {_UNREACHED}) or [_UNREACHED]
-    return second._replace(by=", ".join(files), tests=first.tests + second.tests)
+    past = tuple(dict.fromkeys((*first.past, *second.past)))
+    return second._replace(by=", ".join(files), tests=first.tests + second.tests, past=past)
 
 
-def try_mutant(checkout: Checkout, source: str, place: Place, reach: Reach) -> Verdict:
-    """Change the copy, run the tests that reach the place, and change the copy back."""
+def try_mutant(checkout: Checkout, source: str, place: Place, reach: Reach, past: Collection[str] = ()) -> Verdict:
+    """Change the copy, run the tests that reach the place, and change it back. Runs of the past are not repeated."""
     tried = _choose(place, reach.find_tests(place))
+    digest = _digest(checkout, source, tried)
     result, by = SURVIVED, ""
-    checkout.write(place.file, mutate(source, place))
-    try:
-        if tried:
+    if tried and digest not in past:
+        checkout.write(place.file, mutate(source, place))
+        try:
             result, by = _run(checkout, tried)
-    finally:
-        checkout.write(place.file, source)
+        finally:
+            checkout.write(place.file, source)
     if result == SURVIVED:
         by = ", ".join(sorted({test.file for test in tried})) or _UNREACHED
-    return Verdict(place.name, place.file, place.line, place.shown, result, by, len(tried))
+    return Verdict(place.name, place.file, place.line, place.shown, result, by, len(tried), (digest,))
+
+
+def _digest(checkout: Checkout, source: str, tests: Collection[Test]) -> str:
+    """Of the source, and of the files and names of tests."""
+    parts = [source, *sorted(test.name for test in tests)]
+    parts += [(checkout.root / file).read_text("utf-8") for file in sorted({test.file for test in tests})]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _choose(place: Place, tests: Collection[Test]) -> list[Test]:
@@ -84,12 +98,12 @@ def _run(checkout: Checkout, tests: Sequence[Test]) -> tuple[str, str]:
     by = failed.read_text() if failed.exists() else "its import"
     if run.status is None:
         return HUNG, by if failed.exists() else "no answer"
-    if run.status == 0:
+    if run.status == 0 and " passed" in run.output:
         return SURVIVED, ""
     if run.status == _FAILED and "Timeout (>" in run.output:
         return HUNG, by
     if run.status in (_FAILED, _INTERRUPTED) or (run.status == _USAGE and "conftest" in run.output):
         return KILLED, by
-    if run.status < 0 or run.status > _NOTHING:  # the mutant has ended pytest itself
+    if run.status <= 0 or run.status > _NOTHING:  # the mutant has ended pytest itself
         return KILLED, by
     raise RuntimeError(f"pytest cannot run ({run.status}):\n{run.output[-3000:]}")

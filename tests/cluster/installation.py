@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cni_node.status import fetch
+from cni_node.agent.status import fetch
 from tests.cluster.node import Node
 from tests.conftest import ROOT
 

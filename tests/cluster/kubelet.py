@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cni_node.status import fetch
+from cni_node.agent.status import fetch
 from tests.kit.manifest import Manifest, parse_manifest
 
 BOUND = 120.0  # seconds for one command, and for all pods to be ready
@@ -59,7 +59,7 @@ class Kubelet:
             self._ctr("--rm", *manifest.init_options(container, _ROOT), container=container, words=container["args"])
         host, port = self._api
         variables = {"NODE_NAME": self.name, "KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
-        options = ["--detach", "--log-uri=file:///run/agent.log", *manifest.agent_options(ACCOUNT)]
+        options = ["--detach", "--log-uri=file:///run/agent.log", *manifest.agent_options(ACCOUNT, variables)]
         self._ctr(*options, container=manifest.agent, words=manifest.agent_arguments(variables))
 
     def is_ready(self) -> bool:

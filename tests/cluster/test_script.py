@@ -40,9 +40,11 @@ def test_without_a_test_that_ran_it_fails(tree: Path) -> None:
     assert done.stdout.rstrip().endswith("Not all is as it should be.")
 
 
-def test_what_the_agent_costs_goes_between_the_markers() -> None:
-    begin, end = MARKERS
-    text = with_rows(f"before\n{begin}old\n{end}\nafter\n", [("memory", "32 MiB; target <= 45 MiB", True)])
+@pytest.mark.parametrize("table", ["agent", "policies"])
+def test_what_was_measured_goes_between_the_markers(table: str) -> None:
+    begin, end = (marker.format(table) for marker in MARKERS)
+    rows = {table: [("memory", "32 MiB; target <= 45 MiB", True), ("one rule", "0.98", None)]}
+    text = with_rows(f"before\n{begin}old\n{end}\nafter\n", rows)
     assert text.splitlines() == [
         "before",
         begin.strip(),
@@ -50,10 +52,11 @@ def test_what_the_agent_costs_goes_between_the_markers() -> None:
         "| what | found | target | result |",
         "|---|---|---|---|",
         "| memory | 32 MiB | <= 45 MiB | PASS |",
+        "| one rule | 0.98 |  |  |",
         "",
         end,
         "after",
     ]
-    assert with_rows(text, [("memory", "32 MiB; target <= 45 MiB", True)]) == text
-    with pytest.raises(SystemExit, match="no markers for: agent"):
-        with_rows("nothing", ())
+    assert with_rows(text, rows) == text
+    with pytest.raises(SystemExit, match="no markers for: agent, policies"):
+        with_rows("nothing", {})

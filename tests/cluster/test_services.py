@@ -9,7 +9,7 @@ import pytest
 
 from tests.cluster.conftest import Record
 from tests.cluster.fabric import run_in
-from tests.cluster.installation import CONFLIST
+from tests.cluster.installation import CONFLIST, PROGRAM
 from tests.cluster.probe import Seen, Target, ask, listening
 from tests.cluster.services import Service, iptables_rules, nftables_rules
 from tests.cluster.worlds import NODES, OUTSIDERS, PODS, World
@@ -74,6 +74,12 @@ def without_bridge_netfilter(world: World, node: str) -> Iterator[None]:
 def rewritten(world: World, node: str, server: str) -> str:
     """The source of what a node has translated on its way to a pod: that of the interface by which it leaves."""
     return world.cluster.places[node].gateway(4) if PODS[server] == node else world.machine(node).address(4)
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_the_doctor_finds_nothing_beside_them(world: World, services: str, node: str) -> None:
+    said = world.cluster.agents[node].node.run(PROGRAM, "doctor", "--json", check=False)
+    assert json.loads(said.stdout) == {"findings": [], "unreadable": []}
 
 
 @pytest.mark.parametrize("client", [*PODS, *NODES], ids=lambda name: f"from {name}")

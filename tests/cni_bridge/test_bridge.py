@@ -39,6 +39,14 @@ def add_foreign_port(rooms: Rooms, mac: str = "fe:00:00:00:00:01", mtu: str = "1
     rooms.host.run("ip", "link", "set", "p0", "up")
 
 
+def test_another_name_of_a_bridge_is_refused(rooms: Rooms) -> None:
+    """Rules would have this name, packets the bridge's own."""
+    rooms.host.run("ip", "link", "add", "longer", "type", "bridge")
+    rooms.host.run("ip", "link", "property", "add", "dev", "longer", "altname", "cni0")
+    with refused(7, "bridge: cni0 is another name of longer; set bridge to longer"):
+        rooms.connect()
+
+
 @pytest.mark.parametrize("by_user", [False, True], ids=["at its making", "by the administrator"])
 @pytest.mark.parametrize("with_port", [False, True], ids=["no port", "a port"])
 @pytest.mark.parametrize("mtu", ["1300", "1500", "9000"])

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partialmethod
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -207,18 +208,21 @@ def test_an_add_is_undone_whatever_request_the_kernel_refuses(
         beside = filtered(runtime, port=9090) if keys else network(runtime, V4, V6)
         runtime.add(beside if neighbour == "same network" else network(runtime), "c0")
     before = runtime.state("c0", "c1")
-    genuine = NetlinkSocket.send
+    genuine = {name: getattr(NetlinkSocket, name) for name in ("send", "ask")}
     for number in count(1):
-        sends = count(1)
+        requests = count(1)
 
-        def send(sock: NetlinkSocket, messages: Any, sends: Any = sends, number: int = number) -> list[bytes]:
-            if next(sends) == number:
+        def request(
+            sock: NetlinkSocket, name: str, *arguments: Any, requests: Any = requests, number: int = number
+        ) -> Any:
+            if next(requests) == number:
                 raise NetlinkError(errno.EIO, "", 0)
-            return genuine(sock, messages)
+            return genuine[name](sock, *arguments)
 
-        patched = mocker.patch.object(NetlinkSocket, "send", send)
+        patched = [mocker.patch.object(NetlinkSocket, name, partialmethod(request, name)) for name in genuine]
         outcome = runtime.call("ADD", config)
-        mocker.stop(patched)
+        for each in patched:
+            mocker.stop(each)
         if outcome.status == 0:
             break
         assert_refused(outcome, 100, "Input/output error")
@@ -615,7 +619,7 @@ BREAKAGES = {
         f"ip link add other type bridge; ip link set {PORT} master other",
         f"{PORT} is not a port of bridge cni0",
     ),
-    "mtu of the container": ("ip -n c1 link set eth0 mtu 1300", "mtu of eth0 is 1300, not 1400"),
+    "mtu of the container": ("ip -n c1 link set eth0 mtu 1500", "mtu of eth0 is 1500, more than 1400"),
     "mtu of the host end": (f"ip link set {PORT} mtu 1300", f"mtu of {PORT} is 1300, not 1400"),
     "hairpin": (f"bridge link set dev {PORT} hairpin off", f"port {PORT}: hairpin is off, not on"),
     "rules flushed": ("nft flush ruleset", "map masquerade4 of nftables table pycni lacks the element"),

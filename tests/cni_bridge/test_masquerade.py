@@ -111,6 +111,7 @@ def test_what_stays_in_the_subnet_and_multicast_are_left_alone(address: CIDR, ch
         ("mynet", "10.1.0.5/16", CHAIN4),
         ("mynet", "fd00:1::5/64", CHAIN6),
         ("a.b-c_d", "10.1.0.5/30", "masquerade-a.b-c_d-10.1.0.4/30"),
+        ("n" * 41, "fd00:1::5/64", f"masquerade-{'n' * 23}_174f14032620d864-fd00_1__/64"),
     ],
 )
 def test_the_chain_of_a_subnet(network: str, cidr: str, expected: str) -> None:

@@ -55,6 +55,54 @@ def test_a_result_without_addresses_is_refused(keys: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("keys", "entries", "problem"),
+    [
+        ({"isGateway": True}, [ip("10.1.0.1/24")], "10.1.0.1/24, which is the gateway"),
+        ({"isGateway": True}, [ip("10.1.0.1/31")], "10.1.0.1/31, which is the gateway"),
+        ({"isGateway": True}, [ip("fd00:1::1/64")], "fd00:1::1/64, which is the gateway"),
+        ({"isDefaultGateway": True}, [ip("10.1.0.9/24", "10.1.0.9")], "10.1.0.9/24, which is the gateway"),
+        (
+            {"isGateway": True},
+            [ip("10.1.0.5/24", "10.1.0.6"), ip("10.1.0.6/24", "10.1.0.7")],
+            "10.1.0.6/24, which is the gateway",
+        ),
+        ({}, [ip("10.1.0.5/24"), ip("10.1.0.255/24")], "10.1.0.255/24, which is not the address of a single host"),
+        ({}, [ip("255.255.255.255/32")], "255.255.255.255/32, which is not the address of a single host"),
+        ({}, [ip("224.0.0.5/24")], "224.0.0.5/24, which is not the address of a single host"),
+        ({}, [ip("239.255.255.254/31")], "239.255.255.254/31, which is not the address of a single host"),
+        ({}, [ip("0.0.0.0/24")], "0.0.0.0/24, which is not the address of a single host"),
+        ({}, [ip("::/64")], "::/64, which is not the address of a single host"),
+        ({}, [ip("ff02::1:5/64")], "ff02::1:5/64, which is not the address of a single host"),
+    ],
+)
+def test_an_address_that_no_container_can_have_is_refused(
+    keys: dict[str, Any], entries: list[IPConfig], problem: str
+) -> None:
+    with pytest.raises(CNIError) as caught:
+        make_plan(config_of(**keys), Result(ips=tuple(entries)))
+    assert caught.value.code == 104
+    assert f"host-local ADD gave {problem}" in caught.value.msg
+
+
+@pytest.mark.parametrize(
+    ("keys", "entry"),
+    [
+        ({}, ip("10.1.0.5/24", "10.1.0.5")),  # the bridge has no address
+        ({"isGateway": True}, ip("10.1.0.0/31", "10.1.0.1")),
+        ({"isGateway": True}, ip("10.1.0.1/31", "10.1.0.0")),
+        ({"isGateway": True}, ip("10.1.0.5/32", "169.254.1.1")),
+        ({"isGateway": True}, ip("10.1.0.0/24")),
+        ({"isGateway": True}, ip("240.0.0.5/24")),
+        ({"isGateway": True}, ip("223.255.255.254/24")),
+        ({"isGateway": True}, ip("fd00:1::/64")),  # the anycast address of its routers
+        ({"isGateway": True}, ip("fd00:1::ffff:ffff:ffff:ffff/64")),
+    ],
+)
+def test_an_unusual_address_is_taken(keys: dict[str, Any], entry: IPConfig) -> None:
+    assert make_plan(config_of(**keys), Result(ips=(entry,))).ips[0].address == entry.address
+
+
+@pytest.mark.parametrize(
     ("keys", "entry", "gateway", "on_bridge"),
     [
         ({}, ip("10.1.0.5/16"), None, []),

@@ -70,6 +70,8 @@ def test_the_pod_is_announced_with_all_its_addresses(
         "name": "web-1",
         "uid": "abc",
         "addresses": ["10.1.0.5", "fd00:1::5"],
+        "containerId": request_of().container_id,
+        "ifname": "eth0",
     }
     assert capsys.readouterr().err == ""
 

@@ -603,6 +603,7 @@ def test_long_names_fit_and_can_be_read_by_nft(host: Host) -> None:
     for each in made:
         ensure_rules(each)
     assert {owner for found in owners(host).values() for owner in found} == {long.owner}
+    reload(host)
     assert [find_missing(each) for each in made] == [[], [], []]
     delete_own_rules(long)
     assert host.nft() == []

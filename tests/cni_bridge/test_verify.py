@@ -89,6 +89,7 @@ def differences(
     [
         ({}, {}),
         ({"mtu": 0}, {"container": CONTAINER._replace(mtu=9000)}),
+        ({}, {"container": CONTAINER._replace(mtu=1300)}),
         ({}, {"container": CONTAINER._replace(mac="02:00:00:00:00:01")}),
         ({}, {"addresses": [*HEALTHY.addresses, parse_cidr("10.9.0.1/32"), parse_cidr("fe80::1/64")]}),
         ({}, {"routes": [*HEALTHY.routes, DEFAULT._replace(priority=900), DEFAULT._replace(table=100)]}),
@@ -113,6 +114,7 @@ def differences(
     ids=[
         "as ADD left it",
         "mtu of the kernel's choice",
+        "an mtu that a later plugin has lowered",
         "another MAC in the container",
         "further addresses",
         "further routes",
@@ -140,13 +142,18 @@ def test_a_healthy_attachment_has_no_difference(keys: dict[str, Any], changes: d
     ("keys", "changes", "expected"),
     [
         ({}, {"bridge": None}, "bridge cni0 is missing"),
+        (
+            {},
+            {"bridge": BRIDGE._replace(name="longer"), "host": HOST},
+            "cni0 is another name of longer; set bridge to longer",
+        ),
         ({}, {"bridge": BRIDGE._replace(kind="vxlan")}, "cni0 is of kind vxlan, not a bridge"),
         ({}, {"bridge": BRIDGE._replace(kind="")}, "cni0 is of kind physical, not a bridge"),
         ({}, {"bridge": BRIDGE._replace(up=False)}, "bridge cni0 is down (`ip link set cni0 up`)"),
         ({"promiscMode": True}, {}, "bridge cni0 is not promiscuous, and promiscMode is on"),
         ({}, {"container": None}, "interface eth0 is missing in the container"),
         ({}, {"container": CONTAINER._replace(up=False)}, "interface eth0 is down in the container"),
-        ({}, {"container": CONTAINER._replace(mtu=1500)}, "mtu of eth0 is 1500, not 1400"),
+        ({}, {"container": CONTAINER._replace(mtu=1500)}, "mtu of eth0 is 1500, more than 1400"),
         ({}, {"host": None}, "the host's end of eth0 is missing"),
         ({}, {"host": HOST._replace(peer=9)}, "the host's end of eth0 is missing"),
         ({}, {"host": HOST._replace(kind="bridge")}, "the host's end of eth0 is missing"),
@@ -227,7 +234,7 @@ def test_a_healthy_attachment_has_no_difference(keys: dict[str, Any], changes: d
         ),
         (
             {},
-            {"routes": [ON_LINK, DEFAULT6, DEFAULT._replace(table=100)]},
+            {"routes": [ON_LINK, DEFAULT6, DEFAULT._replace(dst=parse_cidr("0.0.0.0/1"))]},
             "route 0.0.0.0/0 via 10.1.0.1 of prevResult is missing in the container",
         ),
         (
@@ -256,6 +263,9 @@ def test_each_breakage_is_one_difference(keys: dict[str, Any], changes: dict[str
         ({"advmss": 1260}, {"advmss": 1261}, False),
         ({"table": 100}, {"table": 100}, True),
         ({"table": 100}, {"table": 254}, False),
+        ({}, {"table": 100}, True),
+        ({"mtu": 1300}, {"table": 100, "mtu": 1300}, True),
+        ({"mtu": 1300}, {"table": 100}, False),
         ({"scope": 253}, {"scope": 253, "gw": None}, True),
         ({"scope": 253}, {"scope": 0, "gw": None}, False),
     ],

@@ -149,10 +149,22 @@ def test_an_address_in_the_way_is_an_error_or_gives_way(
     assert set(rooms.host.addresses("cni0")) == ({gateway} if in_the_way else {present, gateway})
 
 
+def test_a_gateway_that_goes_with_the_address_in_its_way_is_added_again(rooms: Rooms) -> None:
+    """The kernel removes an address's secondary ones with it, unless promote_secondaries is set."""
+    rooms.host.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/all/promote_secondaries")
+    rooms.host.run("ip", "link", "add", "cni0", "type", "bridge")
+    rooms.host.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/cni0/promote_secondaries")
+    for address in ("10.1.0.9/16", "10.1.0.1/16"):
+        rooms.host.run("ip", "address", "add", address, "dev", "cni0")
+    config = rooms.connect(isGateway=True, forceAddress=True)
+    wiring.configure_host(rooms.outside, config, plan_of(config, "10.1.0.5/16", "10.2.0.5/16"))
+    assert sorted(rooms.host.addresses("cni0")) == ["10.1.0.1/16", "10.2.0.1/16"]
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_gateway_addresses_are_put_back_when_forwarding_fails(rooms: Rooms, mocker: MockerFixture, when: str) -> None:
     rooms.host.run("ip", "link", "add", "cni0", "type", "bridge")
-    for address in ("10.7.0.1/16", "10.8.0.1/16", "fd00:1::9/64"):
+    for address in ("10.7.0.1/16", "10.8.0.1/16", "10.7.0.2/16", "fd00:1::9/64"):
         rooms.host.run("ip", "address", "add", address, "dev", "cni0")
     config = rooms.connect(isGateway=True, forceAddress=True)
     before = rooms.host.addresses("cni0")

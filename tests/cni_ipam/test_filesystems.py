@@ -71,6 +71,20 @@ def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mounts:
     return Mounts(tmp_path, monkeypatch)
 
 
+@pytest.mark.parametrize("place", ["link", "link/not/yet/there", "link/a file/below", "to link", "link/../below"])
+def test_symbolic_links_are_followed_as_far_as_a_path_is_there(
+    mounts: Mounts, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, place: str
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "a file").touch()
+    mounts.put_on("nfs4")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "link").symlink_to(tmp_path / "there")
+    (elsewhere / "to link").symlink_to("link")
+    followed = place != "link/a file/below"  # which nothing can ever be made in
+    assert find_shared_filesystem(str(elsewhere / place)) == ("nfs4" if followed else "")
+
+
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "virtiofs", "gfs2", "fuse.glusterfs"])
 def test_a_file_system_of_several_hosts_is_refused_and_named(kind: str, network: Network, mounts: Mounts) -> None:
     mounts.put_on(kind)

@@ -651,7 +651,7 @@ ACTIONS: dict[str, Callable[[Kernel], object]] = {
 def test_no_netlink_exception_leaves_the_kernel_room(
     kernel: Kernel, mocker: MockerFixture, action: Callable[[Kernel], object]
 ) -> None:
-    for method in ("send", "dump"):
+    for method in ("send", "ask", "dump"):
         mocker.patch.object(NetlinkSocket, method, side_effect=TimeoutError(errno.ETIMEDOUT, "timed out"))
     with pytest.raises(KernelError) as caught:
         action(kernel)

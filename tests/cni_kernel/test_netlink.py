@@ -51,6 +51,16 @@ def test_an_answer_comes_back_beside_the_acknowledgement(host: Host, sock: Netli
     assert parse_link(reply).name == "br0"
 
 
+def test_a_query_is_answered_or_refused_without_an_acknowledgement(host: Host, sock: NetlinkSocket) -> None:
+    host.run("ip", "link", "add", "br0", "type", "bridge")
+    for _ in range(2):
+        asked = link_message(GETLINK, 0, [("IFLA_IFNAME", "br0")])
+        assert parse_link(sock.ask(asked.kind, asked.body)).name == "br0"
+        with pytest.raises(NetlinkError) as caught:
+            sock.ask(GETLINK, link_message(GETLINK, 0, [("IFLA_IFNAME", "none")]).body)
+        assert caught.value.errno == errno.ENODEV
+
+
 def test_a_refusal_in_a_batch_names_its_place_and_the_rest_is_done(host: Host, sock: NetlinkSocket) -> None:
     batch = [bridge_message("br0"), bridge_message("br0"), bridge_message("br1"), bridge_message("br1")]
     with pytest.raises(NetlinkError) as caught:
@@ -119,6 +129,11 @@ def test_a_late_answer_to_a_request_that_was_given_up_is_passed_over(
     mocker.stop(impatient)
     listed = sock.dump(GETLINK, link_message(GETLINK, 0, []).body)
     assert [parse_link(reply).name for reply in listed] == ["lo", "br0"]
+    impatient = mocker.patch.object(NetlinkSocket, "_receive", side_effect=TimeoutError)
+    with pytest.raises(TimeoutError):
+        sock.ask(GETLINK, link_message(GETLINK, 0, [("IFLA_IFNAME", "lo")]).body)
+    mocker.stop(impatient)
+    assert parse_link(sock.ask(GETLINK, link_message(GETLINK, 0, [("IFLA_IFNAME", "br0")]).body)).name == "br0"
 
 
 def test_a_refused_dump_raises(sock: NetlinkSocket) -> None:

@@ -361,6 +361,13 @@ def test_elements_of_others_without_a_comment_do_no_harm(host: Host, nft: Nftabl
     assert find(nft, ELEMENT._replace(key=bytes([10, 1, 0, 6]))) == Element("map4", bytes([10, 1, 0, 6]), "")
 
 
+def test_a_comment_that_is_no_text_is_read_as_far_as_it_is(nft: Nftables) -> None:
+    [message] = nft.add_elements("map4", [ELEMENT])
+    odd = message._replace(body=message.body.replace(b"c1", b"\xff1"))
+    nft.commit([*table_with_maps(nft), odd])
+    assert nft.find_elements("map4", "") == [ELEMENT._replace(comment="mynet,\ufffd1,eth0")]
+
+
 def test_one_container_s_elements_are_found_among_many(nft: Nftables) -> None:
     nft.commit(table_with_maps(nft))
     for block in range(10):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from cni_node.agent.status import fetch
 from tests.conftest import ROOT
 from tests.kit.host import RUN_BOUND, Host, wait_until
 
@@ -90,10 +91,11 @@ class Agent:
         return self._process.poll() if self._process else None
 
     def report(self) -> dict[str, Any]:
-        """What it says of itself; nothing while it does not answer."""
-        command = [sys.executable, "-m", "cni_node", "status", "--json", "--socket", str(self.socket)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=RUN_BOUND, check=False)
-        return dict(json.loads(done.stdout)) if done.stdout else {}
+        """What it says of itself, as `pycni status --json` prints it; nothing while it does not answer."""
+        try:  # in this process: it is asked until it is ready, and an interpreter would start for each time
+            return dict(json.loads(fetch(self.socket, "/status")))
+        except (OSError, ValueError):
+            return {}
 
     def await_report(
         self, condition: Callable[[dict[str, Any]], bool], seconds: float = SETTLE_BOUND
@@ -106,6 +108,7 @@ class Agent:
                 return report
             if time.monotonic() > deadline:
                 raise AssertionError(f"not within {seconds} s: {report}\n{self.log.read_text()}")
+            time.sleep(0.02)
 
     def await_ready(self) -> dict[str, Any]:
         """The report of a node that is ready."""

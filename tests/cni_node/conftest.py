@@ -17,7 +17,7 @@ def _hardly(least: float, most: float) -> float:
 @pytest.fixture
 def soon(mocker: Any) -> None:
     """What fails is tried again soon."""
-    mocker.patch("cni_node.backoff.by_chance", _hardly)
+    mocker.patch("cni_node.api.backoff.by_chance", _hardly)
 
 
 @pytest.fixture

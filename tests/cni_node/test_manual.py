@@ -51,6 +51,25 @@ def test_what_means_something_to_roff_is_only_text() -> None:
     assert r"\(aqtis a \en(.x 100%." in lines
 
 
+def test_the_lines_of_a_command() -> None:
+    parser = argparse.ArgumentParser(description="Who reaches whom")
+    parser.add_argument("source", metavar="A", help="who asks")
+    parser.add_argument("service", metavar="PORT", nargs="?", help="which one")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--state", choices=["on", "off"], help="of it")
+    lines = list(manual_of({"why": parser}))
+    assert lines[0] == '.TH PYCNI 1 "" "pycni" "User Commands"'
+    first = lines.index(".SH COMMANDS") + 1
+    assert lines[first : lines.index(".SH FILES")] == [
+        ".SS pycni why A [PORT]",
+        "Who reaches whom.",
+        *(".TP", r"\fIA\fR", "Who asks.", ".TP", r"\fI[PORT]\fR", "Which one."),
+        *(".TP", r"\fB\-\-json\fR", "For programs.", ".TP", r"\fB\-\-state\fR \fIon|off\fR", "Of it."),
+        ".PP",
+        "Exit status: 0 passes, 1 stopped, 2 cannot tell.",
+    ]
+
+
 @pytest.fixture
 def script(tmp_path: Path) -> Path:
     made = tmp_path / "pycni.bash"

@@ -3,12 +3,13 @@
 import argparse
 import configparser
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cni_node.overlay import Overlay
+from cni_node.host.overlay import Overlay
 from cni_node.settings import Settings, add_options, node_range, parse_settings
 from cni_node.sources.etcd_lease import EtcdSettings
 from cni_node.sources.kubernetes import KubernetesSettings
@@ -19,10 +20,13 @@ from tests.conftest import ROOT
 PODS = "--pod-cidr=10.240.1.0/24"
 
 
-def parse(*options: str) -> Settings:
+SERVICE = {"KUBERNETES_SERVICE_HOST": "fd00:10:96::1", "KUBERNETES_SERVICE_PORT": "443"}
+
+
+def parse(*options: str, environment: Mapping[str, str] = SERVICE) -> Settings:
     parser = argparse.ArgumentParser()
     add_options(parser)
-    return parse_settings(parser.parse_args(options), "host1")
+    return parse_settings(parser.parse_args(options), "host1", environment)
 
 
 def test_a_static_node() -> None:
@@ -48,6 +52,26 @@ def test_other_sources() -> None:
     etcd = parse("--source=etcd", "--etcd=http://a:1", "--cluster-cidr=10.0.0.0/8", "--node-bits=16").source
     assert isinstance(etcd, EtcdSettings)
     assert (etcd.name, etcd.access.endpoints, etcd.cluster.node_prefixes) == ("host1", ("http://a:1",), (24,))
+
+
+@pytest.mark.parametrize(
+    ("options", "server"),
+    [
+        ([], "https://[fd00:10:96::1]:443"),
+        (["--api-server=https://a:6443"], "https://a:6443"),
+        (["--kubeconfig=/k"], ""),
+    ],
+    ids=["the service", "another", "the kubeconfig's"],
+)
+def test_the_server_of_the_api(options: list[str], server: str) -> None:
+    source = parse("--source=kubernetes", *options).source
+    assert isinstance(source, KubernetesSettings)
+    assert source.server == server
+
+
+def test_without_a_server_of_the_api_there_is_no_agent() -> None:
+    with pytest.raises(ValueError, match=r"^--api-server: KUBERNETES_SERVICE_HOST and _PORT are not set: give --kube"):
+        parse("--source=kubernetes", environment={})
 
 
 def test_options_of_etcd_have_defaults() -> None:
@@ -100,6 +124,11 @@ def test_an_overlay() -> None:
         pytest.param(["--policies=keep", PODS], "--policies: not for --source static", id="policies without an API"),
         pytest.param(["--source=kubernetes", PODS], "--pod-cidr: not for --source kubernetes", id="two sources"),
         pytest.param([PODS, "--etcd=http://x"], "--etcd: not for --source static", id="etcd beside static"),
+        pytest.param(
+            ["--source=kubernetes", "--api-server=https://fd00:10:96::1:443"],
+            "--api-server: 'https://fd00:10:96::1:443' is no address of a server, as in https://192.168.1.10:6443",
+            id="IPv6 without brackets",
+        ),
         pytest.param(["--source=etcd"], "--source etcd needs --etcd", id="no member"),
         pytest.param(
             ["--source=etcd", "--etcd=http://x", "--cluster-cidr=10.0.0.0/8"], "--node-bits come together", id="bits"

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 from pyroute2.netlink import rtnl
 
-from cni_node import probe, watch
+from cni_node.agent import watch
+from cni_node.readiness import probe
 from cni_protocol.address import parse_ip
 from tests.kit.host import Host
 

@@ -17,6 +17,7 @@ from tests.kit.host import open_host, wait_until
 
 KERNEL, FILES = "sendto,sendmsg", "rename,unlink,mkdir"  # system calls that change the one and the other
 BOUND = 20.0  # seconds for an agent to be killed, or to be ready
+AFTERWARDS = 0.5  # seconds in which an agent that is ready may still be killed
 OPTIONS = ("--overlay=vxlan", "--vni=42")
 _STRUCK = "+++ killed by SIGKILL +++"  # strace's words
 
@@ -94,6 +95,7 @@ def start_and_kill(agent: Agent, number: int, calls: str = KERNEL) -> bool:
     agent.start(*OPTIONS, before=("strace", "-f", "-qq", "-o", str(log), *inject))
     over = wait_until(lambda: agent.ended() is not None or bool(agent.report().get("ready")), BOUND)
     assert over, f"at call {number}: {agent.log.read_text()}"
+    wait_until(lambda: agent.ended() is not None, AFTERWARDS)
     lived = agent.ended() is None and _STRUCK not in log.read_text()
     if pid := agent.report().get("pid"):  # strace goes with the agent, but not the other way round
         with suppress(ProcessLookupError):

@@ -5,9 +5,9 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
 from tests.faults import trials
-from tests.faults.points import Point, mutating, on_netlink, on_store
+from tests.faults.points import CHILD, Point, mutating, on_netlink, on_store
 from tests.faults.subjects import Network, Subject, networks_of
-from tests.faults.trials import DUPLICATE, LEAK, Trial, Verdict, record, run_trial
+from tests.faults.trials import DUPLICATE, LEAK, Trial, Verdict, record, record_child, run_trial
 
 COMMANDS = ("ADD", "DEL")
 _TRIES = 3  # of a trial whose fault did not strike: the number of some calls varies, as when a lock is waited for
@@ -45,6 +45,8 @@ def list_trials(subject: Subject) -> list[Trial]:
             found += list_errors(network, command, points)
             if command == "ADD":
                 found += list_interruptions(network, points)
+        if subject.forks:
+            found += [Trial(network, "DEL", "KILL", point) for point in record_child(subject, network)]
     return found
 
 
@@ -96,6 +98,8 @@ def _try(subject: Subject, trial: Trial) -> Verdict:
 
 def kind_of(trial: Trial) -> str:
     """A kind of faults, as the table has it."""
+    if trial.point.process == CHILD:
+        return "the child that waits is killed"
     if trial.fault == "KILL":
         return f"killed, then {trial.remedy}"
     if trial.fault in trials.SIGNALS:

@@ -24,6 +24,7 @@ each trial (namespaces of its own), one fault strikes at one call, in the proces
   reservation, no interface on the host but the bridge, none in the container, no rule; ADD of the same container
   succeeds, and DEL leaves nothing again. With the first remedy another container is added before it, and must not be
   given an address that is in use.
+- **the child that waits is killed**, at each of its system calls: DEL succeeds all the same, and nothing is left.
 - **disk**: ENOSPC and EIO from every call on the store. ADD fails with code 5, names the path and leaves nothing (not
   even a bridge that it made), or succeeds and CHECK agrees. DEL says what failed unless it succeeds, and another DEL
   leaves nothing.

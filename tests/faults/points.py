@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tests.faults.subjects import DATA_DIR
 
 BRIDGE, IPAM = "bridge", "ipam"  # the processes of a command
+CHILD = "child"  # of DEL, which makes the request that takes long (child.py)
 
 _SENDS = ("sendto", "sendmsg")
 _WRITES = (

@@ -11,26 +11,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
-from typing import NamedTuple
 
 from cni_kernel.nft_tables import TableSocket
-from cni_node.peer_routes import Wanted
+from cni_node.agent.watch import POLICIES, View, Watcher
+from cni_node.host.peer_routes import Wanted
 from cni_node.policy.change import Change, Difference
 from cni_node.policy.compiler import Compiler
 from cni_node.policy.desired import Desired
 from cni_node.policy.model import Cluster
 from cni_node.policy.rules import TABLE, TYPES, Ruleset
 from cni_node.policy.table import PolicyTable
-from cni_node.watch import POLICIES, View, Watcher
 from tests.cni_node.policy.cases import DENY_IN, block, let_in, spaces
 from tests.cni_node.policy.kernel import A4, B4, PODS, passes, state_of
-from tests.cni_node.policy.live import DENY, pod_item, put_policy, running
-from tests.kit.api_server import ApiServer
+from tests.cni_node.policy.live import running
+from tests.faults.handovers import BOUND, HANDOVERS, Struck, hand_over, is_in_force, open_api, streaming
 from tests.kit.host import wait_until
 from tests.kit.pod_network import PodNetwork, open_network
 
 ROOT = Path(__file__).resolve().parents[2]
-BOUND = 30.0  # seconds for whatever must come to pass
 CALLS = "sendto,sendmsg"  # by which everything in the kernel is changed
 # One turn of an agent: what stands is read, the table is changed, and connections are looked at.
 AGENT = """
@@ -53,14 +51,6 @@ DAMAGES = {
     "nobody isolated": "flush map inet pycni_policy ingress4",
     "a rule in front": "insert rule inet pycni_policy forward accept",
 }
-
-
-class Struck(NamedTuple):
-    """A fault, and what is wrong after it; "" if nothing is. `seconds` until a damage was mended."""
-
-    name: str
-    problem: str
-    seconds: float = 0.0
 
 
 def states() -> list[Cluster]:
@@ -106,14 +96,16 @@ def count_requests(site: Site, directory: Path) -> int:
 
 
 def kill_at(site: Site, number: int) -> Struck:
-    """Kill an agent at its `number`th request; then another one begins."""
+    """Kill an agent at its `number`th request, while packets flow; then another one begins."""
     name = f"killed at request {number}"
     site.put(0)
-    status = site.turn(1, "-o", "/dev/null", "-e", f"inject={CALLS}:signal=KILL:when={number}")
+    with streaming(site.network) as streams:
+        status = site.turn(1, "-o", "/dev/null", "-e", f"inject={CALLS}:signal=KILL:when={number}")
+        problem = streams.problem()  # both states deny the one stream, and let the other one through
     if status == 0:
         return Struck(name, "it was not struck")
-    if passes(site.network, B4, A4):
-        return Struck(name, "x/b reaches x/a, which both states deny")
+    if problem:
+        return Struck(name, problem)
     if not any(map(site.stands, site.wanted)):
         return Struck(name, "the table is neither the old one nor the new one")
     site.put(1)
@@ -123,19 +115,13 @@ def kill_at(site: Site, number: int) -> Struck:
 @contextmanager
 def watched(network: PodNetwork, directory: Path) -> Iterator[Callable[[], bool]]:
     """An agent's loop of policies, told of what others do to the table; yields whether x/b is kept from x/a."""
-    with ApiServer() as api:
-        for name, addresses in PODS.items():
-            api.put(pod_item(name, *addresses), "pods")
-        for space in "xyz":
-            api.put({"metadata": {"name": space, "labels": {}}}, "namespaces")
-        put_policy(api, "x", "deny", DENY)
-        with running(network.host, api.url, directory) as enforcer:
-            view = View(frozenset({enforcer.port}), frozenset(), Wanted)
-            with network.host.entered():
-                watcher = Watcher(view, lambda found: enforcer.disturb() if found.stage == POLICIES else None)
-            Thread(target=watcher.run, daemon=True).start()
-            assert wait_until(lambda: enforcer.state.isolated == 6, BOUND)
-            yield lambda: not passes(network, B4, A4)
+    with open_api() as api, running(network.host, api.url, directory) as enforcer:
+        view = View(frozenset({enforcer.port}), frozenset(), Wanted)
+        with network.host.entered():
+            watcher = Watcher(view, lambda found: enforcer.disturb() if found.stage == POLICIES else None)
+        Thread(target=watcher.run, daemon=True).start()
+        assert is_in_force(enforcer)
+        yield lambda: not passes(network, B4, A4)
 
 
 def damage(network: PodNetwork, is_closed: Callable[[], bool], name: str) -> Struck:
@@ -159,4 +145,7 @@ def strike_all(directory: Path, tell: Callable[[Struck], None], step: int = 1) -
             for name in DAMAGES:
                 found.append(damage(network, is_closed, name))
                 tell(found[-1])
+        for name in HANDOVERS:
+            found.append(hand_over(network, directory, name))
+            tell(found[-1])
     return found

@@ -9,7 +9,10 @@ RECORDS = "/.pycni/"  # in a path: what cni-ipam remembers beside the reservatio
 
 
 class Subject(NamedTuple):
-    """A pair of plugins. `collects`: it knows GC. `threads`: which thread makes a call differs from run to run."""
+    """A pair of plugins. `collects`: it knows GC. `threads`: which thread makes a call differs from run to run.
+
+    `forks`: its DEL has a child that waits for the kernel.
+    """
 
     name: str
     bin_dir: str
@@ -18,6 +21,7 @@ class Subject(NamedTuple):
     version: str
     collects: bool
     threads: bool
+    forks: bool
 
 
 class Network(NamedTuple):
@@ -61,12 +65,14 @@ FULL = Network(
 
 def ours(bin_dir: str) -> Subject:
     """The plugins of this repository, installed in a directory."""
-    return Subject("pycni", bin_dir, "cni-bridge", "cni-ipam", "1.1.0", collects=True, threads=False)
+    return Subject("pycni", bin_dir, "cni-bridge", "cni-ipam", "1.1.0", collects=True, threads=False, forks=True)
 
 
 def reference() -> Subject:
     """Debian's plugins."""
-    return Subject("reference", REFERENCE_DIR, "bridge", "host-local", "1.0.0", collects=False, threads=True)
+    return Subject(
+        "reference", REFERENCE_DIR, "bridge", "host-local", "1.0.0", collects=False, threads=True, forks=False
+    )
 
 
 def networks_of(subject: Subject) -> tuple[Network, ...]:

@@ -40,6 +40,7 @@ def test_there_are_hundreds_of_points_in_both_processes_of_both_commands(all_tri
         ("disk: ENOSPC, EIO", 6),
         ("kernel: ENOMEM, EPERM", 6),
         ("SIGTERM, SIGINT", 6),
+        ("the child that waits is killed", 6),
     ],
 )
 def test_a_sample_of_faults_is_survived(subject: Subject, all_trials: list[Trial], kind: str, count: int) -> None:

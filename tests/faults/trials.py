@@ -7,13 +7,15 @@ either succeeded or left nothing at all, and said why.
 
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.faults.points import BRIDGE, IPAM, TRACED, Point, parse_log
+from tests.faults.child import KILLED
+from tests.faults.points import BRIDGE, CHILD, IPAM, TRACED, Point, parse_log
 from tests.faults.state import CONTAINER, LATECOMER, NEIGHBOUR, State, leftovers, look
 from tests.faults.subjects import DATA_DIR, RECORDS, Network, Subject
 from tests.kit.host import Host, Outcome, open_host, wait_until
@@ -27,6 +29,7 @@ NOTHING = ""
 LEAK, DUPLICATE, STUCK, ANSWER = "leak", "duplicate", "stuck", "answer"  # kinds of what can go wrong
 
 _STRACE = "/usr/bin/strace"
+_CHILD = Path(__file__).with_name("child.py")
 # Only the first call: what a plugin that failed calls to undo is to go undisturbed.
 _STAND_IN = "#!/bin/sh\nmkdir '{used}' 2>/dev/null || exec '{plugin}'\nexec {words}\n"
 _IO_FAILURE = 5  # SPEC.md, section "Error"
@@ -85,7 +88,7 @@ class Bench:
         arguments = [_STRACE, "-y", "-s", "64", "-o", str(log), "-e", f"trace={trace}"]
         if injection:
             arguments += ["-e", f"inject={injection}"]
-        executable, directories = f"{bin_dir}/{self._subject.bridge}", [bin_dir]
+        directories = [bin_dir]
         prefix: list[str] = []
         if process == BRIDGE:
             prefix = arguments
@@ -97,6 +100,19 @@ class Bench:
             stand_in.write_text(_STAND_IN.format(used=log.with_suffix(".used"), plugin=plugin, words=words))
             stand_in.chmod(0o755)
             directories = [str(self._scratch), bin_dir]
+        outcome = self._call_under(prefix, command, directories)
+        return outcome, log.read_text("utf-8", "replace").splitlines() if log.exists() else []
+
+    def delete_with_child(self, number: int) -> tuple[Outcome, list[str]]:
+        """DEL for the container; its child is killed at its call of that number, 0 for none. Returns child.py's log."""
+        log = self._scratch / "log"
+        prefix = [sys.executable, str(_CHILD), str(log), str(number)]
+        outcome = self._call_under(prefix, "DEL", [self._subject.bin_dir])
+        return outcome, log.read_text("utf-8").splitlines()
+
+    def _call_under(self, prefix: list[str], command: str, directories: list[str]) -> Outcome:
+        """A command for the container by way of another program; all of its processes have ended afterwards."""
+        executable = f"{self._subject.bin_dir}/{self._subject.bridge}"
         with _launcher(self.host, prefix):
             config = self._network.config(self._subject, CONTAINER)
             outcome = self.host.cni(
@@ -109,7 +125,7 @@ class Bench:
             )
         if not wait_until(lambda: not _others_in(self.host), _END_BOUND):
             raise TimeoutError(f"a process of {command} goes on for more than {_END_BOUND:.0f} s")
-        return outcome, log.read_text("utf-8", "replace").splitlines() if log.exists() else []
+        return outcome
 
     def remove_container(self) -> None:
         """The container's namespace goes, with its interfaces."""
@@ -154,6 +170,15 @@ def record(subject: Subject, network: Network, command: str) -> list[Point]:
     return points
 
 
+def record_child(subject: Subject, network: Network) -> list[Point]:
+    """The system calls of DEL's child that nothing disturbs, by their numbers in the kernel's table."""
+    with open_bench(subject, network) as bench:
+        _require(bench.call("ADD", CONTAINER))
+        outcome, log = bench.delete_with_child(0)
+        _require(outcome)
+    return [Point(CHILD, f"call {call}", place, "") for place, call in enumerate(log[:-1], start=1)]
+
+
 def run_trial(subject: Subject, trial: Trial) -> Verdict:
     """Do one trial, on a host of its own."""
     problems: list[tuple[str, str]] = []
@@ -163,11 +188,11 @@ def run_trial(subject: Subject, trial: Trial) -> Verdict:
             before = look(bench.host)
             if trial.command == "DEL":
                 _require(bench.call("ADD", CONTAINER))
-            what = f"signal={trial.fault}" if trial.fault in SIGNALS else f"error={trial.fault}"
-            injection = f"{trial.point.call}:{what}:when={trial.point.number}"
-            outcome, log = bench.call_traced(trial.command, trial.point.process, injection)
-            struck = any("(INJECTED)" in line or "killed by SIGKILL" in line or "--- SIG" in line for line in log)
-            if trial.fault == "KILL":
+            outcome, struck = _strike(bench, trial)
+            if trial.point.process == CHILD:
+                _require(outcome)  # what the child leaves undone DEL does itself
+                problems += _after_failed_delete(bench, before, outcome)
+            elif trial.fault == "KILL":
                 problems += _after_kill(bench, trial, before)
             elif trial.command == "ADD":
                 problems += _after_failed_add(bench, trial, before, outcome)
@@ -177,6 +202,17 @@ def run_trial(subject: Subject, trial: Trial) -> Verdict:
     except (AssertionError, TimeoutError, subprocess.TimeoutExpired) as error:
         problems.append((STUCK, str(error)))
     return Verdict(struck, tuple(problems))
+
+
+def _strike(bench: Bench, trial: Trial) -> tuple[Outcome, bool]:
+    """The trial's command with its fault, and whether that struck."""
+    if trial.point.process == CHILD:
+        outcome, log = bench.delete_with_child(trial.point.number)
+        return outcome, KILLED in log
+    what = f"signal={trial.fault}" if trial.fault in SIGNALS else f"error={trial.fault}"
+    injection = f"{trial.point.call}:{what}:when={trial.point.number}"
+    outcome, log = bench.call_traced(trial.command, trial.point.process, injection)
+    return outcome, any("(INJECTED)" in line or "killed by SIGKILL" in line or "--- SIG" in line for line in log)
 
 
 def _after_kill(bench: Bench, trial: Trial, before: State) -> Iterator[tuple[str, str]]:

@@ -16,6 +16,25 @@ from urllib.parse import parse_qs, urlsplit
 from tests.kit.certificates import Pair
 
 AN_AGE = "2026-01-01T00:00:00Z"
+# of whoever wants to reach it, without TLS
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: c
+contexts:
+- name: c
+  context:
+    cluster: c
+    user: u
+clusters:
+- name: c
+  cluster:
+    server: {server}
+users:
+- name: u
+  user:
+    token: word
+"""
 
 
 class Asked(NamedTuple):
@@ -101,6 +120,7 @@ class ApiServer:
     def __init__(self, tls: Pair | None = None, page: int = 100, where: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.asked: list[Asked] = []
         self.tokens: set[str] | None = None  # who may ask; None is everybody
+        self.forbidden: set[str] = set()  # paths that the role does not reach
         self.refusals: list[Refusal] = []  # for the next requests, one each
         self.before_page: Callable[[], None] | None = None  # called before each page but a list's first
         self.watches: list[_Watch] = []
@@ -245,6 +265,8 @@ class _Handler(BaseHTTPRequestHandler):
         api.deaf_until.wait()
         if api.tokens is not None and headers.get("authorization", "").removeprefix("Bearer ") not in api.tokens:
             self._answer(401, {"kind": "Status", "code": 401, "message": "Unauthorized"})
+        elif parts.path in api.forbidden:
+            self._answer(403, {"kind": "Status", "code": 403, "message": "Forbidden"})
         elif api.refusals:
             refusal = api.refusals.pop(0)
             self._send(refusal.status, refusal.text.encode(), refusal.headers)

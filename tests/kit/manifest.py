@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from cni_node.credentials import SERVICE_ACCOUNT
+from cni_node.api.credentials import SERVICE_ACCOUNT
 
 CONTAINERD_DEFAULT = (  # what containerd gives a container that names none
     *("CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP"),
@@ -35,11 +35,16 @@ class Manifest(NamedTuple):
             options.append(_mount(source, mount["mountPath"], "ro" if mount.get("readOnly") else "rw"))
         return [*options, "--read-only", "--seccomp"]
 
-    def agent_options(self, account: str) -> list[str]:
-        """Those for the agent, privileged and in the node's network; `account` has the files of a service account."""
+    def agent_options(self, account: str, variables: Mapping[str, Any]) -> list[str]:
+        """Those for the agent, privileged and in the node's network, with variables in its environment.
+
+        `account` has the files of a service account.
+        """
         assert self.agent["securityContext"] == {"privileged": True, "readOnlyRootFilesystem": True}
         mounts = [_mount(outside, inside, "rw") for inside, outside in self.mounts_of(self.agent).items()]
-        return ["--read-only", "--privileged", "--net-host", *mounts, _mount(account, SERVICE_ACCOUNT, "ro")]
+        environment = [f"--env={name}={value}" for name, value in variables.items()]
+        mounts.append(_mount(account, SERVICE_ACCOUNT, "ro"))
+        return ["--read-only", "--privileged", "--net-host", *mounts, *environment]
 
     def agent_arguments(self, variables: Mapping[str, Any]) -> list[str]:
         """The agent's arguments, with the values of variables put in."""

@@ -2,13 +2,14 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.cluster import at_once
 from tests.kit.kubernetes.cluster import Kubernetes, gather_parts
-from tests.kit.kubernetes.command import SetupError
+from tests.kit.kubernetes.command import SetupError, await_value
 from tests.kit.kubernetes.images import write_program_image
 from tests.kit.kubernetes.programs import ensure_traefik
 from tests.kubernetes import workloads
@@ -18,6 +19,7 @@ from tests.kubernetes.probes import Prober
 NODES = ("node1", "node2", "node3")
 Record = Callable[[str, str, str, str], None]  # path, source, destination, what came of it
 _HERE = Path(__file__).parent
+SOON = 120.0  # seconds, for what a pod that is ready waits for: that every kube-proxy and the DNS server know of it
 _BOUND = 1200  # seconds for a test; the first one waits for the build, where nothing is cached
 _PROGRAMS = {
     "apt-get": "apt",
@@ -63,6 +65,9 @@ def kubernetes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 def web(kubernetes: Kubernetes) -> Kubernetes:
     """The same with a web server of several pods behind services, and a client on each node, all ready."""
     kubernetes.kubectl.apply(*workloads.web())
+    # a node that has just become Ready is given its pods a moment later
+    nodes = set(kubernetes.nodes)
+    await_value("a client on each", lambda: {pod.node for pod in kubernetes.kubectl.pods("app=client")} >= nodes, SOON)
     kubernetes.kubectl.roll_out("deployment/web", "daemonset/client", "statefulset/member")
     kubernetes.kubectl.roll_out("deployment/kube-dns", namespace="kube-system")
     return kubernetes
@@ -76,9 +81,11 @@ def traefik(kubernetes: Kubernetes, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="package")
-def prober(web: Kubernetes) -> Prober:
-    """Asks from pods, from nodes and from outside."""
-    return Prober(web)
+def prober(web: Kubernetes) -> Iterator[Prober]:
+    """Asks from pods, from nodes and from outside; all services are in force on every node."""
+    with closing(Prober(web)) as made:
+        await_value("services are in force everywhere", lambda: all(map(made.reaches_services, web.nodes)), SOON)
+        yield made
 
 
 @pytest.fixture

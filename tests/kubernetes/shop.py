@@ -5,7 +5,7 @@ from typing import Any
 from tests.kit.kubernetes.images import PODS
 from tests.kubernetes.workloads import SERVE, service, workload
 
-NAMESPACE = "shop"
+NAMESPACE = "tiers"
 FRONTEND, BACKEND, DATABASE = "frontend", "backend", "database"
 SPEAKS = {FRONTEND: 80, BACKEND: 8080, DATABASE: 3306}
 OTHER = 9090  # a port that all of them serve too, and nobody has to reach

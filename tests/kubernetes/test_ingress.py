@@ -13,7 +13,7 @@ from tests.kubernetes.probes import Prober, Question
 
 pytestmark = pytest.mark.kernel
 
-SOON = 30.0  # seconds
+SOON = 90.0  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +30,9 @@ def shop(prober: Prober, traefik: None, tmp_path_factory: pytest.TempPathFactory
     prober.kubectl.roll_out("deployment/wear", "deployment/watch")
     await_value("all rules are in force", lambda: is_served(prober), SOON)
     yield certificate
-    prober.kubectl("delete", "namespace", ingress.NAMESPACE, "--wait=false")
-    prober.kubectl(
-        "delete", "ingress,deployment,service", *("paths", "hosts", "secure", "wear", "watch"), "--ignore-not-found"
-    )
+    prober.kubectl.delete(f"namespace/{ingress.NAMESPACE}")
+    kinds = {"deployment": ("wear", "watch"), "service": ("wear", "watch"), "ingress": ("paths", "hosts", "secure")}
+    prober.kubectl.delete(*(f"{kind}/{name}" for kind, names in kinds.items() for name in names))
 
 
 def is_served(prober: Prober) -> bool:

@@ -1,13 +1,14 @@
 """The kit by itself: what is built is kept whole or not at all, and failures are said in words."""
 
 import fcntl
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from suites.kubernetes import REACHED, TESTED, write_between, write_table
-from tests.kit.kubernetes import programs
+from tests.kit.kubernetes import own, programs
 from tests.kit.kubernetes.command import SetupError, await_value, run
 from tests.kit.kubernetes.e2e_run import EXPLAINED, Case
 from tests.kit.kubernetes.machine import last_words
@@ -50,6 +51,29 @@ def test_what_was_there_before_stays_when_the_new_one_fails(kept: Path) -> None:
     with pytest.raises(SetupError):
         programs.ensure("thing", "2", fail, print)
     assert (kept / "thing/made").read_text() == "whole"
+
+
+def test_the_image_of_a_checkout_is_made_anew_when_its_sources_change(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def install(command: Sequence[str], *, seconds: float) -> str:
+        if command[0] == "python3":
+            return "Python 3"
+        made.append(source.read_text())
+        Path(command[-1]).touch()
+        return ""
+
+    monkeypatch.setattr(own, "run", install)
+    monkeypatch.setattr(own, "ROOT", tmp_path / "checkout")
+    source = tmp_path / "checkout/cni_protocol/deep/module.py"
+    source.parent.mkdir(parents=True)
+    for text in ("1", "1", "2", "1", "3", "4", "5"):
+        source.write_text(text)
+        assert own.ensure_own_image(print).is_file()
+    assert made == ["1", "2", "3", "4", "5"]
+    assert len(list(kept.iterdir())) == 2 * 4  # directories and locks of the newest
 
 
 def test_who_waits_for_another_run_says_so(kept: Path) -> None:

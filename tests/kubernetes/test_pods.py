@@ -16,7 +16,7 @@ from tests.kubernetes.probes import Prober, http, serving
 pytestmark = pytest.mark.kernel
 
 PORT = 8000  # of servers that are no pods
-SOON = 30.0  # seconds
+SOON = 90.0  # seconds
 
 
 def web_pods(web: Kubernetes) -> list[Pod]:
@@ -104,10 +104,8 @@ def holds_its_pods(cluster: Kubernetes, name: str) -> bool:
 
 def addresses_of(cluster: Kubernetes, node: str) -> Sequence[str]:
     """Of the pods on a node, those of the host's network left out."""
-    items = json.loads(cluster.kubectl("get", "pods", "-A", f"--field-selector=spec.nodeName={node}", "-o", "json"))[
-        "items"
-    ]
-    return [each["status"]["podIP"] for each in items if not each["spec"].get("hostNetwork")]
+    pods = cluster.kubectl.get("pods", namespace="", field=f"spec.nodeName={node}")
+    return [each["status"]["podIP"] for each in pods if not each["spec"].get("hostNetwork")]
 
 
 def test_exec_logs_and_port_forward_work_through_the_api_server(prober: Prober) -> None:

@@ -1,15 +1,16 @@
 """Parts of the cluster that stop and start again while clients ask: what runs goes on, and new pods work afterwards."""
 
-import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
 from tests.cluster.cluster import at_once
 from tests.kit.kubernetes.command import await_value
+from tests.kit.kubernetes.kubectl import Pod
 from tests.kubernetes.conftest import Record
 from tests.kubernetes.probes import Prober, http
 from tests.kubernetes.test_pods import assert_nodes_hold_what_the_api_tells
@@ -52,7 +53,7 @@ def assert_a_new_pod_works(prober: Prober, node: str) -> None:
     await_value("the API server answers", lambda: prober.kubectl(*account, check=False), BOUND)
     prober.kubectl.apply(pod)
     try:
-        prober.kubectl.wait("Ready", f"pod/{name}", seconds=BOUND)
+        prober.kubectl.await_ready(name, BOUND)
         (made,) = prober.kubectl.pods(f"app={name}")
         for other in prober.cluster.nodes:
             (answer,) = prober.from_node(other, http(made.address))
@@ -68,9 +69,8 @@ def assert_new_pods_work(prober: Prober) -> None:
 
 def restarts_of(prober: Prober) -> dict[str, int]:
     """How often the pods of each node have been started anew, all together."""
-    items = json.loads(prober.kubectl("get", "pods", "--output=json"))["items"]
     counts = dict.fromkeys(prober.cluster.nodes, 0)
-    for each in items:
+    for each in prober.kubectl.get("pods"):
         for status in each["status"].get("containerStatuses", []):
             counts[each["spec"]["nodeName"]] += status["restartCount"]
     return counts
@@ -99,6 +99,12 @@ def test_traffic_goes_on_while_a_daemon_restarts_on_every_node(prober: Prober, r
     assert_new_pods_work(prober)
 
 
+def reached(prober: Prober, node: str, pods: Sequence[Pod]) -> bool:
+    """Whether a node's client reaches each of these pods."""
+    answers = prober.from_pod(prober.client(node).name, *(http(pod.address) for pod in pods))
+    return [answer.get("by") for answer in answers] == [pod.name for pod in pods]
+
+
 def test_a_node_that_was_switched_off_comes_back_by_itself(prober: Prober) -> None:
     """Its pods run again under their names, nobody tells the node or the others anything, and nothing is left over."""
     node = list(prober.cluster.nodes)[-1]
@@ -110,7 +116,6 @@ def test_a_node_that_was_switched_off_comes_back_by_itself(prober: Prober) -> No
     pods = prober.kubectl.pods("app=web")
     assert names <= {pod.name for pod in pods if pod.node == node}
     for other in prober.cluster.nodes:
-        answers = prober.from_pod(prober.client(other).name, *(http(pod.address) for pod in pods))
-        assert [answer.get("by") for answer in answers] == [pod.name for pod in pods]
+        await_value(f"all are reached from {other}", partial(reached, prober, other, pods), BOUND)
     assert_a_new_pod_works(prober, node)
     assert_nodes_hold_what_the_api_tells(prober.cluster)

@@ -1,15 +1,17 @@
 """Services by the real kube-proxy over the pod network: from pods, nodes and outside; and pods behind their own."""
 
+import json
 from typing import Any
 
 import pytest
 
+from tests.cluster.installation import PROGRAM
 from tests.kit.kubernetes.cluster import Kubernetes
 from tests.kit.kubernetes.command import await_value
 from tests.kit.kubernetes.control_plane import API
 from tests.kit.kubernetes.kubectl import names_of
 from tests.kubernetes import workloads
-from tests.kubernetes.conftest import Record
+from tests.kubernetes.conftest import SOON, Record
 from tests.kubernetes.probes import Prober, Question, http
 from tests.kubernetes.workloads import NODE_PORT, STICKY_PORT
 
@@ -37,6 +39,13 @@ def test_a_cluster_ip_leads_to_all_pods_from_every_node_and_keeps_the_source(pro
         seen_by |= {answer["by"] for answer in answers}
         record("services", f"pod on {node}", "ClusterIP", client.address)
     assert seen_by == pods
+
+
+def test_the_doctor_finds_nothing_on_a_node_beside_kube_proxy(prober: Prober) -> None:
+    for node in prober.cluster.nodes.values():
+        said = node.run(PROGRAM, "doctor", "--json", check=False)
+        assert said.returncode == 0, said.stdout + said.stderr
+        assert json.loads(said.stdout) == {"findings": [], "unreadable": []}
 
 
 def test_a_cluster_ip_leads_there_by_udp_too(prober: Prober) -> None:
@@ -108,11 +117,11 @@ def test_a_service_without_pods_refuses_and_has_them_when_they_come(prober: Prob
     client = prober.client(next(iter(prober.cluster.nodes)))
     address = cluster_ip(prober.cluster, "nobody")
     try:
-        await_value("nobody is refused", lambda: refused(prober.from_pod(client.name, http(address))), 10)
+        await_value("nobody is refused", lambda: refused(prober.from_pod(client.name, http(address))), SOON)
         prober.kubectl.apply({**objects, "spec": {**objects["spec"], "selector": {"app": "web"}}})
-        await_value("somebody answers", lambda: "by" in prober.from_pod(client.name, http(address))[0], 10)
+        await_value("somebody answers", lambda: "by" in prober.from_pod(client.name, http(address))[0], SOON)
     finally:
-        prober.kubectl("delete", "service", "nobody")
+        prober.kubectl.delete("service/nobody")
 
 
 def refused(answers: list[Any]) -> list[Any]:

@@ -11,7 +11,7 @@ from tests.kubernetes.probes import Prober, http
 
 pytestmark = pytest.mark.kernel
 
-SOON = 10.0  # seconds
+SOON, BOUND = 60.0, 120.0  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +37,12 @@ def routes(cluster: Kubernetes) -> dict[str, set[str]]:
 
 
 def test_pods_of_a_node_that_joined_reach_the_others_and_are_reached(prober: Prober, joined: str) -> None:
+    await_value("it has a client", lambda: joined in {pod.node for pod in prober.kubectl.pods("app=client")}, BOUND)
     prober.kubectl.roll_out("daemonset/client")
     pods = prober.kubectl.pods("app=web")
     new = prober.client(joined)
-    answers = prober.from_pod(new.name, *(http(pod.address) for pod in pods), ["http", "http://web:8080/"])
+    await_value("services are in force there", lambda: prober.reaches_services(joined), BOUND)
+    answers = prober.from_pod(new.name, *(http(pod.address) for pod in pods), http("web", 8080))
     assert {answer.get("source") for answer in answers} == {new.address}, answers
     for node in prober.cluster.nodes:
         assert "1 packets received" in prober.kubectl.execute(

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -33,29 +34,30 @@ def normalized(text: str) -> str:
     return text.strip()
 
 
+def run_chapter(chapter: Path, functions: str) -> "subprocess.CompletedProcess[str]":
+    """In a shell that ends with the first command that fails."""
+    command, env = ("bash", "-eo", "pipefail"), {**os.environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    script = functions + script_of(chapter.read_text("utf-8"))
+    return subprocess.run(
+        command, input=script, env=env, capture_output=True, text=True, timeout=RUN_BOUND, check=False
+    )
+
+
 @pytest.fixture(scope="module")
-def functions(kubernetes: Kubernetes, traefik: None) -> Iterator[str]:
-    """What scripts/kubernetes --keep has its user define."""
-    yield "".join(f'{name}() {{ {command} "$@"; }}\n' for name, command in kubernetes.commands().items())
-    for namespace in NAMESPACES:
-        kubernetes.kubectl("delete", "namespace", namespace, "--ignore-not-found", seconds=120)
+def runs(kubernetes: Kubernetes, traefik: None) -> Iterator[dict[Path, "Future[subprocess.CompletedProcess[str]]"]]:
+    """All chapters, which run at once, with what scripts/kubernetes --keep has its user define."""
+    functions = "".join(f'{name}() {{ {command} "$@"; }}\n' for name, command in kubernetes.commands().items())
+    with ThreadPoolExecutor(len(IN_A_CLUSTER)) as pool:
+        yield {chapter: pool.submit(run_chapter, chapter, functions) for chapter in IN_A_CLUSTER}
+    kubernetes.kubectl.delete(*(f"namespace/{namespace}" for namespace in NAMESPACES))
 
 
 @pytest.mark.parametrize("chapter", IN_A_CLUSTER, ids=lambda chapter: chapter.stem)
-def test_chapter_runs_as_written_and_prints_what_it_shows(chapter: Path, functions: str) -> None:
-    text = chapter.read_text("utf-8")
-    shown = [body for language, body in code_blocks(text) if language in OUTPUT]
-    command = ("bash", "-eo", "pipefail")
-    env = {**os.environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    done = subprocess.run(
-        command,
-        input=functions + script_of(text),
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=RUN_BOUND,
-        check=False,
-    )
+def test_chapter_runs_as_written_and_prints_what_it_shows(
+    chapter: Path, runs: dict[Path, "Future[subprocess.CompletedProcess[str]]"]
+) -> None:
+    shown = [body for language, body in code_blocks(chapter.read_text("utf-8")) if language in OUTPUT]
+    done = runs[chapter].result()
     printed = done.stdout.split(f"{MARK}\n")
     for wanted, found in zip(shown, printed, strict=False):
         assert normalized(found) == normalized(wanted), done.stderr

@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from cni_ipam.data_dir import DEFAULT_DATA_DIR
-from cni_node import modules, plugins, settings
-from cni_node.credentials import SERVICE_ACCOUNT
+from cni_node import plugins, settings
+from cni_node.api.credentials import SERVICE_ACCOUNT
+from cni_node.host import modules
 from cni_node.sources.kubernetes import KubernetesSettings
 from tests.conftest import ROOT
 from tests.kit.api_server import ApiServer
@@ -188,9 +189,9 @@ def test_the_nodes_modprobe_is_run_with_the_capability_for_it(node: Node, daemon
 def test_the_agent_takes_its_arguments() -> None:
     parser = argparse.ArgumentParser()
     settings.add_options(parser)
-    told = settings.parse_settings(parser.parse_args(AGENT["args"][1:]), "host")
-    assert isinstance(told.source, KubernetesSettings)
-    assert told.source.node_name == "$(NODE_NAME)"
+    service = {"KUBERNETES_SERVICE_HOST": "fd00:10:96::1", "KUBERNETES_SERVICE_PORT": "443"}
+    told = settings.parse_settings(parser.parse_args(AGENT["args"][1:]), "host", service)
+    assert told.source == KubernetesSettings("$(NODE_NAME)", server="https://[fd00:10:96::1]:443")
     assert (told.conf_dir, told.bin_dir, str(told.socket.parent)) == (CONF_DIR, f"/{plugins.BIN}", "/run/pycni")
 
 
@@ -236,7 +237,8 @@ def start_as_written(
     arguments = container["args"]
     for name, value in variables.items():
         arguments = [argument.replace(f"$({name})", str(value)) for argument in arguments]
-    options = [f"--mount=type=bind,src={account},dst={SERVICE_ACCOUNT},options=rbind:ro"]
+    options = [f"--env={name}={value}" for name, value in variables.items()]
+    options.append(f"--mount=type=bind,src={account},dst={SERVICE_ACCOUNT},options=rbind:ro")
     for inside, outside in mounts_of(container).items():
         node.path(outside).mkdir(parents=True, exist_ok=True)
         options.append(f"--mount=type=bind,src={outside},dst={inside},options=rbind:rw")

@@ -93,6 +93,18 @@ def test_neighbour_learns_the_new_mac_of_an_address(bridge: Runtime, version: in
     assert wait_until(knows)
 
 
+def test_a_container_announces_its_address_once_and_nothing_else(bridge: Runtime) -> None:
+    # what goes to all is copied to every port of the bridge, within ADD
+    config = {**network(1), "ipam": {"type": "cni-ipam", "subnet": "10.1.0.0/16"}}
+    bridge.add("c1", config)
+    with Wire(bridge.host, "c1") as wire:
+        own = address(bridge.add("c2", config))
+        seen: list[bytes] = []
+        wire.find(lambda frame: seen.append(frame), SILENCE)
+    assert [is_gratuitous_arp(frame, own) for frame in seen if frame[12:14] == struct.pack("!H", ARP)] == [True]
+    assert [frame for frame in seen if frame[12:14] == struct.pack("!H", IPV6) and frame[54] == _ADVERTISEMENT] == []
+
+
 def test_layer_2_announces_nothing(bridge: Runtime) -> None:
     bridge.add("c1", layer_2())
     with Wire(bridge.host, "c1") as wire:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import REFERENCE_DIR
 from tests.kit.host import Host
 from tests.kit.runtime import Runtime
 from tests.system.networks import address, find_differences, layer_2, network, port_of, refused, sysctl
@@ -175,7 +176,7 @@ FINDINGS = {
     "nat-chain": (_nft("flush chain inet pycni postrouting"), "chain postrouting"),
     "filter-elements": (_nft("flush set bridge pycni genuine"), "genuine"),
     "filter-table": (_nft("delete table bridge pycni"), "prerouting"),
-    "mtu-container": (_ip("link", "set", "eth0", "mtu", "1300"), "mtu of eth0 is 1300, not 1400"),
+    "mtu-container": (_ip("link", "set", "eth0", "mtu", "1500"), "mtu of eth0 is 1500, more than 1400"),
     "mtu-host": (_ip("link", "set", "{port}", "mtu", "1300", container=None), "is 1300, not 1400"),
     "hairpin": (_bridge("hairpin", "off"), "hairpin is off"),
     "isolation": (_bridge("isolated", "on"), "isolation is on"),
@@ -198,6 +199,17 @@ def test_check_reports_all_differences_at_once(bridge: Runtime) -> None:
     message = find_differences(bridge, "c1", NETWORK)
     for finding in ("hairpin", "mtu-container", "address", "nat-elements"):
         assert FINDINGS[finding][1] in message
+
+
+@pytest.mark.parametrize(
+    "later", [{"type": "tuning", "mtu": 1300}, {"type": "sbr"}], ids=["tuning lowers the MTU", "sbr moves the routes"]
+)
+def test_check_allows_what_a_later_plugin_of_the_chain_does(bridge: Runtime, later: dict[str, Any]) -> None:
+    config = network(1, mtu=1400, cniVersion="1.0.0")
+    result = bridge.add("c1", config)
+    after = Runtime(bridge.host, f"{REFERENCE_DIR}/{later['type']}", bridge.path)
+    bridge.results["c1"] = after.add("c1", {"cniVersion": "1.0.0", "name": "net1", **later, "prevResult": result})
+    bridge.check("c1", config)
 
 
 @pytest.mark.parametrize("key", ["promiscMode"])

@@ -157,6 +157,8 @@ def test_the_agent_is_told_of_a_pod_that_goes(bridge: Runtime, tmp_path: Path) -
         "name": "web-1",
         "uid": "",
         "addresses": [address(result, 4), address(result, 6)],
+        "containerId": "c1",
+        "ifname": "eth0",
         "gone": True,
     }
     assert agent.seen == ["br1"]  # its interface went first

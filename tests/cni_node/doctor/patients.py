@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cni_node.peer_routes import mac_of
+from cni_node.host.peer_routes import mac_of
 from cni_protocol.address import parse_ip
 from cni_protocol.attachment import Attachment
 from tests.conftest import ROOT
@@ -48,7 +48,7 @@ class Patient:
             shutil.copy2(f"{bin_dir}/{name}", self.bin_dir)
         self._bin = bin_dir
         self.ports: dict[str, int] = {}
-        self.network: dict[str, Any] = NETWORK
+        self.name, self.network = "mynet", NETWORK
         self.configure("10-mynet.conflist")
         host.run("mkdir", CACHE)
         connect_outside(host)
@@ -57,15 +57,20 @@ class Patient:
     def configure(self, name: str, **keys: Any) -> None:
         """Write the runtime's configuration of the network."""
         self.network = {**NETWORK, **keys}
-        document = {"cniVersion": "1.0.0", "name": "mynet", "plugins": [self.network]}
+        document = {"cniVersion": "1.0.0", "name": self.name, "plugins": [self.network]}
         (self.conf_dir / name).write_text(json.dumps(document))
 
-    def add(self, name: str, port: int = 0) -> None:
-        """Connect a pod."""
+    def take_configuration(self, name: str) -> None:
+        """Have further pods on the network of a configuration that somebody else has written."""
+        document = json.loads((self.conf_dir / name).read_text())
+        self.name, self.network = document["name"], document["plugins"][0]
+
+    def add(self, name: str, port: int = 0) -> Any:
+        """Connect a pod. Returns the result."""
         self.host.add_container(name)
         mappings = [{"hostPort": port, "containerPort": 80, "protocol": "tcp"}] if port else []
         runtime = {"runtimeConfig": {"portMappings": mappings}} if port else {}
-        config = {"cniVersion": "1.0.0", "name": "mynet", **self.network, **runtime}
+        config = {"cniVersion": "1.0.0", "name": self.name, **self.network, **runtime}
         outcome = self.host.cni(
             "ADD",
             config,
@@ -76,20 +81,21 @@ class Patient:
         )
         assert outcome.status == 0, outcome
         self.remember(name, outcome.document, mappings)
+        return outcome.document
 
     def remember(self, name: str, result: Any, mappings: Any = ()) -> None:
         """Have the runtime remember a pod."""
-        self.write(f"{CACHE}/mynet-{name}-eth0", self.document(name, result, mappings))
+        self.write(f"{CACHE}/{self.name}-{name}-eth0", self.document(name, result, mappings))
 
     def document(self, name: str, result: Any, mappings: Any = ()) -> str:
         """What libcni keeps of a pod."""
-        conflist = {"cniVersion": "1.0.0", "name": "mynet", "plugins": [self.network]}
+        conflist = {"cniVersion": "1.0.0", "name": self.name, "plugins": [self.network]}
         document = {
             "kind": "cniCacheV1",
             "containerId": name,
             "config": base64.b64encode(json.dumps(conflist).encode()).decode(),
             "ifName": "eth0",
-            "networkName": "mynet",
+            "networkName": self.name,
             "capabilityArgs": {"portMappings": list(mappings)},
             "result": result,
         }
@@ -97,7 +103,7 @@ class Patient:
 
     def result(self, name: str) -> Any:
         """The result that is kept of a pod."""
-        return json.loads(self.host.run("cat", f"{CACHE}/mynet-{name}-eth0").stdout)["result"]
+        return json.loads(self.host.run("cat", f"{CACHE}/{self.name}-{name}-eth0").stdout)["result"]
 
     def write(self, path: str, text: str) -> None:
         """Write a file of the host."""
@@ -105,7 +111,7 @@ class Patient:
 
     def port(self, name: str) -> str:
         """The host's end of a pod's link."""
-        return Attachment("mynet", name, "eth0").host_name
+        return Attachment(self.name, name, "eth0").host_name
 
     def sh(self, script: str) -> None:
         """Run a script on the host."""

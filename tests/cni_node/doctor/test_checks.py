@@ -166,6 +166,92 @@ def test_a_fault_shows_as_itself(kind: str, changes: dict[str, Any]) -> None:
     assert [finding.kind for finding in diagnose(HEALTHY._replace(**changes))] == [kind]
 
 
+NETWORK6 = NETWORK._replace(gateways=(GATEWAY, parse_cidr("fd00:1::1/64")), subnets=(SUBNET, parse_cidr("fd00:1::/64")))
+BOTH: dict[str, Any] = {
+    "networks": (NETWORK6,),
+    "routes": (*ROUTES, Route(parse_cidr("fd00:1::/64"), BRIDGE, None, 2, 0, 254)),
+    "addresses": (*HEALTHY.addresses, Address(BRIDGE, parse_cidr("fd00:1::1/64"))),
+}
+OVERLAPPING = Route(parse_cidr("10.1.0.128/25"), ETH, HOP, 3, 0, 254)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kinds"),
+    [
+        pytest.param(BOTH, [], id="both families"),
+        pytest.param({**BOTH, **with_sysctl("ipv6/conf/cni0/disable_ipv6", 1)}, ["ipv6-disabled"], id="IPv6 off"),
+        pytest.param(with_sysctl("ipv6/conf/cni0/disable_ipv6", 1), [], id="IPv6 off for pods of IPv4"),
+        pytest.param({"routes": (*ROUTES, OVERLAPPING)}, ["subnet-overlap"], id="a route into the subnet"),
+        pytest.param({"routes": (*ROUTES, OVERLAPPING._replace(ifindex=BRIDGE))}, [], id="through the bridge"),
+        pytest.param({"routes": (*ROUTES, OVERLAPPING._replace(table=7))}, [], id="of another table"),
+        pytest.param({"routes": (*ROUTES, OVERLAPPING._replace(protocol=2))}, [], id="an address's own"),
+        pytest.param({"routes": (*ROUTES, OVERLAPPING._replace(dst=parse_cidr("10.0.0.0/8")))}, [], id="a wider one"),
+        pytest.param({"routes": (*ROUTES, OVERLAPPING._replace(dst=parse_cidr("10.9.0.0/24")))}, [], id="beside it"),
+        pytest.param({"routes": (*ROUTES, OVERLAPPING._replace(protocol=80))}, ["range-shared"], id="of another node"),
+        pytest.param(
+            {"routes": (*ROUTES, OVERLAPPING._replace(refuses=True))},
+            ["route-refuses"],
+            id="one that refuses is told once",
+        ),
+        pytest.param({"addresses": HEALTHY.addresses[:1]}, ["gateway-missing"], id="no gateway"),
+        pytest.param(
+            {"addresses": HEALTHY.addresses[:1], "links": (LINKS["eth"], LINKS["bridge"], LINKS["vxlan"]), "pods": ()},
+            ["reservation-leaked"],
+            id="no gateway where no port is",
+        ),
+        *(
+            pytest.param({"rooms": (Room(path, bytes_free=0.001),)}, kinds, id=f"full: {path}")
+            for path, kinds in (("/var/lib/cni", ["disk-full"]), ("/run", ["disk-full"]), ("/etc/cni/net.d", []))
+        ),
+        *(
+            pytest.param({"rooms": (Room(path, no_exec=True),)}, kinds, id=f"noexec: {path}")
+            for path, kinds in (("/opt/cni/bin", ["noexec"]), ("/var/lib/cni", []))
+        ),
+        pytest.param({"reservations": (RESERVATION,) * 253}, ["pool-full"], id="no address left"),
+        pytest.param({"reservations": (RESERVATION,) * 248}, ["pool-full"], id="two of a hundred are left"),
+        pytest.param({"reservations": (RESERVATION,) * 247}, [], id="a few more are left"),
+        pytest.param(
+            {"networks": (NETWORK._replace(gateways=()),), "reservations": (RESERVATION,) * 248}, [], id="no gateway"
+        ),
+    ],
+)
+def test_where_a_fault_begins(changes: dict[str, Any], kinds: list[str]) -> None:
+    assert [finding.kind for finding in diagnose(HEALTHY._replace(**changes))] == kinds
+
+
+@pytest.mark.parametrize(
+    ("changes", "subject", "problem"),
+    [
+        (with_report(addresses=["192.168.1.99"]), "agent", "the other nodes know this one by 192.168.1.99, which it "),
+        (with_report(routes=2), "agent", "1 of 2 routes to other nodes are missing: another program removes them"),
+        (
+            {"report": None, "tables": frozenset({("inet", "pycni_policy")})},
+            "/run/pycni/agent.sock",
+            "the agent does not ",
+        ),
+        ({"reservations": (RESERVATION,) * 253}, "network mynet", "253 of 253 addresses are taken: no pod can start"),
+        ({"reservations": (RESERVATION,) * 250}, "network mynet", "250 of 253 addresses are taken"),
+        ({"routes": (*ROUTES, OVERLAPPING)}, "10.1.0.0/24", "a route leads 10.1.0.128/25 to eth0"),
+        ({"rooms": (Room("/var/lib/cni", bytes_free=0.01),)}, "/var/lib/cni", "1% of its space is free"),
+        ({"rooms": (Room("/var/lib/cni", inodes_free=0.01),)}, "/var/lib/cni", "1% of its inodes is free"),
+        ({"rooms": (Room("/run", read_only=True),)}, "/run", "it is read-only: no pod can start"),
+        ({"plugins": {"cni-ipam": "it is gone"}}, "plugin cni-ipam", "no pod can start: it is gone"),
+        ({"stub_resolver": "/etc/resolv.conf"}, "/etc/resolv.conf", "it names a resolver on the loopback, which "),
+        (
+            with_sysctl("ipv4/ip_forward", 0),
+            "net.ipv4.ip_forward",
+            "forwarding of IPv4 is off: pods reach nothing but ",
+        ),
+        ({"foreign_routes_removed": True}, "systemd-networkd", "when it is restarted it removes the routes to other "),
+    ],
+)
+def test_what_is_said(changes: dict[str, Any], subject: str, problem: str) -> None:
+    [finding] = diagnose(HEALTHY._replace(**changes))
+    assert finding.subject == subject
+    assert finding.problem.startswith(problem)
+    assert problem.endswith(" ") or finding.problem == problem
+
+
 def test_two_pods_with_one_address_mac_and_host_port_are_named() -> None:
     pods = tuple(pod._replace(ports=(("tcp", 80),)) for pod in (POD, SECOND))
     kinds = {finding.kind for finding in diagnose(HEALTHY._replace(pods=pods))}
@@ -181,6 +267,18 @@ def test_pods_that_send_larger_packets_than_the_way_out_takes_are_told() -> None
     links = with_link("port", mtu=9000)["links"]
     kinds = {finding.kind for finding in diagnose(HEALTHY._replace(links=links))}
     assert kinds == {"mtu-pods", "mtu-port"}
+
+
+@pytest.mark.parametrize(
+    ("version", "below", "most"),
+    [(4, 1500, None), (4, 1499, 1449), (6, 1520, None), (6, 1519, 1449), (6, 1500, 1430)],
+)
+def test_an_overlay_leaves_room_for_its_headers(version: int, below: int, most: int | None) -> None:
+    """50 bytes over IPv4 and 70 over IPv6: rfc7348 section 5, and 40 instead of 20 bytes of the outer IP header."""
+    overlay, under = LINKS["vxlan"]._replace(underlay_version=version), LINKS["eth"]._replace(mtu=below)
+    found = diagnose(HEALTHY._replace(links=(under, LINKS["bridge"], overlay, LINKS["port"])))
+    remedies = [f"ip link set vxlan.1 mtu {most}; give the agent no larger --mtu"] if most else []
+    assert [finding.remedy for finding in found] == remedies
 
 
 def test_what_is_full_is_worse_than_what_nearly_is() -> None:

@@ -1,8 +1,14 @@
 """pycni doctor as a command: what it prints, half broken nodes, how long it takes, and its page."""
 
 import json
+import os
+import pty
 import re
+import select
+import socket
+import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,6 +23,7 @@ from tests.kit.host import Host
 SECONDS, KIB = 2.0, 64 << 10  # of a processor, and of memory
 PODS, PEERS = 250, 1000
 NO_KINDS = {"systemd-networkd", "kube-proxy", "kube-bridge", "kube-ipvs0", "vxlan-6784", "ovn-k8s"}  # names of others
+BOUND = 60  # seconds
 MEASURE = """
 import resource, subprocess, sys
 status = subprocess.call(sys.argv[1:])
@@ -67,6 +74,18 @@ def test_the_worst_stands_first(patient: Patient) -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("way", "room"), [("local 192.0.2.1", 1450), ("local 2001:db8::1", 1430)], ids=["IPv4", "IPv6"]
+)
+def test_the_room_in_an_overlay_is_that_of_its_underlay(patient: Patient, way: str, room: int) -> None:
+    patient.sh(f"ip link add vxlan.1 mtu {room} type vxlan id 1 dstport 4789 dev uplink {way}")
+    patient.sh("ip link set vxlan.1 alias pycni, up")
+    assert "mtu-overlay" not in patient.doctor().stdout
+    patient.sh("ip link set uplink mtu 1499")
+    assert f"ip link set vxlan.1 mtu {room - 1}; give the agent" in patient.doctor().stdout
+
+
+@pytest.mark.kernel
 def test_what_cannot_be_read_is_said_and_the_rest_is_looked_at(patient: Patient) -> None:
     patient.add("c1")
     patient.sh(f"ip link set {patient.port('c1')} down; rm -r {STORE}; : >{STORE}; echo {{ >{CACHE}/broken")
@@ -78,6 +97,43 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_looked_at(patient: Patient)
     said = "\n".join(document["unreadable"])
     for what in ("the packet filter cannot be read", "the store /var/lib/cni/networks/mynet", "broken is no result"):
         assert what in said
+
+
+def wait_for(text: str, terminal: int) -> None:
+    """Until a terminal shows a text."""
+    shown = b""
+    while text.encode() not in shown:
+        assert select.select([terminal], [], [], BOUND)[0], shown
+        shown += os.read(terminal, 4096)
+
+
+@pytest.mark.kernel
+def test_what_takes_long_is_said_on_a_terminal_alone(patient: Patient) -> None:
+    command = [sys.executable, "-m", "cni_node", "doctor", "--root", str(patient.root)]
+    command += ["--socket", str(patient.socket)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with ExitStack() as stack:
+        silent = stack.enter_context(socket.socket(socket.AF_UNIX))  # an agent that hears and does not answer
+        silent.bind(str(patient.socket))
+        silent.listen()
+
+        def start(stderr: int, *options: str) -> "subprocess.Popen[str]":
+            pipe = subprocess.PIPE
+            process = patient.host.start(*command, *options, stdout=pipe, stderr=stderr, env=environment, cwd=ROOT)
+            stack.callback(process.kill)
+            return stack.enter_context(process)
+
+        (mine, terminal), (other, second) = pty.openpty(), pty.openpty()
+        for descriptor in (mine, terminal, other, second):
+            stack.callback(os.close, descriptor)
+        quiet = start(subprocess.PIPE)
+        for_a_program, for_a_person = start(second, "--json"), start(terminal)
+        wait_for("pycni: still reading the agent's report", mine)
+        silent.close()
+        assert "still" not in quiet.communicate(timeout=BOUND)[1]
+        for process in (for_a_program, for_a_person):
+            process.communicate(timeout=BOUND)
+        assert not select.select([other], [], [], 0)[0], os.read(other, 4096)
 
 
 @pytest.mark.kernel

@@ -1,11 +1,12 @@
 """pycni doctor beside the rules of other programs, on a real packet filter."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.cni_node.doctor.patients import Patient
-from tests.kit.host import Host
+from tests.kit.host import Host, wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -44,6 +45,23 @@ table ip filter {
     }
 }
 """
+# docker's files are the host's own: its state, what it writes below /etc, and its containerd below /opt
+PLACES = """
+mkdir /run/changed /run/work
+mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/changed,workdir=/run/work /etc
+mount -t tmpfs opt /opt
+"""
+DOCKERD = (
+    "dockerd",
+    "--storage-driver",
+    "vfs",
+    "--exec-opt",
+    "native.cgroupdriver=cgroupfs",
+    "--data-root",
+    "/run/data",
+)
+LET_THROUGH = "for way in -i -o; do iptables -w -I DOCKER-USER $way cni0 -j ACCEPT; done"
+BOUND = 60.0  # seconds
 
 
 @pytest.fixture
@@ -82,3 +100,18 @@ def test_a_chain_of_others_that_stops_pods_is_found(patient: Patient, rules: str
 def test_rules_that_were_flushed_are_found(patient: Patient) -> None:
     patient.sh("nft flush ruleset")
     assert patient.kinds() == {"rules-missing"}
+
+
+def test_docker_itself_stops_pods_where_it_was_first_until_it_is_told_not_to(
+    host: Host, tmp_path: Path, bin_dir: str
+) -> None:
+    patient = Patient(host, tmp_path, bin_dir)
+    patient.sh(PLACES)
+    with open(tmp_path / "log", "w") as log:
+        host.start(*DOCKERD, stdout=log, stderr=subprocess.STDOUT)
+    ready = wait_until(lambda: host.run("docker", "version", check=False).returncode == 0, BOUND)
+    assert ready, (tmp_path / "log").read_text()
+    patient.add("c1")
+    assert patient.kinds() == {"forward-drop"}
+    patient.sh(LET_THROUGH)
+    assert patient.kinds() == set()

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cni_node.entries import Entries
-from cni_node.exempt import intervals_of
-from cni_node.exemptions import Exemptions
-from cni_node.peer_routes import Difference, Entry, Forward, Neighbour, PeerRoute
+from cni_node.host.entries import Entries
+from cni_node.host.exempt import intervals_of
+from cni_node.host.exemptions import Exemptions
+from cni_node.host.peer_routes import Difference, Entry, Forward, Neighbour, PeerRoute
 from cni_node.snapshot import Node as Peer
 from cni_protocol.address import parse_cidr, parse_ip
 from cni_protocol.attachment import Attachment

@@ -284,6 +284,21 @@ BLOCKS = [
     case("55 all excepted", [let_out(block("10.0.2.0/24", "10.0.2.0/24"))], "x/a -> y/b: no"),
     case("56 the address of a pod", [let_in(block("10.0.2.2/32"))], "y/b -> x/a: yes; y/a -> x/a: no"),
     case("57 a client outside", [let_in(block("203.0.113.0/24"))], "203.0.113.9 -> x/a: yes; 203.0.114.9 -> x/a: no"),
+    case(
+        "58 a client by way of another node, whose address it has there",
+        [let_in(block("203.0.113.0/24"))],
+        "192.0.2.2 -> x/a: no; 192.0.2.2 -> y/a: yes",
+    ),
+    case(
+        "58 that node by ipBlock",
+        [let_in(block("192.0.2.2/32"))],
+        "192.0.2.2 -> x/a: yes; 203.0.113.9 -> x/a: no",
+    ),
+    case(
+        "59 the address of a service, which is the endpoint's by then",
+        [let_out(block("10.96.0.0/12"))],
+        "x/a -> y/a: no; x/a -> 10.96.0.1: yes; x/b -> y/a: yes",
+    ),
     case("61 host bits", [let_out(block("10.0.2.77/24"))], "x/a -> y/b: yes; x/a -> z/b: no"),
     case("61 IPv4 in IPv6", [let_out(block("::ffff:10.0.2.0/120"))], "x/a -> y/b: yes; x/a -> z/b: no"),
 ]

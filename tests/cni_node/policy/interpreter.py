@@ -2,6 +2,7 @@
 
 from cni_node.policy.desired import NETWORKS, PORTS, Allow, Desired, Set
 from cni_node.policy.evaluator import Connection
+from cni_node.policy.model import PortRange
 from cni_protocol.address import IP
 
 NUMBERS = {"TCP": 6, "UDP": 17, "SCTP": 132, "ICMP": 1, "GRE": 47, "ESP": 50}
@@ -32,9 +33,14 @@ def _allows(table: Desired, allow: Allow, asked: Connection, other: IP) -> bool:
     service = bytes([NUMBERS[asked.protocol], 0, 0, 0]) + asked.port.to_bytes(2, "big") + bytes(2)
     return (
         (not allow.peers or _has(table.sets[allow.peers], other.packed))
+        and (allow.port is None or _is_in(allow.port, asked))
         and (not allow.ports or _has(table.sets[allow.ports], service))
         and (not allow.named or _has(table.sets[allow.named], asked.destination.packed + service))
     )
+
+
+def _is_in(port: PortRange, asked: Connection) -> bool:
+    return port.protocol == asked.protocol and port.first <= asked.port <= port.last
 
 
 def _has(found: Set, key: bytes) -> bool:

@@ -27,12 +27,17 @@ def put_policy(api: ApiServer, namespace: str, name: str, spec: Any) -> None:
     api.put({"metadata": {"namespace": namespace, "name": name}, "spec": spec}, "networkpolicies")
 
 
+def settings_of(server: str, directory: Path) -> KubernetesSettings:
+    """Those of node1, with a service account in the directory."""
+    (directory / "ca.crt").write_text("-----BEGIN CERTIFICATE-----\n")
+    (directory / "token").write_text("first\n")
+    return KubernetesSettings("node1", server=server, service_account=str(directory))
+
+
 @contextmanager
 def running(host: Host, server: str, directory: Path) -> Iterator[Enforcer]:
     """The loop of node1; what it leaves in the kernel stays."""
-    (directory / "ca.crt").write_text("-----BEGIN CERTIFICATE-----\n")
-    (directory / "token").write_text("first\n")
-    settings = KubernetesSettings("node1", server=server, service_account=str(directory))
+    settings = settings_of(server, directory)
     with host.entered():
         opened = Enforcer(settings, lambda: NODES["node1"], log=False, cut=True)
     opened.start()

@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cni_node.report import Report
-from cni_node.server import Page, serve
+from cni_node.agent.report import Report
+from cni_node.agent.server import Page, serve
 from tests.cni_node.policy.live import pod_item, put_policy, running
 from tests.kit.api_server import ApiServer
 from tests.kit.host import Host, wait_until

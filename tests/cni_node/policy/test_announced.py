@@ -1,8 +1,11 @@
 """Pods that are about to start: whose an address is by now, and who waits."""
 
+from typing import Any
+
 import pytest
 
-from cni_node.policy.announced import GONE, IN_FORCE, PENDING, Announced, admit, parse_announced
+from cni_node.policy.announced import GONE, IN_FORCE, PENDING, Admitter, Announced, admit, parse_announced
+from cni_node.policy.model import Pod
 from tests.cni_node.policy.cases import DENY_ALL
 from tests.cni_node.policy.texts import ips, pod
 
@@ -77,3 +80,65 @@ def test_a_pod_as_the_plugin_tells_of_it() -> None:
     told = {"namespace": "x", "name": "a", "uid": None, "addresses": ["10.0.1.9"]}
     assert parse_announced(told) == Announced("x", "a", "", NEW)
     assert parse_announced({**told, "gone": True}).gone
+    newer = parse_announced({**told, "containerId": "c", "ifname": "eth0"})
+    assert (newer.container_id, newer.ifname) == ("c", "eth0")
+
+
+def test_a_second_network_of_a_pod_takes_nothing_from_the_first() -> None:
+    """The API tells of the first network alone."""
+    second = Announced("x", "a", "", ips("192.168.9.3"), container_id="c", ifname="net1")
+    found = admit((pod("x/a", "10.0.1.9"),), [DENY_ALL], [second])
+    assert found.pods[0].addresses == (*NEW, *ips("192.168.9.3"))
+    first = Announced("x", "a", "", NEW, container_id="c", ifname="eth0")
+    assert admit((pod("x/a"),), [DENY_ALL], [first, second]).pods[0].addresses == (*NEW, *ips("192.168.9.3"))
+
+
+FIRST = Announced("x", "a", "one", NEW, container_id="c", ifname="eth0")
+
+
+@pytest.mark.parametrize(
+    ("later", "replaces"),
+    [
+        pytest.param({}, True, id="the same interface"),
+        pytest.param({"ifname": "net1"}, False, id="another interface"),
+        pytest.param({"ifname": "net1", "container_id": "d"}, True, id="another sandbox of the pod"),
+        pytest.param({"uid": "two"}, False, id="another pod of that name"),
+        pytest.param({"uid": "two", "addresses": NEW}, True, id="another pod with the address"),
+        pytest.param({"gone": True}, False, id="one that goes"),
+        pytest.param({"gone": True, "addresses": NEW}, True, id="one that goes with the address"),
+        pytest.param({"ifname": "", "container_id": ""}, False, id="an older plugin"),
+    ],
+)
+def test_what_was_announced_is_over_when_the_same_interface_has_other_addresses(
+    later: dict[str, Any], replaces: bool
+) -> None:
+    assert FIRST._replace(**{"addresses": ips("10.0.1.8"), **later}).replaces(FIRST) == replaces
+
+
+@pytest.mark.parametrize(
+    ("there", "settled"),
+    [
+        pytest.param(pod("x/job", "10.0.1.9"), False, id="it still has the address"),
+        pytest.param(pod("x/job", "10.0.1.9", status={"phase": "Succeeded"}), True, id="it has finished"),
+        pytest.param(pod("x/job", "10.0.1.8"), True, id="it has another address"),
+        pytest.param(pod("x/job"), False, id="the API may be late"),
+    ],
+)
+def test_what_is_gone_is_remembered_until_the_api_says_the_same(there: Pod, settled: bool) -> None:
+    gone = Announced("x", "job", "", NEW, gone=True)
+    found = admit((there,), [DENY_ALL], [gone])
+    assert found.settled == ((gone,) if settled else ())
+    assert found.answers == {gone: GONE}
+
+
+def test_as_long_as_nothing_changes_the_pods_are_the_same() -> None:
+    pods = (pod("x/a", "10.0.1.1"), pod("x/job"))
+    assert admit(pods, [DENY_ALL], [Announced("x", "job", "", NEW, gone=True)]).pods is pods
+    admitter, second = Admitter(), Announced("x", "a", "", NEW)
+    found = admitter.admit(pods, [DENY_ALL], [second])
+    assert found.pods[0].addresses == (*ips("10.0.1.1"), *NEW)
+    assert admitter.admit(pods, [DENY_ALL], [second]) is found
+    assert admitter.admit(pods, [DENY_ALL], []).pods is pods
+    unknown = Announced("x", "new", "", NEW)
+    assert admitter.admit(pods, [], [unknown]).answers == {unknown: IN_FORCE}
+    assert admitter.admit(pods, [DENY_ALL], [unknown]).answers == {unknown: PENDING}

@@ -32,7 +32,7 @@ def some_pods(chance: Chance) -> list[Pod]:
             more = {"metadata": {"labels": labels}, "status": status, "node": node, "ports": ports}
             found.append(pod(f"{ns}/{name}", *addresses, **more))
     if chance.often(0.3):
-        found.append(pod("x/again", "10.0.1.1", node="node1", metadata={"creationTimestamp": "2026"}))
+        found.append(pod("x/again", "10.0.1.1", node=found[0].node, metadata={"creationTimestamp": "2026"}))
     return [*found, pod("y/host", "10.0.0.2", node="node2", spec={"hostNetwork": True})]
 
 
@@ -113,6 +113,17 @@ def test_pods_of_the_same_policies_share_a_chain_and_rules_of_the_same_peers_a_s
     assert len(table.chains) == 2  # of IPv4, of IPv6
     assert len([name for name in table.sets if name.startswith("s4_")]) == 1
     assert len(Compiler("node1", log=True).compile(cluster(policies)).chains) == 4
+
+
+@pytest.mark.parametrize(
+    ("ports", "sets"),
+    [([{"port": 80}], 0), ([{"port": 80, "endPort": 90}, {"port": 91}], 0), ([{"port": 80}, {"port": 82}], 1)],
+    ids=["one", "one range", "two"],
+)
+def test_one_range_of_ports_is_compared_in_the_rule_itself(ports: list[dict[str, int]], sets: int) -> None:
+    table = Compiler("node1").compile(cluster([policy("x", "p", ingress=[{"ports": ports}])]))
+    assert len([name for name in table.sets if name.startswith("p_")]) == sets
+    assert all((allow.port is None) == bool(sets) for chain in table.chains.values() for allow in chain.allows)
 
 
 @pytest.mark.slow

@@ -5,26 +5,31 @@ import socket
 import time
 from http.client import HTTPConnection
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
+from pytest_mock import MockerFixture
 
-from cni_node.peer_routes import Wanted
-from cni_node.policy.announced import IN_FORCE, PENDING, Announced
+from cni_node.agent.report import Report
+from cni_node.agent.server import Page, serve
+from cni_node.agent.status import fetch
+from cni_node.agent.watch import POLICIES, View, Watcher
+from cni_node.host.peer_routes import Wanted
+from cni_node.policy.announced import GONE, IN_FORCE, PENDING, Announced
 from cni_node.policy.enforcer import Enforcer
-from cni_node.report import Report
-from cni_node.server import Page, serve
-from cni_node.status import fetch
-from cni_node.watch import POLICIES, View, Watcher
+from cni_node.policy.recheck import Rechecked
 from cni_protocol.address import parse_ip
 from tests.cni_node.policy.kernel import A4, B4, PODS, passes
 from tests.cni_node.policy.live import DENY, pod_item, put_policy, running
+from tests.cni_node.policy.test_recheck import Stream
 from tests.kit.api_server import ApiServer
 from tests.kit.host import wait_until
 from tests.kit.pod_network import PodNetwork
 
 pytestmark = pytest.mark.kernel
+
+YA4 = parse_ip("10.0.2.1")
 
 
 def ready(enforcer: Enforcer) -> bool:
@@ -50,7 +55,7 @@ def test_policies_of_the_api_are_put_in_force_and_lifted(
 
 def test_the_plugin_asks_on_the_agents_socket(api: ApiServer, enforcer: Enforcer, tmp_path: Path) -> None:
     put_policy(api, "x", "deny", DENY)
-    assert ready(enforcer)
+    assert ready(enforcer) and wait_until(lambda: enforcer.state.isolated == 6)
     serve(Page(Report, lambda: True, enforcer), tmp_path / "agent.sock", 0)
     pod = {"namespace": "x", "name": "a", "uid": "", "addresses": [str(A4)]}
     assert post(tmp_path / "agent.sock", pod) == (200, {"state": IN_FORCE})
@@ -162,6 +167,16 @@ def test_policies_that_make_no_sense_are_named(api: ApiServer, enforcer: Enforce
     assert wait_until(lambda: enforcer.state.problems == ())
 
 
+def test_packets_that_no_policy_can_judge_are_named(enforcer: Enforcer, network: PodNetwork) -> None:
+    """75. kube-proxy in IPVS mode has an interface of this name; the kernel's own part of it is not needed here."""
+    assert ready(enforcer)
+    network.host.run("ip", "link", "add", "kube-ipvs0", "type", "bridge")
+    [problem] = enforcer.state.problems
+    assert "kube-proxy is in IPVS mode" in problem
+    network.host.run("ip", "link", "delete", "kube-ipvs0")
+    assert enforcer.state.problems == ()
+
+
 def test_without_an_api_what_stands_in_the_kernel_stays(
     api: ApiServer, enforcer: Enforcer, network: PodNetwork, tmp_path: Path
 ) -> None:
@@ -173,3 +188,60 @@ def test_without_an_api_what_stands_in_the_kernel_stays(
         assert not later.state.ready
         assert later.admit(Announced("x", "a", "", (A4,)), 0.2) == ""
         assert not passes(network, B4, A4)
+
+
+def test_no_connection_is_cut_before_all_peers_are_known(
+    api: ApiServer, enforcer: Enforcer, network: PodNetwork
+) -> None:
+    put_policy(api, "x", "p", from_space("y"))
+    assert ready(enforcer) and wait_until(lambda: enforcer.state.isolated == 6)
+    assert wait_until(lambda: passes(network, YA4, A4))
+    stream = Stream(network, "TCP", YA4, A4)
+    api.deaf_until.clear()  # pods of z are not listed
+    before = enforcer.state.changes
+    put_policy(api, "x", "p", from_space("z"))
+    assert wait_until(lambda: enforcer.state.changes > before)
+    assert enforcer.admit(Announced("z", "a", "", (parse_ip("10.0.3.1"),)), 5.0) != ""  # a turn later
+    assert stream.says("client", 3) and stream.says("server", 3)
+    api.deaf_until.set()
+    assert wait_until(lambda: not stream.says("client", 0.1))
+    stream.close()
+
+
+def from_space(name: str) -> dict[str, Any]:
+    return {**DENY, "ingress": [{"from": [{"namespaceSelector": {"matchLabels": {"ns": name}}}]}]}
+
+
+def test_a_pod_that_starts_does_not_wait_for_the_look_at_connections(
+    api: ApiServer, enforcer: Enforcer, network: PodNetwork, mocker: MockerFixture
+) -> None:
+    begun, going_on = Event(), Event()
+
+    def slow(*_: Any) -> Rechecked:
+        begun.set()
+        going_on.wait(60)
+        return Rechecked([], [])
+
+    mocker.patch("cni_node.policy.recheck.recheck", slow)
+    put_policy(api, "x", "deny", DENY)
+    assert ready(enforcer) and wait_until(lambda: enforcer.state.isolated == 6)
+    assert begun.wait(20)
+    assert enforcer.admit(Announced("x", "a", "", (A4,)), 20.0) == IN_FORCE
+    assert not going_on.is_set()
+    going_on.set()
+
+
+def test_a_pod_that_is_deleted_while_it_runs_is_closed_until_the_runtime_ends_it(
+    api: ApiServer, enforcer: Enforcer, network: PodNetwork
+) -> None:
+    put_policy(api, "x", "p", from_space("y"))
+    assert ready(enforcer) and wait_until(lambda: enforcer.state.isolated == 6)
+    assert wait_until(lambda: passes(network, YA4, A4))
+    api.delete("a", "pods", "x")
+    assert wait_until(lambda: not passes(network, YA4, A4))
+    assert not passes(network, A4, YA4)
+    assert enforcer.admit(Announced("x", "a", "", (A4,), gone=True), 20.0) == GONE
+    assert passes(network, YA4, A4)
+    assert wait_until(lambda: enforcer.state.isolated == 5)  # the other family's address is told of by nobody
+    assert enforcer.admit(Announced("z", "new", "", (parse_ip(PODS["x-a"][1]),)), 20.0) == IN_FORCE
+    assert wait_until(lambda: enforcer.state.isolated == 4)

@@ -75,3 +75,13 @@ def test_of_two_pods_of_one_address_the_one_that_stays_counts() -> None:
     assert allowed(cluster([deny], old, new), asked).allowed
     assert allowed(cluster([deny], new, old), asked).allowed
     assert not allowed(cluster([deny._replace(namespace="z")], later, new), asked).allowed
+
+
+def test_a_pod_has_its_address_at_its_own_node_also_where_another_node_has_the_address_too() -> None:
+    own = pod("x/own", "10.0.1.9", metadata={"creationTimestamp": "2026-01-01", "deletionTimestamp": "2026-01-03"})
+    other = pod("y/other", "10.0.1.9", node="node2", metadata={"creationTimestamp": "2026-01-02"})
+    state = cluster([DENY_ALL], own, other)
+    asked = Connection(address_of(state, "y/b"), own.addresses[0], "TCP", 80)
+    for node, answer in (("node1", False), ("node2", True)):
+        assert Evaluator(state, node).allowed(asked).allowed == answer
+        assert is_let_through(Compiler(node).compile(state), asked) == answer

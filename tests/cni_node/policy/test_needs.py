@@ -3,7 +3,7 @@
 import pytest
 
 from cni_node.policy.model import Policy
-from cni_node.policy.needs import EVERYWHERE, MANY, needed_namespaces
+from cni_node.policy.needs import EVERYWHERE, FEW, MANY, needed_namespaces
 from tests.cni_node.policy.cases import DENY_ALL, block, let_in, let_out, pods, port, spaces
 from tests.cni_node.policy.texts import namespaces, pod, selector
 
@@ -31,3 +31,10 @@ def test_pods_of_these_namespaces_are_needed(policy: Policy, needed: set[str]) -
     local = [pod("x/a", "10.0.1.1")]
     assert needed_namespaces([policy], local, SPACES) == needed
     assert needed_namespaces([policy], [], SPACES) == set()
+
+
+def test_of_all_pods_it_turns_to_some_when_the_namespaces_are_few() -> None:
+    local = [pod("x/a", "10.0.1.1")]
+    for number, before, needed in ((MANY, {}, MANY), (FEW + 1, {EVERYWHERE}, 1), (FEW, {EVERYWHERE}, FEW)):
+        spaces_now = namespaces(*(f"n{i}" for i in range(number)))
+        assert len(needed_namespaces([let_in(spaces())], local, spaces_now, before)) == needed

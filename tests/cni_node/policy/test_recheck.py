@@ -2,14 +2,21 @@
 
 import socket
 import time
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
+from queue import SimpleQueue
+from typing import cast
 
 import pytest
+from pytest_mock import MockerFixture
 
-from cni_kernel.flows import Flows
+import cni_kernel.flows
+from cni_kernel.errors import KernelError
+from cni_kernel.flows import Flow, Flows
 from cni_node.policy.evaluator import Evaluator
 from cni_node.policy.model import Policy
-from cni_node.policy.recheck import recheck
+from cni_node.policy.recheck import Rechecked, Rechecker, recheck
+from cni_node.policy.rules import CUT
 from cni_node.policy.table import PolicyTable
 from cni_protocol.address import IP, parse_ip
 from tests.cni_node.policy.cases import DENY_ALL, DENY_IN, let_in, spaces
@@ -132,3 +139,69 @@ def test_an_error_about_a_connection_that_is_allowed_reaches_an_isolated_pod(
         client.send(b"hello")
         with pytest.raises(ConnectionRefusedError):
             client.recv(10)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_of_connections_of_others_only_the_addresses_are_read(
+    network: PodNetwork, table: PolicyTable, version: int, mocker: MockerFixture
+) -> None:
+    x_a, y_a, z_a = (parse_ip(PODS[name][version == 6]) for name in ("x-a", "y-a", "z-a"))
+    put(table, state_of())
+    streams = [Stream(network, "UDP", y_a, x_a), Stream(network, "UDP", x_a, z_a), Stream(network, "UDP", y_a, z_a)]
+    assert all(stream.says("client", 3) for stream in streams)
+    with network.host.entered(), Flows() as flows:
+        everything = {(flow.source, flow.destination) for flow in flows.iterate({x_a.packed, y_a.packed, z_a.packed})}
+        assert {(y_a, x_a), (x_a, z_a), (y_a, z_a)} <= everything
+        parsed = mocker.spy(cni_kernel.flows, "_parse")
+        found = [(flow.source, flow.destination) for flow in flows.iterate({x_a.packed})]
+        assert found and all(x_a in ends for ends in found)
+        assert parsed.call_count == len(found)
+        assert {(y_a, x_a), (x_a, z_a)} <= set(found)
+    for stream in streams:
+        stream.close()
+
+
+class SlowFlows(Flows):
+    """One connection, and a state of the cluster that becomes newer while it is read."""
+
+    def __init__(self, flow: Flow, meanwhile: Callable[[], None]) -> None:
+        self.flow, self.marked = flow, dict[int, list[Flow]]()
+        self._meanwhile = meanwhile
+
+    def iterate(self, ends: Collection[bytes]) -> Iterator[Flow]:
+        assert self.flow.destination.packed in ends
+        yield self.flow
+        self._meanwhile()
+
+    def mark(self, flows: Iterable[Flow], mark: int, mask: int) -> None:
+        assert mask == CUT
+        self.marked.setdefault(mark, []).extend(flows)
+
+
+def test_a_connection_that_became_allowed_while_they_were_read_is_not_cut() -> None:
+    flow = Flow(parse_ip("10.0.2.1"), A4, 6, 80, 0, b"")
+    denied, let_through = Evaluator(state_of(DENY_IN), "node1"), Evaluator(state_of(), "node1")
+    done: SimpleQueue[object] = SimpleQueue()
+    flows = SlowFlows(flow, lambda: rechecker.ask(let_through) if done.empty() else None)
+    rechecker = Rechecker(flows, done.put)
+    rechecker.ask(denied)
+    rechecker.start()
+    assert done.get(timeout=20) == Rechecked([], [])
+    rechecker.close()
+    assert flows.marked == {CUT: [], 0: []}
+
+
+def test_what_the_kernel_refuses_is_told_and_tried_again() -> None:
+    done: SimpleQueue[object] = SimpleQueue()
+    refusals = [OSError(1, "no"), None]
+
+    def refuse() -> None:
+        if (refusal := refusals.pop(0) if refusals else None) is not None:
+            raise refusal
+
+    rechecker = Rechecker(SlowFlows(Flow(parse_ip("10.0.2.1"), A4, 6, 80, 0, b""), refuse), done.put)
+    rechecker.ask(Evaluator(state_of(DENY_IN), "node1"))
+    rechecker.start()
+    assert isinstance(done.get(timeout=20), KernelError)
+    assert len(cast(Rechecked, done.get(timeout=20)).cut) == 1
+    rechecker.close()

@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 
-from cni_node.doctor.facts import Link, Neighbour
+from cni_kernel.values import PortVlan
+from cni_node.doctor.facts import Address, Link, Neighbour
 from cni_node.why.ask import answer
 from cni_node.why.discovery import Neighbour as Neighbour6
 from cni_node.why.discovery import Request, discover
 from cni_node.why.hooks import Hooks
 from cni_node.why.names import find_end, parse_service
 from cni_node.why.packets import Packet
+from cni_node.why.routing import select_address
 from cni_node.why.sets import find_element
 from cni_node.why.values import (
     NODE,
@@ -30,8 +32,8 @@ from cni_node.why.values import (
     StopError,
     World,
 )
-from cni_protocol.address import parse_ip
-from tests.cni_node.why.stacks import route, world
+from cni_protocol.address import parse_cidr, parse_ip
+from tests.cni_node.why.stacks import own, route, world
 
 KEY = ("inet", "foreign", "c")
 DROP = Expression("immediate", {"DATA": {"NFTA_DATA_VERDICT": {"NFTA_VERDICT_CODE": 0}}})
@@ -125,6 +127,63 @@ def test_isolated_ports_are_apart_and_reach_the_node() -> None:
     assert ask(world(links=links), "shop/a", "node").status == PASSES
 
 
+def native(vid: int) -> tuple[PortVlan, ...]:
+    return (PortVlan(vid, pvid=True, untagged=True),)
+
+
+def test_ports_of_two_vlans_are_apart() -> None:
+    links = changed(world(), "cni0", filters_vlans=True)
+    red, blue = native(100), native(200)
+    assert ask(world(links=links, vlans={10: red, 11: red}), "shop/a", "shop/b").status == PASSES
+    apart = ask(world(links=links, vlans={10: red, 11: blue}), "shop/a", "shop/b")
+    assert (apart.kind, apart.reason) == ("vlan", "veth0 is in VLAN 100 of cni0, and veth1 is not")
+    assert ask(world(vlans={10: red, 11: blue}), "shop/a", "shop/b").status == PASSES  # it does not filter them
+    assert ask(world(links=links, vlans={3: native(1), 10: red}), "shop/a", "node").kind == "vlan"
+    assert ask(world(links=links, vlans={3: native(1), 10: red}), "node", "shop/a").kind == "vlan"
+    assert ask(world(links=links, vlans={3: red, 10: red}), "shop/a", "node").status == PASSES
+    tagged = ask(world(links=links, vlans={10: red, 11: (PortVlan(100),)}), "shop/a", "shop/b")
+    assert tagged.reason == "veth1 gets frames of VLAN 100 of cni0 with a tag"
+    assert "no VLAN for frames" in ask(world(links=links, vlans={11: red}), "shop/a", "shop/b").reason
+
+
+def test_a_gateway_in_a_vlan_is_reached_by_its_port() -> None:
+    node = world().stacks[NODE]
+    pair = (
+        Link(20, "cni0.100", "veth", lower=21, peer_known=False),
+        Link(21, "vethgw", "veth", master=3, state=3, lower=20, peer_known=False),
+    )
+    for vid, status in ((100, PASSES), (200, STOPPED)):
+        there = world(
+            links=(*changed(world(), "cni0", filters_vlans=True), *pair),
+            addresses=(Address(2, parse_cidr("192.0.2.1/24")), Address(20, parse_cidr("10.1.0.1/16"))),
+            routes=(own("192.0.2.1", 2), own("10.1.0.1", 20), route("10.1.0.0/16", 20), route("0.0.0.0/0", 2)),
+            sysctls={**node.sysctls, "ipv4/conf/cni0.100/forwarding": "1"},
+            vlans={10: native(100), 21: native(vid)},
+        )
+        for ends in (("shop/a", "node"), ("node", "shop/a"), ("shop/a", "node2")):
+            assert ask(there, *ends).status == status, ends
+        assert ask(there, "node", "shop/b").kind == "vlan"
+        assert ask(there, "shop/a", "10.1.0.9").kind == "no-neighbour"  # it is known who is behind every port
+
+
+def test_a_gateway_on_another_bridge_is_the_nodes_address_like_any_other() -> None:
+    others = (
+        Link(20, "cni1.100", "veth", lower=21, peer_known=False),
+        Link(21, "vethgw", "veth", master=30, state=1, lower=20, peer_known=False),
+        Link(30, "cni1", "bridge"),
+    )
+    node = world().stacks[NODE]
+    there = world(
+        links=(*node.links, *others),
+        addresses=(*node.addresses, Address(20, parse_cidr("10.3.0.1/16"))),
+        routes=(*node.routes, own("10.3.0.1", 20)),
+    )
+    pod = there.stacks["mynet,shop/a,eth0"]
+    direct = pod._replace(routes=(*pod.routes, route("10.3.0.0/16", 2)))
+    there = there._replace(stacks={**there.stacks, "mynet,shop/a,eth0": direct})
+    assert ask(there, "shop/a", "10.3.0.1").status == PASSES
+
+
 def test_a_rule_that_cannot_be_followed_matters_only_where_it_decides() -> None:
     decides = ask(world(filter=filtered((STRANGE, DROP))), "shop/a", "node2")
     assert decides.status == UNKNOWN
@@ -216,3 +275,98 @@ def test_a_filter_that_drops_neighbour_discovery_is_found(kind: int) -> None:
                 discover(hooks, request)
         else:
             discover(hooks, request)
+
+
+def steps_of(found: Answer) -> list[tuple[str, str, bool]]:
+    return [(step.where, step.what, step.back) for step in found.steps]
+
+
+def test_each_hop_is_told_there_and_back() -> None:
+    found = ask(world(), "shop/a", "node2")
+    assert steps_of(found) == [
+        ("shop/a route", "route default via 10.1.0.1 by eth0", False),
+        ("veth0", "from shop/a, port of cni0", False),
+        ("node route", "route 192.0.2.0/24 by uplink", False),
+        ("uplink", "leaves the node", False),
+        ("uplink", "comes in from 192.0.2.12", True),
+        ("node route", "route 10.1.0.0/16 by cni0", True),
+        ("veth0", "to shop/a eth0", True),
+        ("shop/a", "10.1.0.2 is here", True),
+    ]
+    assert found.notes == ("what is beyond this node is not seen from here",)
+    near = ask(world(), "shop/a", "shop/b", "80/tcp")
+    assert steps_of(near) == [
+        ("shop/a route", "route 10.1.0.0/16 by eth0", False),
+        ("veth0", "from shop/a, port of cni0", False),
+        ("veth1", "to shop/b eth0", False),
+        ("shop/b", "10.1.0.3 is here", False),
+        ("shop/b route", "route 10.1.0.0/16 by eth0", True),
+        ("veth1", "from shop/b, port of cni0", True),
+        ("veth0", "to shop/a eth0", True),
+        ("shop/a", "10.1.0.2 is here", True),
+    ]
+    assert near.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "owner"),
+    [
+        ("shop/a", "shop/a", "mynet,shop/a,eth0"),
+        ("10.1.0.2", "shop/a (10.1.0.2)", "mynet,shop/a,eth0"),
+        ("10.1.0.1", "node1 (10.1.0.1)", NODE),
+        ("node1", "node1", NODE),
+        ("192.0.2.99", "192.0.2.99", None),
+        ("node2", "node2", None),
+    ],
+)
+def test_ends_are_called_by_their_names(name: str, shown: str, owner: str | None) -> None:
+    found = find_end(name, world())
+    assert (found.name, found.owner) == (shown, owner)
+
+
+def test_a_filter_of_bridges_drops_frames() -> None:
+    key = ("bridge", "pycni", "genuine")
+    for hook, kinds in ((0, ["spoofing"] * 2), (1, ["", "spoofing"]), (2, ["spoofing", ""]), (3, ["", ""])):
+        found = Filter((BaseChain(key, hook, 0, "filter", drops=False),), {key: (Rule(1, (DROP,)),)})
+        there = world(filter=found)
+        assert [ask(there, "shop/a", name).kind for name in ("shop/b", "node")] == kinds, hook
+
+
+def test_a_limit_is_not_reached() -> None:
+    below, above = Expression("limit", {}), Expression("limit", {"FLAGS": 1})
+    assert ask(world(filter=filtered((below, DROP))), "shop/a", "node2").status == STOPPED
+    assert ask(world(filter=filtered((above, DROP))), "shop/a", "node2").status == PASSES
+
+
+def test_targets_of_iptables_drop_and_translate() -> None:
+    rejects = Expression("target", {"NAME": "REJECT", "REV": 0, "INFO": b""})
+    found = ask(world(filter=filtered((rejects,))), "shop/a", "node2")
+    assert (found.kind, found.reason) == ("filter", "inet foreign c rule 1 rejects it")
+    masquerade = Expression("target", {"NAME": "MASQUERADE", "REV": 0, "INFO": bytes(20)})
+    nat = Filter((BaseChain(KEY, 4, 100, "nat", drops=False),), {KEY: (Rule(1, (masquerade,)),)})
+    what = "masqueraded: 192.0.2.1 to 192.0.2.12 (inet foreign c rule 1)"
+    assert ("node postrouting", what, False) in steps_of(ask(world(filter=nat), "shop/a", "node2"))
+
+
+def test_parts_of_a_concatenation_take_whole_words() -> None:
+    element = SetElement(b"\x06\0\0\0\0\x10\0\0", b"\x06\0\0\0\0\x50\0\0")
+    keys = (b"\x06\0\0\0\0\x20\0\0", b"\x06\0\0\0\0\x51\0\0", b"\x11\0\0\0\0\x20\0\0")
+    assert [find_element(FilterSet(8, (element,), (1, 2)), key) for key in keys] == [element, None, None]
+
+
+@pytest.mark.parametrize(
+    ("outgoing", "destination", "expected"),
+    [
+        ("uplink", "192.0.2.9", "192.0.2.1"),
+        ("cni0", "10.1.0.9", "10.1.0.1"),
+        ("uplink", "8.8.8.8", "192.0.2.1"),
+        ("away", "192.0.2.9", None),
+        ("uplink", "10.9.0.1", None),
+    ],
+)
+def test_what_packets_are_masqueraded_with(outgoing: str, destination: str, expected: str | None) -> None:
+    node = world().stacks[NODE]
+    there = node._replace(routes=(*node.routes, route("10.9.0.0/16", 0, refuses=True)))
+    packet = Packet(parse_ip("10.1.0.2"), parse_ip(destination), 6, 40000, 80)
+    found = select_address(there, outgoing, packet)
+    assert found == (parse_ip(expected) if expected else None)

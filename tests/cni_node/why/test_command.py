@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from cni_node.agent.report import Report
+from cni_node.agent.server import Page, serve
 from cni_node.policy.compiler import Compiler
 from cni_node.policy.evaluator import Connection, Evaluator, Verdict
 from cni_node.policy.model import Cluster, Policy
 from cni_node.policy.table import PolicyTable
-from cni_node.report import Report
-from cni_node.server import Page, serve
 from cni_protocol.address import IP, parse_ip
 from cni_protocol.attachment import Attachment
 from tests.cni_node.inspect.nodes import Node

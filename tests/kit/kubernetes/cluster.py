@@ -14,20 +14,20 @@ from tests.cluster.cluster import at_once
 from tests.cluster.fabric import Fabric, Port, run_in
 from tests.cluster.fabric import Machine as Outsider
 from tests.conftest import ROOT
-from tests.kit.kubernetes.command import await_value, run
+from tests.kit.kubernetes.api import is_ready, path_of
+from tests.kit.kubernetes.command import await_value
 from tests.kit.kubernetes.control_plane import ADDRESS, ControlPlane
 from tests.kit.kubernetes.images import write_pods_image
 from tests.kit.kubernetes.kubectl import Kubectl
 from tests.kit.kubernetes.machine import await_ready
 from tests.kit.kubernetes.names import objects as names_objects
+from tests.kit.kubernetes.own import ensure_own_image
 from tests.kit.kubernetes.programs import Say, ensure_programs
 from tests.kit.kubernetes.tree import ensure_tree
 from tests.kit.kubernetes.worker import Worker, remove_stale_cgroups
 
 LINK, GATEWAY = "lan", "192.168.1.1"
 MANIFEST = ROOT / "conf/pycni.yaml"
-_IMAGE_BOUND = 300.0  # seconds
-_LOOK = 5  # seconds for which kubectl waits for nodes, before somebody looks whether all daemons still run
 READY_BOUND = 180.0  # seconds from a node's start until it is Ready
 _FAR = Port("far", ("198.51.100.100/24",), ("198.51.100.1",))  # RFC 5737
 _ROUTER = (Port("far", ("198.51.100.1/24",)), Port(LINK, (f"{GATEWAY}/24",)))
@@ -43,16 +43,13 @@ class Parts(NamedTuple):
 
 def gather_parts(directory: Path, say: Say) -> Parts:
     """All of it: what is cached is taken from there, or built; the rest is made in a directory. Raises SetupError."""
-    programs = ensure_programs(say)
-    tree = ensure_tree(say)
-    say("making the images of this checkout and of the pods, while machines boot")
-    pycni, pods = directory / "pycni.tar", directory / "pods.tar"
-
-    def make() -> Sequence[Path]:
-        run([str(ROOT / "install.sh"), "--image", str(pycni)], seconds=_IMAGE_BOUND)
-        return pycni, write_pods_image(pods)
-
-    return Parts(tree, programs, ThreadPoolExecutor(1).submit(make).result)
+    with ThreadPoolExecutor(1) as pool:
+        tree = pool.submit(ensure_tree, say)  # that is fetched for the most part, while the programs are compiled
+        programs = ensure_programs(say)
+    say("making the images of the pods, while machines boot")
+    pool = ThreadPoolExecutor(2)
+    made = pool.submit(ensure_own_image, say), pool.submit(write_pods_image, directory / "pods.tar")
+    return Parts(tree.result(), programs, lambda: [each.result() for each in made])
 
 
 class Kubernetes:
@@ -87,8 +84,8 @@ class Kubernetes:
         self.kubectl.apply(*names_objects())
         self.settle()
         self.say("nodes are Ready")
-        account = ("get", "serviceaccount", "default", "--ignore-not-found", "--output=name")
-        await_value("there is a service account for pods", lambda: self.kubectl(*account), READY_BOUND)
+        account = f"{path_of('serviceaccounts', 'default')}/default"
+        await_value("there is a service account for pods", lambda: self.kubectl.api.get(account), READY_BOUND)
 
     def power_on(self, *names: str) -> None:
         """Boot new nodes, by the main thread: the kernel ends a node with the thread that booted it."""
@@ -137,15 +134,12 @@ class Kubernetes:
         await_ready(f"{', '.join(self.nodes)} are Ready", self._are_ready, READY_BOUND, *machines)
 
     def _are_ready(self) -> bool:
-        """Whether all nodes are, or become so within some seconds."""
-        names = [f"node/{name}" for name in self.nodes]
-        said = self.kubectl("wait", "--for=condition=Ready", f"--timeout={_LOOK}s", *names, check=False)
-        return all(f"{name} condition met" in said for name in names)
+        return all(is_ready(self.kubectl.get("node", name)) for name in self.nodes)
 
     def cidr(self, name: str) -> str:
         """The range of a node's pods, as the API has it; "" while there is none."""
-        path = "--output=jsonpath={.spec.podCIDR}"
-        return self.kubectl("get", "node", name, "--ignore-not-found", path)
+        node = self.kubectl.api.get(f"{path_of('nodes')}/{name}") or {"spec": {}}
+        return str(node["spec"].get("podCIDR", ""))
 
     def commands(self) -> dict[str, str]:
         """What a shell on this machine types to reach kubectl and the nodes, by the name that they shall have there."""

@@ -6,10 +6,10 @@ from pathlib import Path
 from tests.kit.kubernetes.machine import PROGRAMS, SETTINGS, Machine, await_ready
 from tests.kit.kubernetes.pki import Authority
 
-ADDRESS = "192.168.1.10"
+ADDRESS, PORT = "192.168.1.10", 6443
 PODS, SERVICES = "10.244.0.0/16", "10.96.0.0/12"
 API, NAMES = "10.96.0.1", "10.96.0.10"  # addresses of services: the first is Kubernetes', the other is custom
-SERVER = f"https://{ADDRESS}:6443"
+SERVER = f"https://{ADDRESS}:{PORT}"
 _READY_BOUND = 180.0  # seconds
 _ETCD = "http://127.0.0.1:2379"
 _API_NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
@@ -70,7 +70,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
         "--log-level=warn",
     ),
     "kube-apiserver": (
-        *(f"--advertise-address={ADDRESS}", "--secure-port=6443", f"--etcd-servers={_ETCD}"),
+        *(f"--advertise-address={ADDRESS}", f"--secure-port={PORT}", f"--etcd-servers={_ETCD}"),
         f"--client-ca-file={SETTINGS}/ca.crt",
         *(f"--tls-cert-file={SETTINGS}/apiserver.crt", f"--tls-private-key-file={SETTINGS}/apiserver.key"),
         f"--kubelet-client-certificate={SETTINGS}/kubelet-client.crt",

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from tests.cluster.cluster import at_once
 from tests.kit.kubernetes.cluster import Kubernetes
-from tests.kit.kubernetes.control_plane import ADDRESS
+from tests.kit.kubernetes.control_plane import SERVER
 from tests.kit.kubernetes.e2e import ensure_e2e, ensure_image
 from tests.kit.kubernetes.machine import SETTINGS
 
@@ -63,7 +63,7 @@ def run_e2e(cluster: Kubernetes, focus: str) -> list[Case]:
 def _run(cluster: Kubernetes, focus: str, skip: str, at_once: int) -> list[Case]:
     """One call of ginkgo, with so many processes."""
     reports = f"{_PLACE}/reports-{at_once}"
-    tests = [f"--kubeconfig={SETTINGS}/admin.conf", f"--host=https://{ADDRESS}:6443", "--kubectl-path=/usr/bin/kubectl"]
+    tests = [f"--kubeconfig={SETTINGS}/admin.conf", f"--host={SERVER}", "--kubectl-path=/usr/bin/kubectl"]
     tests += ["--provider=skeleton", "--dns-domain=cluster.local", "--node-os-distro=custom", "--disable-log-dump"]
     tests += [f"--num-nodes={len(cluster.nodes)}", f"--report-dir={reports}"]
     ginkgo = [f"{_PLACE}/ginkgo", f"-nodes={at_once}", "-noColor", "-slowSpecThreshold=600"]

@@ -131,7 +131,9 @@ class Worker(Machine):
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
             "imageGCHighThresholdPercent": 100,
             "maxPods": 200,
-            "nodeStatusUpdateFrequency": "4s",
+            # it looks every second whether it is ready, and reports every ten that nothing has changed
+            "nodeStatusUpdateFrequency": "1s",
+            "nodeStatusReportFrequency": "10s",
             "syncFrequency": "10s",
         }
 

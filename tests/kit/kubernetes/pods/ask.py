@@ -1,6 +1,7 @@
 """A client in a pod, or on any machine that has Python: asks many at once, and prints what came back as JSON.
 
-It must not need anything but the standard library. Usage: ask.py '[QUESTION...]', where a question is a list:
+It must not need anything but the standard library. Each line of stdin is [QUESTION...], and becomes a line of stdout
+with the answers. A question is a list:
     ["http", URL]                  what serve.py answers, or the text; with a third element, headers
     ["https", ADDRESS, NAME, PORT] the certificate that a server shows to who asks for a name, its status, its text
     ["udp", ADDRESS, PORT]         what serve.py answers
@@ -23,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 BOUND = 4.0  # seconds for one answer
+_AT_ONCE = 32  # questions: one that is dropped takes all of its bound, and the others need not wait for it
 PAUSE = 0.02  # seconds between two requests of a load: it is to notice gaps, and not to take the processor
 TYPES = {"A": 1, "CNAME": 5, "PTR": 12, "AAAA": 28, "SRV": 33}
 
@@ -152,5 +154,6 @@ def answer(question: list[Any]) -> Any:
 
 
 if __name__ == "__main__":
-    with ThreadPoolExecutor(8) as pool:
-        print(json.dumps(list(pool.map(answer, json.loads(sys.argv[1])))))
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for line in sys.stdin:
+            print(json.dumps(list(pool.map(answer, json.loads(line)))), flush=True)

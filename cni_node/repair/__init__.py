@@ -1,0 +1,1 @@
+"""`pycni repair`: puts back the rules, routes and sysctls of what runs."""

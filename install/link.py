@@ -53,7 +53,7 @@ COMMANDS: Mapping[str, Mapping[str, Parts]] = {
         "ADD": Parts((*_WIRING, *_IPAM, *_ADDRESSES), _RULES),
         "DEL": Parts(("cni_bridge.locks", "cni_bridge.removal", *_IPAM), ("cni_protocol.light.libc", *_RULES)),
         "CHECK": Parts((*_WIRING, *_IPAM, *_RANGES, *_COMPARED), ("cni_bridge.claims",)),
-        "STATUS": Parts(("cni_bridge.status", *_IPAM, "cni_ipam.peek", *_RANGES), _RULES),
+        "STATUS": Parts(("cni_bridge.status", *_IPAM, "cni_ipam.peek", *_ADDRESSES), _RULES),
         "GC": Parts(("cni_bridge.locks", "cni_bridge.removal", *_IPAM, *_AT_EVERYTHING), _RULES),
     },
     "cni-ipam": {
@@ -61,7 +61,7 @@ COMMANDS: Mapping[str, Mapping[str, Parts]] = {
         "ADD": Parts(_ADDRESSES),
         "DEL": Parts(),
         "CHECK": Parts(_RANGES),
-        "STATUS": Parts((*_RANGES, "cni_ipam.peek")),
+        "STATUS": Parts((*_ADDRESSES, "cni_ipam.peek")),
         "GC": Parts(_AT_EVERYTHING),
     },
 }

@@ -8,7 +8,7 @@ import sys
 from cni_kernel import sysctl
 from cni_kernel.errors import KernelError
 from cni_kernel.kernel import Kernel
-from cni_kernel.values import DEFAULT_VLAN, Link, Veth
+from cni_kernel.values import DEFAULT_VLAN, MAIN_TABLE, Link, Veth
 from cni_protocol.errors import INVALID_CONFIG, CNIError
 from cni_protocol.light.standard import Iterable
 
@@ -16,6 +16,7 @@ from .config import BridgeConfig
 from .locks import host_lock
 from .undo import Undo
 
+LINES = ("", "bond", "team", "vlan", "macvlan", "ipvlan")  # kinds of interfaces that lead to elsewhere; "": hardware
 _ROUTER_ADVERTISEMENT = 9  # RTPROT_RA
 
 
@@ -82,6 +83,20 @@ def list_advertised(host: Kernel) -> set[int]:
     return routed | lent
 
 
+def list_uplinks(host: Kernel) -> list[Link]:
+    """The interfaces by which the host may hear a router, though none has spoken yet. Raises KernelError.
+
+    An end of a pair is one only where a default route says so: else a container is at the other end.
+    """
+    routed = {ifindex for ifindex, route in host.list_all_routes(table=MAIN_TABLE) if not route.dst.prefix}
+    known = routed | list_advertised(host)
+    return [
+        link
+        for link in host.list_links()
+        if link.name != "lo" and not link.master and (link.kind in LINES or link.ifindex in known)
+    ]
+
+
 def warn(problems: Iterable[KernelError | str]) -> None:
     """Print warnings on stderr: problems that do not keep the container from being connected."""
     for problem in problems:
@@ -91,24 +106,27 @@ def warn(problems: Iterable[KernelError | str]) -> None:
 def _use_bridge(host: Kernel, config: BridgeConfig, bridge: Link, undo: Undo) -> None:
     """Register the undoing for a bridge that existed before, and have it ignore router advertisements.
 
-    Otherwise a container could pose as a router to the host. A bridge that has addresses or routes from advertisements
-    is left as it is.
+    Otherwise a container could pose as a router to the host. A bridge by which the host may get addresses and routes
+    from a router goes on listening: one that has some, one with a line to elsewhere as a port, or one whose gateway we
+    are not.
     """
     settings = []
     listens = sysctl.listens_to_routers(bridge.name)
-    if listens and bridge.ifindex in list_advertised(host):
+    untouched = bridge.up and bridge.promisc >= config.promisc
+    ports = [] if untouched and not listens else host.list_ports(bridge)
+    if listens and (
+        not config.is_gateway or any(port.kind in LINES for port in ports) or bridge.ifindex in list_advertised(host)
+    ):
         listens = False
         warn(
             [
-                f"bridge {bridge.name} has addresses or routes from router advertisements, and so goes on listening "
-                "to them, to those of containers too"
+                f"bridge {bridge.name} was there before, and goes on listening to router advertisements, to those of "
+                f"containers too; where it has no router to hear, set its sysctl accept_ra to 0"
             ]
         )
     if listens:
         settings = sysctl.list_ipv6_settings(bridge.name)
-    untouched = bridge.up and bridge.promisc >= config.promisc
-    ports = set() if untouched and not listens else {port.ifindex for port in host.list_ports(bridge)}
-    undo.on_failure(_restore_bridge, host, bridge, ports, settings)
+    undo.on_failure(_restore_bridge, host, bridge, {port.ifindex for port in ports}, settings)
     if listens:
         warn(sysctl.ignore_router_advertisements(bridge.name))
 

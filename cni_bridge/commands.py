@@ -193,7 +193,7 @@ def _withdraw(config: BridgeConfig, request: Request) -> None:
 def _ask_ipam(config: BridgeConfig, request: Request, undo: Undo) -> Plan:
     """Run the IPAM plugin's ADD, and plan with its result. Its DEL follows on failure, also its own (SPEC.md, 4)."""
     if not config.ipam_type:
-        return LAYER_2
+        return LAYER_2._replace(dns=config.dns) if config.dns else LAYER_2
     undo.on_failure(run_plugin, config.ipam_type, "DEL", request)
     try:
         document = run_plugin(config.ipam_type, "ADD", request)

@@ -22,12 +22,20 @@ _GONE = "gone"
 def announce_pod(path: str, request: Request, addresses: Sequence[CIDR], *, required: bool) -> None:
     """Tell the agent behind a socket of a pod with these addresses; what is not Kubernetes' is no business of it.
 
+    What is no pod is kept from the policies of a pod that had its address, and went without a word: by a DEL without
+    prevResult, or a GC.
+
     Where the policies are not in force afterwards, a warning on stderr says so; where they are `required`, nothing
     passes to or from the pod until an agent has them in force. Raises CNIError (code 11) where they are required of an
     agent that does not care for policies; KernelError.
     """
+    if not addresses:
+        return
     pod = _describe(request, addresses)
     if not pod:
+        from .hold_back import let_go
+
+        let_go([address.ip for address in addresses])
         return
     state = _tell(path, pod)
     if state in _SAFE_STATES or (state == "off" and not required):
@@ -52,7 +60,7 @@ def withdraw_pod(path: str, request: Request, addresses: Sequence[CIDR]) -> None
 
     The agent takes it away; where none answers, it is taken away here. Raises KernelError.
     """
-    pod = _describe(request, addresses)
+    pod = _describe(request, addresses) if addresses else {}
     if pod and _tell(path, {**pod, "gone": True}) != _GONE:
         from .hold_back import let_go
 
@@ -62,7 +70,7 @@ def withdraw_pod(path: str, request: Request, addresses: Sequence[CIDR]) -> None
 def _describe(request: Request, addresses: Sequence[CIDR]) -> dict[str, Any]:
     """A pod as the agent is told of it; nothing for what is no pod of Kubernetes."""
     name, namespace = request.args.get("K8S_POD_NAME", ""), request.args.get("K8S_POD_NAMESPACE", "")
-    if not name or not namespace or not addresses:
+    if not name or not namespace:
         return {}
     texts = [str(address.ip) for address in addresses]
     return {

@@ -7,6 +7,7 @@
     map portmap_waiting4 { type ifname . ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
         elements = { "veth8c1..." . 0.0.0.0 . tcp . 8080 comment "net2,CONTAINERID,eth1" : 10.245.0.7 . 80, ... } }
     chain portmap_prerouting { type nat hook prerouting priority dstnat        # from outside and from containers
+        ip daddr 127.0.0.0/8 return         # routing drops it, unless it is translated before
         fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @portmap4
         fib daddr type local dnat ip to meta l4proto . th dport map @portmap_any4 }             # and for IPv6
     chain portmap_output { type nat hook output priority -100                                     # from the host
@@ -177,8 +178,9 @@ def _base_chains() -> tuple[Chain, ...]:
         [*expressions.match_network(network, offset), expressions.leave_chain()]
         for network, offset in ((LOOPBACK4, expressions.SOURCE), (LOOPBACK6, expressions.DESTINATION))
     )
+    outside = [*expressions.match_network(LOOPBACK4, expressions.DESTINATION), expressions.leave_chain()]
     return (
-        Chain("portmap_prerouting", forward, "nat", expressions.PREROUTING, expressions.DESTINATION_NAT),
+        Chain("portmap_prerouting", (outside, *forward), "nat", expressions.PREROUTING, expressions.DESTINATION_NAT),
         Chain("portmap_output", (*stay, *forward), "nat", expressions.OUTPUT, expressions.DESTINATION_NAT),
         Chain("portmap_postrouting", back, "nat", expressions.POSTROUTING, expressions.SOURCE_NAT),
         *_loopback_chains(),

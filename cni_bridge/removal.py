@@ -18,6 +18,7 @@ from .config import BridgeConfig
 from .refusals import as_cni_error
 from .sandbox import find_sandbox, open_inside
 
+_COMMAS = 2  # at least, in an owner
 IsStale = Callable[[str], bool]  # gets an owner, returns whether what belongs to it is to be removed
 
 
@@ -52,7 +53,8 @@ def disconnect(host: Kernel, namespace: Namespace | None, config: BridgeConfig, 
     """Remove the veth pair of an attachment, if it exists.
 
     It is found even if its host end was renamed, or if the reference made it. If the container's interface is connected
-    to another bridge, it belongs to another plugin and stays. Raises KernelError.
+    to another bridge, it belongs to another plugin and stays. An interface whose other end is not in this container
+    stays, whatever index the container's has. Raises KernelError.
     """
     port = find_port(host, attachment)
     if port is not None:
@@ -66,18 +68,25 @@ def disconnect(host: Kernel, namespace: Namespace | None, config: BridgeConfig, 
         port, bridge = host.find_link_at(link.peer), host.find_link(config.bridge)
         if port is None or port.alias or (port.kind, port.peer) != ("veth", link.ifindex):
             return  # an interface with an alias belongs to another attachment
-        if port.master == (bridge.ifindex if bridge is not None else 0):
+        if port.master != (bridge.ifindex if bridge is not None else 0):
+            return
+        from cni_kernel.peers import leads_into  # here, since seldom anything gets this far
+
+        if leads_into(port, namespace.descriptor):  # what is in a container chooses its indexes
             remove_link(port, open_descriptors())
 
 
 def find_port(host: Kernel, attachment: Attachment) -> Link | None:
     """The host's end of an attachment's pair, found by its name or (after a renaming) its alias. None when it is gone.
 
-    An interface with that name but another owner's alias is not taken for it. Raises KernelError.
+    An interface with that name but another owner's alias is not taken for it. An alias that is no owner is somebody's
+    note, and claims nothing. Raises KernelError.
     """
     link = host.find_link(attachment.host_name)
-    if link is not None and link.kind == "veth" and spelt_anew(link.alias) in ("", attachment.owner):
-        return link
+    if link is not None and link.kind == "veth":
+        alias = spelt_anew(link.alias)
+        if alias == attachment.owner or alias.count(",") < _COMMAS:
+            return link
     ports = (link for link in host.list_links() if link.kind == "veth" and spelt_anew(link.alias) == attachment.owner)
     return next(ports, None)
 
@@ -85,6 +94,8 @@ def find_port(host: Kernel, attachment: Attachment) -> Link | None:
 def remove_stale_pairs(is_stale: IsStale) -> None:
     """Remove the host's ends of all stale attachments, continuing after failures.
 
+    The alias says whose an end is. One with another alias stays: it may be an attachment of another network, whose
+    names GC is not given. DEL finds it by its name.
     Raises CNIError (code 100) naming those that could not be removed, and KernelError when links cannot be listed.
     """
     with Kernel() as host:

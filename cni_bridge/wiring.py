@@ -14,11 +14,13 @@ from cni_protocol.errors import ALREADY_EXISTS, INVALID_CONFIG, CNIError
 from cni_protocol.light.standard import NamedTuple, Sequence
 from cni_protocol.result import Interface
 
-from .bridge import add_port, ensure_bridge, get_bridge, list_advertised, warn
+from .bridge import add_port, ensure_bridge, get_bridge, list_uplinks, warn
 from .config import BridgeConfig
 from .locks import host_lock
 from .plan import Plan, gateway_interface, list_vlans
 from .undo import Undo
+
+_MIN_MTU_IPV6 = 1280  # bytes: RFC 8200, section 5
 
 
 class Site(NamedTuple):
@@ -77,14 +79,20 @@ def configure_container(site: Site, plan: Plan, undo: Undo) -> Link:
     Only the loopback's IPv6 settings need an undoing of their own: the rest goes with the veth pair.
     """
     inside, ifname, detect = site.inside, site.attachment.ifname, site.config.detect_duplicates
+    link = inside.get_link(ifname)
     versions = {entry.address.version for entry in plan.ips}
     ipv6 = 6 in versions
+    if ipv6 and link.mtu < _MIN_MTU_IPV6:
+        raise CNIError(
+            INVALID_CONFIG,
+            f"mtu: bridge {site.config.bridge} has one of {link.mtu}, and {ifname} takes it over; the least that IPv6 "
+            f"works with is {_MIN_MTU_IPV6}; set mtu here and on the bridge",
+        )
     with site.namespace.entered():
         if ipv6 and not sysctl.may_have_ipv6("lo"):
             undo.on_failure(_restore_inside, site.namespace, sysctl.list_ipv6_settings("lo"))
         warn(sysctl.own_interface(ifname, ipv6=ipv6, detect_duplicates=detect))
         warn(sysctl.announce_changes(ifname, versions))
-    link = inside.get_link(ifname)
     addresses, up = [entry.address for entry in plan.ips], not site.config.leave_down
     twice = inside.configure(link, addresses, plan.programmed, up=up, detect_duplicates=detect)
     if twice is not None:
@@ -152,13 +160,12 @@ def _warn_of_overlaps(host: Kernel, config: BridgeConfig, link: Link, gateways: 
 
 
 def _ensure_forwarding(host: Kernel, version: int, undo: Undo) -> None:
-    """Switch forwarding on. Interfaces with addresses or routes from router advertisements go on accepting them."""
+    """Switch forwarding on. The host's uplinks go on accepting router advertisements, also where none has come yet."""
     if sysctl.is_forwarding(version):
         return
     if version == 6:
-        for ifindex in list_advertised(host):
-            link = host.find_link_at(ifindex)
-            if link is not None and sysctl.listens_to_routers(link.name):
+        for link in list_uplinks(host):
+            if sysctl.listens_to_routers(link.name):
                 undo.on_failure(sysctl.listen_to_routers, link.name, while_forwarding=False)
                 sysctl.listen_to_routers(link.name, while_forwarding=True)
     undo.on_failure(sysctl.stop_forwarding, version)

@@ -30,6 +30,7 @@ from .store import Store, open_store
 if TYPE_CHECKING:
     from .config import IpamConfig
     from .host_addresses import HostAddresses
+    from .index import Index
     from .ranges import RangeSet
 
 _SHOWN_SETS = 8  # in messages
@@ -86,15 +87,16 @@ def check(request: Request) -> None:
 def status(request: Request) -> None:
     """STATUS: raise CNIError (code 50) when ADD would fail: a range set is exhausted, or the store cannot be used."""
     from .config import parse_config
+    from .host_addresses import HostAddresses
     from .peek import peek
-    from .ranges import find_next
 
     config = parse_config(request)
+    host = HostAddresses()
     try:
         exhausted, hint = peek(
             config.data_dir,
             config.network,
-            lambda index: [str(pool) for pool in config.pools if find_next(pool, index.find_free, None) is None],
+            lambda index: [str(pool) for pool in config.pools if _find_unused(pool, None, host, index) is None],
         )
     except CNIError as error:
         raise CNIError(NOT_AVAILABLE, error.msg) from None
@@ -226,7 +228,7 @@ def _check_free(ip: IP, host: HostAddresses, store: Store) -> None:
         )
 
 
-def _find_unused(pool: RangeSet, last: IP | None, host: HostAddresses, store: Store) -> IP | None:
+def _find_unused(pool: RangeSet, last: IP | None, host: HostAddresses, store: Store | Index) -> IP | None:
     """The next free address after `last` that the host does not have itself. None when there is none."""
     from .ranges import find_next
 

@@ -74,7 +74,7 @@ def _failure_of(kind: str, command: str, status: int, document: Any) -> CNIError
         code = document.get("code")
         details = document.get("details")
         return CNIError(
-            code if isinstance(code, int) and code > 0 else DELEGATE_FAILED,
+            code if type(code) is int and code > 0 else DELEGATE_FAILED,
             f"{kind} {command}: {document['msg']}",
             details if isinstance(details, str) else "",
         )

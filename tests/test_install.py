@@ -5,6 +5,7 @@ working directory, and never from the repository or inside it.
 """
 
 import configparser
+import json
 import os
 import shutil
 import subprocess
@@ -166,6 +167,19 @@ def test_executables_differ_in_nothing_but_their_names(place: Place) -> None:
     place.install()
     bridge, ipam = ((place.bin_dir / name).read_text() for name in EXECUTABLES)
     assert bridge.replace("cni-bridge", "cni-ipam").replace("cni_bridge", "cni_ipam") == ipam
+
+
+def test_an_executable_without_its_code_answers_with_an_error_object(tmp_path: Path) -> None:
+    """On stdout, where the runtime reads it."""
+    template = (ROOT / "install" / "templates" / "executable").read_text()
+    executable = tmp_path / "cni-bridge"
+    executable.write_text(template.replace("@PYTHON@", PYTHON).replace("@CODE@", str(tmp_path / "gone")))
+    executable.chmod(0o755)
+    answer = call_version(executable)
+    document = json.loads(answer.stdout)
+    assert (answer.returncode, answer.stderr, document["code"]) == (1, "", 199)
+    assert "cni-bridge is not installed whole" in document["msg"]
+    assert "run install.sh again" in document["msg"]
 
 
 def test_every_executable_template_is_seen_by_the_linters() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from cni_bridge import wiring
+from cni_bridge import bridge, wiring
 from cni_kernel import sysctl
 from cni_kernel.errors import KernelError
 from cni_kernel.kernel import Kernel
@@ -154,14 +154,34 @@ def test_vlan_filtering_is_switched_off_again(rooms: Rooms, mocker: MockerFixtur
     assert told == [True, False]
 
 
-def test_a_bridge_that_lives_by_router_advertisements_goes_on_listening(
-    rooms: Rooms, capsys: pytest.CaptureFixture[str]
+# Stands for the kinds of lines, none of which every kernel can make within a namespace.
+LINE = "vxlan id 7 dstport 4789 local 127.0.0.1"
+
+
+@pytest.fixture
+def lines(mocker: MockerFixture) -> None:
+    mocker.patch.object(bridge, "LINES", (*bridge.LINES, LINE.split()[0]))
+
+
+LAN_BRIDGES = {
+    "has heard a router": (True, ["ip -6 route add default via fe80::1 dev cni0 proto ra"]),
+    "has a line": (True, [f"ip link add line master cni0 type {LINE}"]),
+    "has its gateway elsewhere": (False, []),
+}
+
+
+@pytest.mark.usefixtures("lines")
+@pytest.mark.parametrize("which", LAN_BRIDGES)
+def test_a_bridge_that_may_live_by_router_advertisements_goes_on_listening(
+    rooms: Rooms, which: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    gateway, commands = LAN_BRIDGES[which]
     add_bridge(rooms)
-    rooms.host.run("ip", "-6", "route", "add", "default", "via", "fe80::1", "dev", "cni0", "proto", "ra")
-    rooms.connect()
+    for command in commands:
+        rooms.host.run(*command.split())
+    rooms.connect(isGateway=gateway)
     assert settings(rooms.host)[0] == "1"
-    assert "bridge cni0 has addresses or routes from router advertisements" in capsys.readouterr().err
+    assert "bridge cni0 was there before, and goes on listening to router advertisements" in capsys.readouterr().err
 
 
 def test_another_bridge_listens_no_longer(rooms: Rooms, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,7 +189,7 @@ def test_another_bridge_listens_no_longer(rooms: Rooms, capsys: pytest.CaptureFi
     rooms.host.run("ip", "link", "add", "other", "type", "bridge")
     rooms.host.run("ip", "link", "set", "other", "up")
     rooms.host.run("ip", "-6", "route", "add", "default", "via", "fe80::1", "dev", "other", "proto", "ra")
-    rooms.connect()
+    rooms.connect(isGateway=True)
     assert (settings(rooms.host)[0], settings(rooms.host, "other")[0]) == ("0", "1")
     assert capsys.readouterr().err == ""
 
@@ -222,6 +242,25 @@ def test_who_lives_by_router_advertisements_listens_to_them_while_forwarding(
     assert listening == (["1", "1", "1", "0"] if fails else ["2", "2", "1", "0"])
     with host.entered():
         assert [sysctl.is_forwarding(version) for version in (4, 6)] == [not fails] * 2
+
+
+@pytest.mark.usefixtures("lines")
+def test_uplinks_that_have_heard_no_router_yet_listen_while_forwarding(rooms: Rooms) -> None:
+    host = rooms.host
+    for command in (
+        f"ip link add line type {LINE}",
+        "ip link add routed type veth peer name far",
+        "ip link add to-a-container type veth peer name inner",
+        "ip link set routed up",
+        "ip address add 192.0.2.1/24 dev routed",
+        "ip route add default via 192.0.2.2",
+    ):
+        host.run(*command.split())
+    host.run("sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding")
+    config = rooms.connect(isGateway=True)
+    wiring.configure_host(rooms.outside, config, plan_of(config, "fd00:1::5/64"))
+    names = ("line", "routed", "to-a-container", "lo", "cni0")
+    assert [settings(host, name)[0] for name in names] == ["2", "2", "1", "1", "0"]
 
 
 def test_a_failure_leaves_the_container_s_loopback_as_it_was(rooms: Rooms) -> None:

@@ -13,7 +13,7 @@ from pytest_mock import MockerFixture
 
 from cni_bridge import policy
 from cni_bridge.policy import announce_pod, withdraw_pod
-from cni_protocol.address import parse_cidr
+from cni_protocol.address import CIDR, parse_cidr
 from cni_protocol.errors import TRY_AGAIN_LATER, CNIError
 from cni_protocol.request import Request
 from tests.cni_bridge import make_request
@@ -157,16 +157,17 @@ def test_a_pod_that_goes_is_taken_out_by_the_agent_or_else_by_us(
 
 
 @pytest.mark.parametrize(
-    ("path", "args", "addresses"),
+    ("args", "addresses", "let_go"),
     [
-        ("/nowhere", "", ADDRESSES),
-        ("/nowhere", "IgnoreUnknown=1;K8S_POD_NAME=web-1", ADDRESSES),
-        ("/nowhere", ARGS, []),
+        ("", ADDRESSES, [("let_go", ["10.1.0.5", "fd00:1::5"])]),
+        ("IgnoreUnknown=1;K8S_POD_NAME=web-1", ADDRESSES[:1], [("let_go", ["10.1.0.5"])]),
+        (ARGS, [], []),
     ],
     ids=["no pod", "no namespace", "no address"],
 )
-def test_what_is_no_pod_is_not_announced(
-    path: str, args: str, addresses: list[object], capsys: pytest.CaptureFixture[str]
+def test_what_is_no_pod_is_not_announced_and_not_held_back(
+    args: str, addresses: list[CIDR], let_go: object, changed: list[object], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    announce_pod(path, request_of(args), addresses, required=False)  # type: ignore[arg-type]  # both are lists of networks
+    announce_pod("/nowhere", request_of(args), addresses, required=False)
     assert capsys.readouterr().err == ""
+    assert changed == let_go

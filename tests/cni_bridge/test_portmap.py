@@ -168,7 +168,7 @@ def test_the_hooks_of_port_mappings() -> None:
 
 
 def test_an_address_of_the_host_is_looked_up_before_any_address() -> None:
-    rule = chains_of(make_rules(ATTACHMENT, "br0", [mapping()], [V4]))["portmap_prerouting"].rules
+    _, *rule = chains_of(make_rules(ATTACHMENT, "br0", [mapping()], [V4]))["portmap_prerouting"].rules
     looked_up = [dict(attributes)["NFTA_LOOKUP_SET"] for one in rule for name, attributes in one if name == "lookup"]
     assert looked_up == ["portmap4", "portmap_any4", "portmap6", "portmap_any6"]
     assert all(list(one[:2]) == expressions.match_local_destination() for one in rule)
@@ -176,7 +176,7 @@ def test_an_address_of_the_host_is_looked_up_before_any_address() -> None:
 
 def test_what_the_host_sends_is_forwarded_likewise() -> None:
     chains = chains_of(make_rules(ATTACHMENT, "br0", [mapping()], [V4]))
-    forward = [list(rule) for rule in chains["portmap_prerouting"].rules]
+    _, *forward = [list(rule) for rule in chains["portmap_prerouting"].rules]
     assert [list(rule) for rule in chains["portmap_output"].rules][-len(forward) :] == forward
 
 

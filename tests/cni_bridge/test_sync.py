@@ -197,7 +197,8 @@ def test_host_ports_lead_to_the_container(host: Host) -> None:
         "portmap_waiting4": [],
         "portmap_waiting6": [],
     }
-    prerouting = rules_of(host, "portmap_prerouting")
+    outside, *prerouting = rules_of(host, "portmap_prerouting")
+    assert outside[-1] == {"return": None}
     assert [rule[-1]["dnat"]["family"] for rule in prerouting] == ["ip", "ip", "ip6", "ip6"]
     assert [rule[-1]["dnat"]["addr"]["map"]["data"] for rule in prerouting] == [
         "@portmap4",
@@ -592,7 +593,7 @@ def test_a_connection_costs_the_same_with_twenty_containers(host: Host) -> None:
     assert len(masqueraded(host)) == 40
     assert walked() == with_one
     assert dict(with_one)["postrouting"] == 2
-    assert dict(with_one)["portmap_prerouting"] == 4
+    assert dict(with_one)["portmap_prerouting"] == 5
 
 
 def test_long_names_fit_and_can_be_read_by_nft(host: Host) -> None:

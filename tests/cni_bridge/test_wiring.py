@@ -190,6 +190,14 @@ def test_a_network_without_gateway_leaves_bridge_and_forwarding_alone(rooms: Roo
     assert rooms.host.run("cat", "/proc/sys/net/ipv4/ip_forward").stdout == "0\n"
 
 
+def test_a_bridge_of_too_small_an_mtu_for_ipv6_is_named(rooms: Rooms) -> None:
+    rooms.host.run("ip", "link", "add", "cni0", "mtu", "1279", "type", "bridge")
+    config = rooms.connect()
+    with refused(7, "mtu: bridge cni0 has one of 1279, and eth0 takes it over; the least that IPv6 works with is 1280"):
+        wiring.configure_container(rooms.site(config), plan_of(config, "fd00:1::5/64"), rooms.undo)
+    wiring.configure_container(rooms.site(config), plan_of(config, "10.1.0.5/16"), rooms.undo)
+
+
 def test_live_means_that_the_port_forwards(rooms: Rooms) -> None:
     config = rooms.connect()
     wiring.configure_container(rooms.site(config), LAYER_2, rooms.undo)

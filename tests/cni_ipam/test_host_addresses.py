@@ -81,3 +81,18 @@ def test_many_addresses_of_the_host_are_all_found(host: Host, bin_dir: str) -> N
     host.run("ip", "-batch", "-", input="\n".join(lines))
     outcome = add(host, bin_dir, {"subnet": "10.1.0.0/16"})
     assert addresses(outcome) == ["10.1.19.136"]
+
+
+def test_status_knows_that_an_address_of_the_host_is_none_to_give(host: Host, bin_dir: str) -> None:
+    config = {"cniVersion": "1.1.0", "name": "mynet", "type": "cni-ipam", "ipam": {"type": "cni-ipam", **FOUR}}
+
+    def status() -> Outcome:
+        return host.cni("STATUS", config, executable=f"{bin_dir}/cni-ipam")
+
+    for number in range(3, 7):
+        host.run("ip", "address", "add", f"10.1.0.{number}/32", "dev", "lo")
+    assert status().status == 0
+    assert addresses(add(host, bin_dir, FOUR)) == ["10.1.0.2"]
+    outcome = status()
+    assert (outcome.status, outcome.document["code"]) == (1, 50)
+    assert "no IP addresses available in range set" in outcome.document["msg"]

@@ -155,10 +155,11 @@ def test_what_the_plugin_prints_is_returned(script: str, document: Any, tmp_path
         ({"code": 150, "msg": "busy", "details": ["x"]}, 150, ""),
         ({"msg": "busy"}, DELEGATE_FAILED, ""),
         ({"code": 0, "msg": "busy"}, DELEGATE_FAILED, ""),
+        ({"code": True, "msg": "busy"}, DELEGATE_FAILED, ""),
         ({"code": -1, "msg": "busy"}, DELEGATE_FAILED, ""),
         ({"code": "7", "msg": "busy"}, DELEGATE_FAILED, ""),
     ],
-    ids=["whole", "no-details", "wrong-details", "no-code", "code-0", "code-negative", "code-text"],
+    ids=["whole", "no-details", "wrong-details", "no-code", "code-0", "code-true", "code-negative", "code-text"],
 )
 def test_an_error_object_is_passed_on(
     printed: dict[str, Any], code: int, details: str, tmp_path: Path, request_to: Request

@@ -112,6 +112,11 @@ def test_layer_2_announces_nothing(bridge: Runtime) -> None:
         assert wire.find(lambda frame: frame[12:14] == struct.pack("!H", ARP), SILENCE) is None
 
 
+def test_layer_2_has_the_names_of_its_configuration(bridge: Runtime) -> None:
+    names = {"nameservers": ["192.0.2.53"], "search": ["example"]}
+    assert bridge.add("c1", layer_2(dns=names))["dns"] == names
+
+
 def router_advertisement(mac: str, router: str, prefix: str) -> bytes:
     """A router that offers a prefix to make addresses from (RFC 4861, sections 4.2 and 4.6.2)."""
     head = struct.pack("!BBHII", 64, 0, 1800, 0, 0)

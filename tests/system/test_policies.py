@@ -174,6 +174,22 @@ def test_a_failed_add_holds_nothing_back(bridge: Runtime, tmp_path: Path) -> Non
     assert '"pending"' not in json.dumps([entry for entry in bridge.host.nft() if "map" in entry])
 
 
+@pytest.mark.parametrize("command", ["DEL", "GC"])
+def test_an_address_of_a_pod_that_went_while_held_back_is_good_for_the_next_container(
+    bridge: Runtime, tmp_path: Path, command: str
+) -> None:
+    filtering(bridge)
+    config = network(1, agent=str(tmp_path / "none.sock"), requirePolicies=True)
+    config["ipam"]["ranges"] = [[{"subnet": "10.1.0.0/29", "rangeStart": "10.1.0.2", "rangeEnd": "10.1.0.2"}]]
+    bridge.add("c1", config, **POD)
+    gone = config if command == "DEL" else {**config, "cni.dev/valid-attachments": []}
+    assert bridge.call(command, "c1", gone, **POD).status == 0  # without prevResult
+    bridge.add("c2", config)
+    far = network(2)
+    bridge.add("c3", far)
+    assert bridge.host.ping("10.1.0.2", "c3")
+
+
 def test_a_pod_that_requires_none_starts_with_a_warning(bridge: Runtime, tmp_path: Path) -> None:
     bridge.host.add_container("c1")
     outcome = bridge.call("ADD", "c1", network(1, agent=str(tmp_path / "none.sock")), **POD)

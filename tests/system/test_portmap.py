@@ -242,6 +242,47 @@ def test_container_never_reaches_what_listens_on_the_hosts_127_0_0_1(bridge: Run
     assert _reaches_loopback(host, "observer", source, gateway), "the datagram is one that could arrive"
 
 
+@pytest.mark.parametrize(
+    ("who", "host_ip"), [(OUTSIDE, "127.0.0.1"), ("c2", "")], ids=["neighbour", "another container"]
+)
+def test_nobody_but_the_host_reaches_a_host_port_by_127_0_0_1(bridge: Runtime, who: str, host_ip: str) -> None:
+    host = bridge.host
+    connect_outside(host)
+    result = bridge.add("c1", mapped(NETWORK, {**TCP, "hostIP": host_ip}))
+    bridge.add("c2", NETWORK)
+    _send_loopback_to_the_host(host, who)
+    assert not _is_answered(host, who, 1.0)
+    assert find_source(host, None, "c1", (address(result), PORT), ("127.0.0.1", HOST_PORT)) == GATEWAYS[4]
+    [rule] = [
+        str(entry["rule"]["handle"])
+        for entry in host.nft()
+        if "rule" in entry and entry["rule"]["chain"] == "portmap_prerouting" and "return" in str(entry["rule"])
+    ]
+    host.run("nft", "delete", "rule", "inet", "pycni", "portmap_prerouting", "handle", rule)
+    assert _is_answered(host, who, 20.0), "the packet is one that could arrive"
+    bridge.add("c3", mapped(NETWORK, {**TCP, "hostPort": HOST_PORT + 1}))  # it finds the chain without the rule
+    assert not _is_answered(host, who, 1.0)
+
+
+def _is_answered(host: Host, client: str, bound: float) -> bool:
+    """Whether somebody refuses a connection to the host port at 127.0.0.1 within that many seconds."""
+    with host.entered(client), suppress(TimeoutError):
+        try:
+            socket.create_connection(("127.0.0.1", HOST_PORT), timeout=bound)
+        except ConnectionRefusedError:
+            return True
+    return False
+
+
+def _send_loopback_to_the_host(host: Host, container: str) -> None:
+    """Have a container send what is for 127.0.0.1 to the host by its eth0."""
+    sysctl(host, "ipv4/conf/all/route_localnet", 1, container)
+    host.run("ip", "address", "delete", "127.0.0.1/8", "dev", "lo", container=container)
+    router, own = (HOST_ADDRESSES[4], OUTSIDE_ADDRESSES[4]) if container == OUTSIDE else (GATEWAYS[4], "")
+    own = own or host.addresses("eth0", container)[0].partition("/")[0]
+    host.run("ip", "route", "add", "127.0.0.1/32", "via", router, "dev", "eth0", "src", own, container=container)
+
+
 def _ask(host: Host, source: tuple[str, int], target: tuple[str, int]) -> socket.socket:
     with host.entered():
         return socket.create_connection(target, timeout=3, source_address=source)

@@ -54,7 +54,7 @@ def test_each_hop_is_shown_and_nothing_is_changed(node: Node) -> None:
     assert (done.returncode, done.stderr) == (1, "")
     assert lines[0].startswith("shop/db-pod -> ")
     translated = next(line for line in lines if "destination translated" in line)
-    assert f"10.1.0.3:40000 to {ADDRESSES['web']}:80 (inet pycni portmap_prerouting rule 2)" in translated
+    assert f"10.1.0.3:40000 to {ADDRESSES['web']}:80 (inet pycni portmap_prerouting rule 3)" in translated
     assert lines[-1] == "stopped at shop/web-pod: no process waits at tcp port 80"
 
 

@@ -9,7 +9,7 @@ from cni_protocol.address import CIDR
 
 from .plan import gateway_interface
 from .verify import Observed
-from .wiring import Site, find_port
+from .wiring import Site, find_other_end
 
 
 def observe(site: Site, missing_rules: list[str]) -> Observed:
@@ -26,7 +26,7 @@ def observe(site: Site, missing_rules: list[str]) -> Observed:
         routes=inside.list_routes(container) if container is not None else [],
         gateways=_cidrs(host, gateway),
         gateway=gateway,
-        gateway_port=find_port(host, gateway) if gateway is not None else None,
+        gateway_port=find_other_end(host, gateway) if gateway is not None else None,
         vlans=host.list_all_vlans() if config.wants_vlans else {},
         missing_rules=missing_rules,
     )

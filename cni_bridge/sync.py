@@ -54,7 +54,7 @@ def ensure_rules(wanted: Rules) -> None:
 
 
 def _put_in(nft: Nftables, wanted: Rules) -> Sequence[Element]:
-    skeleton = () if _stands(nft, wanted) else _skeleton(nft, wanted)
+    skeleton = () if _is_there(nft, wanted) else _skeleton(nft, wanted)
     _commit(nft, [*skeleton, *nft.change_elements([], wanted.elements)])
     return []
 
@@ -127,7 +127,7 @@ def probe_rules(wanted: Rules) -> None:
                 raise
 
 
-def _stands(nft: Nftables, wanted: Rules) -> bool:
+def _is_there(nft: Nftables, wanted: Rules) -> bool:
     """Whether all chains have their rules already. A missing map is noticed later, when an element is added to it."""
     return all(
         nft.list_rules(chain.name) == [(expression_names(rule), digest_of(rule)) for rule in chain.rules]

@@ -193,7 +193,7 @@ def _ensure_gateway_interface(host: Kernel, config: BridgeConfig, undo: Undo) ->
 
 def _complete_gateway(host: Kernel, config: BridgeConfig, link: Link) -> None:
     """Bring a VLAN's gateway interface up, and put its port into the VLAN; an earlier ADD may have died before that."""
-    port, wanted = find_port(host, link), PortVlan(config.vlan, pvid=True, untagged=True)
+    port, wanted = find_other_end(host, link), PortVlan(config.vlan, pvid=True, untagged=True)
     if port is not None and wanted not in host.list_vlans(port):
         host.set_vlans(port, [wanted])
     host.set_flags(link, up=True, promisc=link.promisc)
@@ -201,7 +201,7 @@ def _complete_gateway(host: Kernel, config: BridgeConfig, link: Link) -> None:
         wait_for_port(host, port.name)
 
 
-def find_port(host: Kernel, link: Link) -> Link | None:
+def find_other_end(host: Kernel, link: Link) -> Link | None:
     """The other end of a veth pair within the host. None when it is no bridge port."""
     port = host.find_link_at(link.peer) if link.kind == "veth" and link.peer else None
     return port if port is not None and port.master else None

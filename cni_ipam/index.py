@@ -45,8 +45,8 @@ class Index:
         self._buckets = max(1, -(-expected // _LOAD))
         self._blocks = 0
         self._file = -1
-        self._parts: dict[int, bytearray] = {}  # by their offset in the file, which is called their place
-        self._places: dict[int, int] = {}  # the places of the blocks that were looked up so far
+        self._parts: dict[int, bytearray] = {}  # by their offset in the file
+        self._offsets: dict[int, int] = {}  # the offsets of the blocks that were looked up so far
         self._changed: set[int] = set()
 
     def read(self, directory: int, stamp: str, mode: int) -> bool:
@@ -89,10 +89,10 @@ class Index:
         """The lowest free address from `first` to `last` inclusive, None when all are taken."""
         low, high = _to_number(first), _to_number(last)
         while low <= high:
-            place = self._find_block(low)
-            if place < 0:
+            offset = self._find_block(low)
+            if offset < 0:
                 return _to_ip(low)
-            free = ~int.from_bytes(self._part(place), "little") >> low % BLOCK_SIZE
+            free = ~int.from_bytes(self._part(offset), "little") >> low % BLOCK_SIZE
             step = (free & -free).bit_length() - 1  # the lowest bit that is set
             if low % BLOCK_SIZE + step < BLOCK_SIZE:
                 return _to_ip(low + step) if low + step <= high else None
@@ -102,14 +102,14 @@ class Index:
     def add(self, ip: IP, owner: str) -> None:
         """Mark an address as taken by an owner, or with an empty owner by someone unknown."""
         number = _to_number(ip)
-        place = self._find_block(number)
-        if place < 0:
-            place = self._place_of_block(self._blocks)
+        offset = self._find_block(number)
+        if offset < 0:
+            offset = self._offset_of_block(self._blocks)
             self._put(_block_key(number // BLOCK_SIZE), self._blocks)
             self._blocks += 1
-            self._places[number // BLOCK_SIZE] = place
-            self._parts[place] = bytearray(BLOCK_SIZE // 8)
-        self._set_bit(place, number, taken=True)
+            self._offsets[number // BLOCK_SIZE] = offset
+            self._parts[offset] = bytearray(BLOCK_SIZE // 8)
+        self._set_bit(offset, number, taken=True)
         if owner:
             self._put(_key("now", owner), number)
 
@@ -130,9 +130,9 @@ class Index:
     def remove(self, ip: IP, owner: str) -> None:
         """Mark an address as free. `owner` is whose it was, or empty."""
         number = _to_number(ip)
-        place = self._find_block(number)
-        if place >= 0:
-            self._set_bit(place, number, taken=False)
+        offset = self._find_block(number)
+        if offset >= 0:
+            self._set_bit(offset, number, taken=False)
         if owner:
             self._drop(_key("now", owner), number)
 
@@ -143,11 +143,11 @@ class Index:
 
     def says_the_same(self, made: "Index") -> bool:
         """Whether this index has exactly the entries and addresses of `made`, one in memory."""
-        blocks = {_block_key(block) for block in made._places}
+        blocks = {_block_key(block) for block in made._offsets}
         with suppress(IndexDamagedError, OSError):
             return self._entries_but(blocks) == made._entries_but(blocks) and all(
-                self._part(self._find_block(block * BLOCK_SIZE)) == made._part(place)
-                for block, place in made._places.items()
+                self._part(self._find_block(block * BLOCK_SIZE)) == made._part(offset)
+                for block, offset in made._offsets.items()
             )
         return False
 
@@ -156,17 +156,17 @@ class Index:
 
         It is valid only after `sign`.
         """
-        if any(len(part) > self._size(place) - _LENGTH - _SUM for place, part in self._parts.items()):
+        if any(len(part) > self._size(offset) - _LENGTH - _SUM for offset, part in self._parts.items()):
             raise OSError("a bucket has no room left: the next one to make an index makes more of them")
         if self._file >= 0:
-            for place in self._changed:
-                self._write_at(place, self._pack(place))
+            for offset in self._changed:
+                self._write_at(offset, self._pack(offset))
         else:
             with suppress(FileNotFoundError):
                 os.unlink(NAME, dir_fd=directory)
-            places = [_HEADER + i * _BUCKET for i in range(self._buckets)]
-            places += [self._place_of_block(i) for i in range(self._blocks)]
-            content = b"".join([self._pack(place) for place in places])
+            offsets = [_HEADER + i * _BUCKET for i in range(self._buckets)]
+            offsets += [self._offset_of_block(i) for i in range(self._blocks)]
+            content = b"".join([self._pack(offset) for offset in offsets])
             self._file = os.open(NAME, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600, dir_fd=directory)
             self._write_at(_HEADER, content)
         self._changed.clear()
@@ -179,7 +179,7 @@ class Index:
     # The hash table
 
     def _find(self, key: bytes) -> list[int]:
-        part = self._part(self._place_of_bucket(key))
+        part = self._part(self._offset_of_bucket(key))
         found = []
         at = part.find(key)
         while at >= 0:
@@ -190,17 +190,17 @@ class Index:
 
     def _put(self, key: bytes, number: int) -> None:
         if number not in self._find(key):
-            place = self._place_of_bucket(key)
-            self._part(place).extend(key + number.to_bytes(_ENTRY - _KEY, "big"))
-            self._changed.add(place)
+            offset = self._offset_of_bucket(key)
+            self._part(offset).extend(key + number.to_bytes(_ENTRY - _KEY, "big"))
+            self._changed.add(offset)
 
     def _drop(self, key: bytes, number: int) -> None:
-        place = self._place_of_bucket(key)
-        part = self._part(place)
+        offset = self._offset_of_bucket(key)
+        part = self._part(offset)
         entries = [part[at : at + _ENTRY] for at in range(0, len(part), _ENTRY)]
         gone = key + number.to_bytes(_ENTRY - _KEY, "big")
         part[:] = b"".join([entry for entry in entries if entry != gone])
-        self._changed.add(place)
+        self._changed.add(offset)
 
     def _entries_but(self, keys: set[bytes]) -> set[bytes]:
         found = set()
@@ -212,59 +212,59 @@ class Index:
     # The blocks
 
     def _find_block(self, number: int) -> int:
-        """The place of the block that has an address's bit; negative without one: none of its addresses is taken."""
+        """The offset of the block that has an address's bit; negative without one: none of its addresses is taken."""
         block = number // BLOCK_SIZE
-        if block not in self._places:
+        if block not in self._offsets:
             for index in self._find(_block_key(block)):
-                self._places[block] = self._place_of_block(index)
-        return self._places.get(block, -1)
+                self._offsets[block] = self._offset_of_block(index)
+        return self._offsets.get(block, -1)
 
-    def _set_bit(self, place: int, number: int, *, taken: bool) -> None:
-        part = self._part(place)
+    def _set_bit(self, offset: int, number: int, *, taken: bool) -> None:
+        part = self._part(offset)
         byte, bit = divmod(number % BLOCK_SIZE, 8)
         part[byte] = part[byte] | 1 << bit if taken else part[byte] & ~(1 << bit)
-        self._changed.add(place)
+        self._changed.add(offset)
 
     # The file
 
-    def _place_of_bucket(self, key: bytes) -> int:
+    def _offset_of_bucket(self, key: bytes) -> int:
         return _HEADER + int.from_bytes(key[:4], "big") % self._buckets * _BUCKET
 
-    def _place_of_block(self, index: int) -> int:
+    def _offset_of_block(self, index: int) -> int:
         return _HEADER + self._buckets * _BUCKET + index * _BLOCK
 
-    def _size(self, place: int) -> int:
-        if place == 0:
+    def _size(self, offset: int) -> int:
+        if offset == 0:
             return _HEADER
-        return _BUCKET if place < self._place_of_block(0) else _BLOCK
+        return _BUCKET if offset < self._offset_of_block(0) else _BLOCK
 
-    def _part(self, place: int) -> bytearray:
-        part = self._parts.get(place)
+    def _part(self, offset: int) -> bytearray:
+        part = self._parts.get(offset)
         if part is None:
-            part = self._parts[place] = bytearray() if self._file < 0 else self._unpack(place)
+            part = self._parts[offset] = bytearray() if self._file < 0 else self._unpack(offset)
         return part
 
-    def _unpack(self, place: int) -> bytearray:
-        size = self._size(place)
-        data = os.pread(self._file, size, place)
+    def _unpack(self, offset: int) -> bytearray:
+        size = self._size(offset)
+        data = os.pread(self._file, size, offset)
         length = int.from_bytes(data[:_LENGTH], "little")
-        if len(data) != size or data[-_SUM:] != _sum(place, data[:-_SUM]):
+        if len(data) != size or data[-_SUM:] != _sum(offset, data[:-_SUM]):
             raise IndexDamagedError
         return bytearray(data[_LENGTH : _LENGTH + length])
 
-    def _pack(self, place: int) -> bytes:
-        part = self._part(place)
+    def _pack(self, offset: int) -> bytes:
+        part = self._part(offset)
         data = len(part).to_bytes(_LENGTH, "little") + part
-        data = data.ljust(self._size(place) - _SUM, b"\0")
-        return data + _sum(place, data)
+        data = data.ljust(self._size(offset) - _SUM, b"\0")
+        return data + _sum(offset, data)
 
-    def _write_at(self, place: int, data: bytes) -> None:
-        if os.pwrite(self._file, data, place) != len(data):
+    def _write_at(self, offset: int, data: bytes) -> None:
+        if os.pwrite(self._file, data, offset) != len(data):
             raise OSError("no room left for the index")
 
 
-def _sum(place: int, data: bytes) -> bytes:
-    return sha256(place.to_bytes(8, "big") + data).digest()[:_SUM]
+def _sum(offset: int, data: bytes) -> bytes:
+    return sha256(offset.to_bytes(8, "big") + data).digest()[:_SUM]
 
 
 def _key(kind: str, text: str) -> bytes:

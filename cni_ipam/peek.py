@@ -21,17 +21,17 @@ def peek(data_dir: str, network: str, question: Callable[[Index], Any]) -> tuple
     Raises CNIError when ADD could not reserve anything: 5, or 7 for a file system that several hosts share.
     """
     path = os.path.join(data_dir, network)
-    place = path
-    while not os.path.lexists(place):
-        place = os.path.dirname(place)
+    existing = path
+    while not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
     with storage_errors(path):
-        number = find_obstacle(place)
+        number = find_obstacle(existing)
         if number:
             raise OSError(number, os.strerror(number))
-        obstacle = find_sharing(place)
+        obstacle = find_sharing(existing)
         if obstacle is not None:
             raise obstacle
-        return _peek(path, open_records(data_dir, network), question) if place == path else (question(Index()), "")
+        return _peek(path, open_records(data_dir, network), question) if existing == path else (question(Index()), "")
 
 
 def _peek(path: str, records: Records, question: Callable[[Index], Any]) -> tuple[Any, str]:

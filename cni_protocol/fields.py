@@ -78,7 +78,7 @@ class Fields:
         """Whether the key is there with a value other than null."""
         return self.raw(key) is not None
 
-    def stands(self, key: str) -> bool:
+    def is_given(self, key: str) -> bool:
         """Whether the key is there, also with the value null."""
         return key in self._object or key.lower() in self._keys
 

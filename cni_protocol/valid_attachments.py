@@ -32,4 +32,4 @@ def parse_valid_attachments(request: Request) -> ValidAttachments | None:
             pairs.add(pair)
     if problems:  # an attachment that cannot be read may be a valid one
         raise CNIError(INVALID_CONFIG, "nothing was removed: " + "; ".join(problems))
-    return ValidAttachments(frozenset(pairs)) if any(fields.stands(key) for key in _KEYS) else None
+    return ValidAttachments(frozenset(pairs)) if any(fields.is_given(key) for key in _KEYS) else None

@@ -20,7 +20,7 @@ SHORT = 1.0  # seconds; a watch that ends sooner counts as a failure
 _T = TypeVar("_T")
 
 
-class Keeper(Protocol):
+class Receiver(Protocol):
     """The receiver of the objects. Its methods are called by the thread of ListWatch.run."""
 
     def replace(self, items: Iterator[dict[str, Any]]) -> None:
@@ -36,9 +36,9 @@ class Keeper(Protocol):
 class ListWatch:
     """Follows the collection at a path of the API. The caller runs `run` in a thread."""
 
-    def __init__(self, client: Client, path: str, keeper: Keeper, silence: float = SILENCE) -> None:
+    def __init__(self, client: Client, path: str, receiver: Receiver, silence: float = SILENCE) -> None:
         """`path` may have a query. After `silence` seconds without any data the watch is begun again."""
-        self._client, self._keeper, self._silence = client, keeper, silence
+        self._client, self._receiver, self._silence = client, receiver, silence
         self._path = path + ("&" if "?" in path else "?")
         self._backoff = Backoff()
         self._version = ""  # where the next watch begins; empty when all is to be listed
@@ -62,11 +62,11 @@ class ListWatch:
             if error.status:  # the server answers but refuses: list everything again
                 self._version = ""
             if error.status != 410:  # 410 is usual: our position is older than the server's history
-                self._keeper.say(_explained(error, self._path.partition("?")[0]))
+                self._receiver.say(_explained(error, self._path.partition("?")[0]))
             return max(self._backoff.after_failure(), error.retry_after)
         except Exception as error:  # a fault of ours must not end what others rely on
             self._version = ""
-            self._keeper.say(f"internal error while following the API: {error!r}")
+            self._receiver.say(f"internal error while following the API: {error!r}")
             return self._backoff.after_failure()
         return 0.0
 
@@ -86,7 +86,7 @@ class ListWatch:
                     version = get(metadata, "resourceVersion", str)
                     return
 
-        self._keeper.replace(items())
+        self._receiver.replace(items())
         self._version = version
 
     def _watch(self) -> None:
@@ -99,7 +99,7 @@ class ListWatch:
             "timeoutSeconds": int(by_chance(*WATCH_SECONDS)),
         }
         events = self._client.stream(self._path + urlencode(query), silence=self._silence)
-        self._keeper.say("")
+        self._receiver.say("")
         for event in events:
             self._apply(get(event, "type", str), get(event, "object", dict))
         if time.monotonic() - begun < SHORT:
@@ -112,7 +112,7 @@ class ListWatch:
             raise CallError(sentence, code if isinstance(code, int) and code else 200)
         version = get(get(item, "metadata", dict), "resourceVersion", str)
         if kind in ("ADDED", "MODIFIED", "DELETED"):
-            self._keeper.apply(kind, item)
+            self._receiver.apply(kind, item)
         elif kind != "BOOKMARK":
             raise CallError(f"the API server sends an event of the unknown kind {kind!r}"[:LONGEST_QUOTE], 200)
         self._version = version

@@ -38,7 +38,7 @@ class Known(NamedTuple):
 
 
 class Collection(Generic[_K, _V]):
-    """The objects at one path of the API, each parsed: the Keeper of its own ListWatch.
+    """The objects at one path of the API, each parsed: the Receiver of its own ListWatch.
 
     A dictionary of objects that was handed out is never changed, so that it tells by its identity whether anything has.
     """
@@ -67,7 +67,7 @@ class Collection(Generic[_K, _V]):
             return [text for text in (self._problem, *self._refused.values()) if text]
 
     def replace(self, items: Iterator[dict[str, Any]]) -> None:
-        """See Keeper."""
+        """See Receiver."""
         found: dict[_K, _V] = {}
         refused: dict[Any, str] = {}
         for item in items:
@@ -89,7 +89,7 @@ class Collection(Generic[_K, _V]):
         self._changed()
 
     def apply(self, kind: str, item: dict[str, Any]) -> None:
-        """See Keeper."""
+        """See Receiver."""
         with self._lock:
             key = _key_of(item)
             was_refused = self._refused.pop(key, None) is not None
@@ -119,7 +119,7 @@ class Collection(Generic[_K, _V]):
         return f"{self._what} {name or 'without a name'} is left as it was: {error}"
 
     def say(self, problem: str) -> None:
-        """See Keeper."""
+        """See Receiver."""
         before, self._problem = self._problem, problem
         if problem != before:
             self._changed()

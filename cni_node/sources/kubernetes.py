@@ -69,14 +69,14 @@ class KubernetesSource:
 
 
 class _Nodes:
-    """The Keeper that puts Nodes on the board."""
+    """The Receiver that puts Nodes on the board."""
 
     def __init__(self, board: Board, name: str) -> None:
         self._board, self._name = board, name
         self._refused: dict[str, str] = {}  # invalid nodes, with the problem
 
     def replace(self, items: Iterator[dict[str, Any]]) -> None:
-        """See Keeper."""
+        """See Receiver."""
         members: dict[str, Member] = {}
         self._refused = {}
         for item in items:
@@ -90,7 +90,7 @@ class _Nodes:
             self._say_what_is_odd(members.get(self._name))
 
     def apply(self, kind: str, item: dict[str, Any]) -> None:
-        """See Keeper."""
+        """See Receiver."""
         name = get(get(item, "metadata", dict), "name", str)
         with self._board.together():
             member = None
@@ -102,7 +102,7 @@ class _Nodes:
             self._say_what_is_odd(member if name == self._name else None)
 
     def say(self, problem: str) -> None:
-        """See Keeper."""
+        """See Receiver."""
         self._board.say("api", problem)
 
     def _understood(self, name: str, item: dict[str, Any]) -> Member | None:

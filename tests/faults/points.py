@@ -43,12 +43,16 @@ class Point(NamedTuple):
 
 
 def parse_log(process: str, lines: Iterable[str]) -> list[Point]:
-    """All recorded calls in their order. Each thread counts for itself, as strace does."""
+    """All recorded calls in their order. Each thread counts for itself, as strace does.
+
+    A call that the kernel makes again by itself is not counted: how often it does that is chance. (A sysctl does it as
+    long as another process changes interfaces.)
+    """
     counts: Counter[tuple[str, str]] = Counter()
     points = []
     for line in lines:
         match = _LINE.match(line)
-        if match:
+        if match and _RESTARTED not in line:
             thread, call, arguments = match[1] or "", match[2], match[3]
             counts[thread, call] += 1
             points.append(Point(process, call, counts[thread, call], arguments))
@@ -58,7 +62,7 @@ def parse_log(process: str, lines: Iterable[str]) -> list[Point]:
 
 def mutating(points: Sequence[Point]) -> list[Point]:
     """The calls that change something, in the kernel, on disk or among processes; before them and at the very end."""
-    return [point for point in points if _is_mutating(point) and _RESTARTED not in point.arguments]
+    return [point for point in points if _is_mutating(point)]
 
 
 def on_store(points: Sequence[Point]) -> list[Point]:

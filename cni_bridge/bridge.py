@@ -8,16 +8,13 @@ import sys
 from cni_kernel import sysctl
 from cni_kernel.errors import KernelError
 from cni_kernel.kernel import Kernel
-from cni_kernel.values import DEFAULT_VLAN, MAIN_TABLE, Link, Veth
+from cni_kernel.values import DEFAULT_VLAN, Link, Veth
 from cni_protocol.errors import INVALID_CONFIG, CNIError
 from cni_protocol.light.standard import Iterable
 
 from .config import BridgeConfig
 from .locks import host_lock
 from .undo import Undo
-
-LINES = ("", "bond", "team", "vlan", "macvlan", "ipvlan")  # kinds of interfaces that lead to elsewhere; "": hardware
-_ROUTER_ADVERTISEMENT = 9  # RTPROT_RA
 
 
 def find_bridge(host: Kernel, name: str) -> Link | None:
@@ -76,27 +73,6 @@ def add_port(host: Kernel, bridge: Link, veth: Veth) -> None:
         host.set_mac(bridge, bridge.mac)
 
 
-def list_advertised(host: Kernel) -> set[int]:
-    """The indexes of interfaces that have a route or an address from router advertisements. Raises KernelError."""
-    routed = {ifindex for ifindex, _ in host.list_all_routes(protocol=_ROUTER_ADVERTISEMENT)}
-    lent = {a.ifindex for a in host.list_all_addresses() if a.cidr.version == 6 and not a.permanent}
-    return routed | lent
-
-
-def list_uplinks(host: Kernel) -> list[Link]:
-    """The interfaces by which the host may hear a router, though none has spoken yet. Raises KernelError.
-
-    An end of a pair is one only where a default route says so: else a container is at the other end.
-    """
-    routed = {ifindex for ifindex, route in host.list_all_routes(table=MAIN_TABLE) if not route.dst.prefix}
-    known = routed | list_advertised(host)
-    return [
-        link
-        for link in host.list_links()
-        if link.name != "lo" and not link.master and (link.kind in LINES or link.ifindex in known)
-    ]
-
-
 def warn(problems: Iterable[KernelError | str]) -> None:
     """Print warnings on stderr: problems that do not keep the container from being connected."""
     for problem in problems:
@@ -114,9 +90,7 @@ def _use_bridge(host: Kernel, config: BridgeConfig, bridge: Link, undo: Undo) ->
     listens = sysctl.listens_to_routers(bridge.name)
     untouched = bridge.up and bridge.promisc >= config.promisc
     ports = [] if untouched and not listens else host.list_ports(bridge)
-    if listens and (
-        not config.is_gateway or any(port.kind in LINES for port in ports) or bridge.ifindex in list_advertised(host)
-    ):
+    if listens and _may_hear_routers(host, config, bridge, ports):
         listens = False
         warn(
             [
@@ -129,6 +103,14 @@ def _use_bridge(host: Kernel, config: BridgeConfig, bridge: Link, undo: Undo) ->
     undo.on_failure(_restore_bridge, host, bridge, {port.ifindex for port in ports}, settings)
     if listens:
         warn(sysctl.ignore_router_advertisements(bridge.name))
+
+
+def _may_hear_routers(host: Kernel, config: BridgeConfig, bridge: Link, ports: list[Link]) -> bool:
+    if not bridge.up and not ports:  # what an ADD leaves that was killed
+        return False
+    from cni_kernel.uplinks import is_line, list_advertised  # here, since it is asked of a bridge once
+
+    return not config.is_gateway or any(is_line(port) for port in ports) or bridge.ifindex in list_advertised(host)
 
 
 def _restore_bridge(host: Kernel, before: Link, ports: set[int], settings: list[tuple[str, str]]) -> None:

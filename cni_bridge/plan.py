@@ -9,7 +9,7 @@ from cni_protocol.result import DNS, Interface, IPConfig, Result, Route
 
 from .config import BridgeConfig
 
-_MIN_MTU_IPV6 = 1280  # RFC 8200, section 5
+MIN_MTU_IPV6 = 1280  # bytes: RFC 8200, section 5
 _MULTICAST = {4: (0xE0 << 24, 0xF0 << 24), 6: (0xFF << 120, 1 << 128)}  # RFC 6890: from the first to below the second
 
 # The interfaces of a result, in this order.
@@ -32,13 +32,15 @@ class Plan(NamedTuple):
 
 
 def make_plan(config: BridgeConfig, ipam: Result) -> Plan:
-    """The plan for an IPAM result. Raises CNIError: 104 for a result without address, 7 for IPv6 and mtu < 1280."""
+    """The plan for an IPAM result.
+
+    Raises CNIError: 104 for a result without an address, or with one that no container can have; 7 for IPv6 and an mtu
+    below 1280.
+    """
     if not ipam.ips:
         raise CNIError(DELEGATE_FAILED, f"{config.ipam_type} ADD gave no address; its result has no ips")
-    if 0 < config.mtu < _MIN_MTU_IPV6 and any(entry.address.version == 6 for entry in ipam.ips):
-        raise CNIError(
-            INVALID_CONFIG, f"mtu: {config.mtu} is less than {_MIN_MTU_IPV6}, the least that IPv6 works with"
-        )
+    if 0 < config.mtu < MIN_MTU_IPV6 and any(entry.address.version == 6 for entry in ipam.ips):
+        raise CNIError(INVALID_CONFIG, f"mtu: {config.mtu} is less than {MIN_MTU_IPV6}, the least that IPv6 works with")
     ips = tuple(_with_gateway(entry, config.is_gateway) for entry in ipam.ips)
     _check_addresses(config, ips)
     routes = ipam.routes + (_default_routes(ips, ipam.routes) if config.is_default_gateway else ())

@@ -7,6 +7,7 @@ Must not: fail an ADD because nobody answers, or wait for longer than a second.
 import sys
 import time
 
+from cni_kernel.errors import KernelError
 from cni_protocol.address import CIDR
 from cni_protocol.errors import TRY_AGAIN_LATER, CNIError
 from cni_protocol.light.json_text import parse_json, write_json
@@ -17,13 +18,14 @@ BOUND = 1.0  # seconds in all
 _LARGEST = 1 << 12  # bytes of an answer; it has a hundred
 _SAFE_STATES = ("in force", "pending")  # "off" is what an agent says that does not care for policies
 _GONE = "gone"
+_NO_POD = "-"  # instead of a namespace, for what is no pod of Kubernetes; no namespace has this name
 
 
 def announce_pod(path: str, request: Request, addresses: Sequence[CIDR], *, required: bool) -> None:
-    """Tell the agent behind a socket of a pod with these addresses; what is not Kubernetes' is no business of it.
+    """Tell the agent behind a socket of a pod with these addresses; or of a container that is no pod of Kubernetes.
 
-    What is no pod is kept from the policies of a pod that had its address, and went without a word: by a DEL without
-    prevResult, or a GC.
+    That is kept from the policies of a pod that had its address, and went without a word: by a DEL without prevResult,
+    or a GC. Where no agent answers, this takes its address out of the table.
 
     Where the policies are not in force afterwards, a warning on stderr says so; where they are `required`, nothing
     passes to or from the pod until an agent has them in force. Raises CNIError (code 11) where they are required of an
@@ -32,13 +34,16 @@ def announce_pod(path: str, request: Request, addresses: Sequence[CIDR], *, requ
     if not addresses:
         return
     pod = _describe(request, addresses)
-    if not pod:
-        from .hold_back import let_go
-
-        let_go([address.ip for address in addresses])
-        return
     state = _tell(path, pod)
     if state in _SAFE_STATES or (state == "off" and not required):
+        return
+    if pod["namespace"] == _NO_POD:
+        from .hold_back import let_go
+
+        try:
+            let_go([address.ip for address in addresses])
+        except KernelError as error:
+            print(f"cni-bridge: warning: what is left of a pod that had its address: {error}", file=sys.stderr)
         return
     full_name = f"{pod['namespace']}/{pod['name']}"
     if state == "off":
@@ -60,18 +65,20 @@ def withdraw_pod(path: str, request: Request, addresses: Sequence[CIDR]) -> None
 
     The agent takes it away; where none answers, it is taken away here. Raises KernelError.
     """
-    pod = _describe(request, addresses) if addresses else {}
-    if pod and _tell(path, {**pod, "gone": True}) != _GONE:
+    if not addresses:
+        return
+    pod = _describe(request, addresses)
+    if _tell(path, {**pod, "gone": True}) != _GONE and pod["namespace"] != _NO_POD:
         from .hold_back import let_go
 
         let_go([address.ip for address in addresses])
 
 
 def _describe(request: Request, addresses: Sequence[CIDR]) -> dict[str, Any]:
-    """A pod as the agent is told of it; nothing for what is no pod of Kubernetes."""
+    """A pod, or what is none, as the agent is told of it."""
     name, namespace = request.args.get("K8S_POD_NAME", ""), request.args.get("K8S_POD_NAMESPACE", "")
     if not name or not namespace:
-        return {}
+        name, namespace = request.container_id, _NO_POD
     texts = [str(address.ip) for address in addresses]
     return {
         "namespace": namespace,

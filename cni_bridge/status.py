@@ -31,11 +31,9 @@ def require_ready(config: BridgeConfig, trial: list[Rules]) -> None:
     """
     with Kernel() as host:
         try:
-            bridge = host.find_link(config.bridge)
+            bridge = find_bridge(host, config.bridge)
             if bridge is None:
                 host.probe_kind("bridge")
-            elif bridge.kind != "bridge":
-                find_bridge(host, config.bridge)
             host.probe_kind("veth")
             for rules in trial:
                 probe_rules(rules)

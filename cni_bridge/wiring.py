@@ -14,13 +14,11 @@ from cni_protocol.errors import ALREADY_EXISTS, INVALID_CONFIG, CNIError
 from cni_protocol.light.standard import NamedTuple, Sequence
 from cni_protocol.result import Interface
 
-from .bridge import add_port, ensure_bridge, get_bridge, list_uplinks, warn
+from .bridge import add_port, ensure_bridge, get_bridge, warn
 from .config import BridgeConfig
 from .locks import host_lock
-from .plan import Plan, gateway_interface, list_vlans
+from .plan import MIN_MTU_IPV6, Plan, gateway_interface, list_vlans
 from .undo import Undo
-
-_MIN_MTU_IPV6 = 1280  # bytes: RFC 8200, section 5
 
 
 class Site(NamedTuple):
@@ -82,11 +80,11 @@ def configure_container(site: Site, plan: Plan, undo: Undo) -> Link:
     link = inside.get_link(ifname)
     versions = {entry.address.version for entry in plan.ips}
     ipv6 = 6 in versions
-    if ipv6 and link.mtu < _MIN_MTU_IPV6:
+    if ipv6 and link.mtu < MIN_MTU_IPV6:
         raise CNIError(
             INVALID_CONFIG,
             f"mtu: bridge {site.config.bridge} has one of {link.mtu}, and {ifname} takes it over; the least that IPv6 "
-            f"works with is {_MIN_MTU_IPV6}; set mtu here and on the bridge",
+            f"works with is {MIN_MTU_IPV6}; set mtu here and on the bridge",
         )
     with site.namespace.entered():
         if ipv6 and not sysctl.may_have_ipv6("lo"):
@@ -164,10 +162,9 @@ def _ensure_forwarding(host: Kernel, version: int, undo: Undo) -> None:
     if sysctl.is_forwarding(version):
         return
     if version == 6:
-        for link in list_uplinks(host):
-            if sysctl.listens_to_routers(link.name):
-                undo.on_failure(sysctl.listen_to_routers, link.name, while_forwarding=False)
-                sysctl.listen_to_routers(link.name, while_forwarding=True)
+        from cni_kernel.uplinks import keep_listening  # here, since forwarding is switched on once
+
+        keep_listening(host, lambda name: undo.on_failure(sysctl.listen_to_routers, name, while_forwarding=False))
     undo.on_failure(sysctl.stop_forwarding, version)
     sysctl.ensure_forwarding(version)
 

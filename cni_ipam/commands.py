@@ -96,7 +96,7 @@ def status(request: Request) -> None:
         exhausted, hint = peek(
             config.data_dir,
             config.network,
-            lambda index: [str(pool) for pool in config.pools if _find_unused(pool, None, host, index) is None],
+            lambda index: [str(pool) for pool in config.pools if not _find_unused(pool, None, host, index, tell=False)],
         )
     except CNIError as error:
         raise CNIError(NOT_AVAILABLE, error.msg) from None
@@ -228,15 +228,21 @@ def _check_free(ip: IP, host: HostAddresses, store: Store) -> None:
         )
 
 
-def _find_unused(pool: RangeSet, last: IP | None, host: HostAddresses, store: Store | Index) -> IP | None:
-    """The next free address after `last` that the host does not have itself. None when there is none."""
+def _find_unused(
+    pool: RangeSet, last: IP | None, host: HostAddresses, store: Store | Index, *, tell: bool = True
+) -> IP | None:
+    """The next free address after `last` that the host does not have itself. None when there is none.
+
+    With `tell` those that the host has are named on stderr.
+    """
     from .ranges import find_next
 
     tried: set[IP] = set()
     while (choice := find_next(pool, store.find_free, last)) not in tried and choice is not None:
         if choice not in host:
             return choice
-        print(f"cni-ipam: {choice} is that of an interface of this host: not given out", file=sys.stderr)
+        if tell:
+            print(f"cni-ipam: {choice} is that of an interface of this host: not given out", file=sys.stderr)
         tried.add(choice)
         last = choice
     return None

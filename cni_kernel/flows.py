@@ -7,7 +7,7 @@ Must not: decide which connections are marked.
 import errno
 
 from cni_protocol.address import IP
-from cni_protocol.light.standard import Collection, Iterable, Iterator, NamedTuple, Self, struct
+from cni_protocol.light.standard import Collection, Generator, Iterable, NamedTuple, Self, struct
 
 from .attributes import NESTED, attribute, split
 from .netlink import ACK, NETFILTER, Message, NetlinkSocket
@@ -52,10 +52,10 @@ class Flows:
     def __exit__(self, *exception: object) -> None:
         self._socket.close()
 
-    def iterate(self, ends: Collection[bytes]) -> Iterator[Flow]:
+    def iterate(self, ends: Collection[bytes]) -> Generator[Flow, None, None]:
         """The connections with one of these packed addresses as their source or destination. Raises OSError.
 
-        Those in conntrack zones are left out, since they belong to other programs. To be read to the end.
+        Those in conntrack zones are left out, since they belong to other programs. To be read to the end, or closed.
         """
         for body in self._socket.iterate(_GET, struct.pack("!BBH", 0, 0, 0)):
             if _may_concern(body, ends):

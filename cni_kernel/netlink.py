@@ -7,7 +7,7 @@ Must not: know what a link, a route or a rule is; decide anything.
 
 import errno
 
-from cni_protocol.light.standard import Iterator, NamedTuple, Self, Sequence, socket, struct
+from cni_protocol.light.standard import Generator, Iterator, NamedTuple, Self, Sequence, socket, struct
 from cni_protocol.light.system import os
 
 ROUTE = 0  # NETLINK_ROUTE
@@ -198,23 +198,29 @@ class NetlinkSocket:
                     return replies, interrupted
                 replies.append(body)
 
-    def iterate(self, kind: int, body: bytes) -> Iterator[bytes]:
+    def iterate(self, kind: int, body: bytes) -> Generator[bytes, None, None]:
         """The bodies of the messages that answer a dump request, while they come: a long list takes no room.
 
-        For lists that may change while they are read. To be read to the end. Raises OSError.
+        For lists that may change while they are read. What is not read to the end is to be closed: then the rest is
+        read, since until then the kernel takes no other such request. Raises OSError.
         """
         self._socket.send(self._encode(Message(kind, DUMP, body)))
-        asked = self._sequence
-        while True:
-            for answer, flags, sequence, reply in self._receive():
-                if sequence != asked:
-                    continue
-                if answer in (_NLMSG_DONE, _NLMSG_ERROR):
-                    refusal = _refusal(answer, reply, flags, 0)
-                    if refusal is not None:
-                        raise refusal
-                    return
-                yield reply
+        asked, ended = self._sequence, False
+        try:
+            while not ended:
+                for answer, flags, sequence, reply in self._receive():
+                    if sequence != asked:
+                        continue
+                    if answer in (_NLMSG_DONE, _NLMSG_ERROR):
+                        ended = True
+                        refusal = _refusal(answer, reply, flags, 0)
+                        if refusal is not None:
+                            raise refusal
+                    else:
+                        yield reply
+        finally:
+            while not ended:
+                ended = any(answer in (_NLMSG_DONE, _NLMSG_ERROR) for answer, *_ in self._receive())
 
     def _encode(self, message: Message) -> bytes:
         self._sequence += 1

@@ -6,11 +6,13 @@ and RTM_GETNSID asks for that of a descriptor. Source: rtnetlink(7), include/uap
 Must not: decide whose an interface is.
 """
 
+import errno
+
 from cni_protocol.light.standard import struct
 
 from .attributes import U32, attribute, split
 from .errors import asking
-from .netlink import ACK, ROUTE, Message, NetlinkSocket
+from .netlink import ACK, ROUTE, Message, NetlinkError, NetlinkSocket
 from .rtnetlink import WITHOUT_STATISTICS, link_message
 from .values import Link
 
@@ -26,7 +28,12 @@ def leads_into(port: Link, namespace: int) -> bool:
     link = link_message(_GETLINK, ACK, [WITHOUT_STATISTICS], ifindex=port.ifindex)
     whose = Message(_GETNSID, ACK, bytes(_NSID_HEAD) + attribute(_FD, U32.pack(namespace)))
     with asking(f"the other end of interface {port.name} cannot be found"), NetlinkSocket(ROUTE) as own:
-        [about_link], [about_namespace] = own.send([link]), own.send([whose])
+        try:
+            [about_link], [about_namespace] = own.send([link]), own.send([whose])
+        except NetlinkError as error:
+            if error.errno == errno.ENODEV:  # it has just gone
+                return False
+            raise
     there = dict(split(about_link[_LINK_HEAD:])).get(_LINK_NETNSID)
     asked = dict(split(about_namespace[_NSID_HEAD:])).get(_NSID)
     return there is not None and there == asked and _NUMBER.unpack(there)[0] != _NOT_ASSIGNED

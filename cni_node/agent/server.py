@@ -90,8 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
             return report
         try:
             state = self.page.policies.state
-        except KernelError as error:
-            return report._replace(problems=(*report.problems, str(error)))
+        except KernelError as error:  # the counters alone
+            state = self.page.policies.known_state
+            state = state._replace(problems=(*state.problems, str(error)))
         return report._replace(policies=state._asdict(), problems=(*report.problems, *state.problems))
 
     def _answer(self, status: int, text: str, kind: str = "text/plain") -> None:

@@ -189,7 +189,7 @@ def describe_port(port: int) -> str:
     """The program with this netlink address: usually the address is its pid. It may have ended by now."""
     if not port:
         return "the kernel"
-    with suppress(OSError), open(f"/proc/{port}/comm") as file:
+    with suppress(OSError), open(f"/proc/{port}/comm", encoding="utf-8", errors="replace") as file:
         return f"{file.read().strip()} pid {port}"
     return f"netlink port {port}"
 

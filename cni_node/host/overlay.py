@@ -75,8 +75,13 @@ def find_own_addresses(links: Links, addresses: Sequence[Local]) -> tuple[IP, ..
 
 
 def renew_own_addresses(links: Links, own: Sequence[IP]) -> tuple[IP, ...]:
-    """`own`, where each that is no address of this node any more gives way to that of its family's default route."""
+    """`own`, where each that is no address of this node any more gives way to that of its family's default route.
+
+    A node that had none yet has those that it has by now.
+    """
     addresses = links.list_addresses()
+    if not own:
+        return find_own_addresses(links, addresses)
     there = {local.cidr.ip for local in addresses}
     if there.issuperset(own):
         return tuple(own)

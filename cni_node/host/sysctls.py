@@ -1,13 +1,18 @@
 """The sysctls that a node needs: forwarding, and passing bridged packets through the packet filter.
 
 The kernel announces no changes of most sysctls, so they are polled; reading one takes some 10 us.
-Must not: set sysctls of single interfaces (the code that creates an interface does).
+Must not: set sysctls of single interfaces (the code that creates an interface does), but for the uplinks' accept_ra,
+which forwarding changes the meaning of.
 """
 
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from cni_kernel.errors import KernelError
+from cni_kernel.kernel import Kernel
+from cni_kernel.uplinks import keep_listening
 
 ROOT = Path("/proc/sys")
 FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
@@ -47,6 +52,8 @@ def ensure_sysctls(wanted: Mapping[str, str]) -> Outcome:
                 outcome.problems.append(NETFILTER)
             continue
         key = name.replace("/", ".")
+        if name == FORWARDING[6]:
+            _keep_listening(outcome)
         try:
             (ROOT / name).write_text(value)
             outcome.done.append(f"sysctl {key} set to {value}, which was {found}")
@@ -55,6 +62,17 @@ def ensure_sysctls(wanted: Mapping[str, str]) -> Outcome:
                 f"sysctl {key} cannot be set to {value} ({error.strerror}); set it on the machine itself"
             )
     return outcome
+
+
+def _keep_listening(outcome: Outcome) -> None:
+    """Forwarding makes the host's uplinks deaf to routers, its own default route perhaps with them."""
+    heard: list[str] = []
+    try:
+        with Kernel() as kernel:
+            keep_listening(kernel, heard.append)
+    except KernelError as error:
+        outcome.problems.append(str(error))
+    outcome.done.extend(f"sysctl net.ipv6.conf.{name}.accept_ra set to 2, which was 1" for name in heard)
 
 
 def load_module() -> None:

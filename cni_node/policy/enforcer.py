@@ -70,12 +70,18 @@ class Enforcer:
         return self._state.ready
 
     @property
+    def known_state(self) -> PolicyState:
+        """How it is, without what the kernel counts, for any thread."""
+        state, own = self._state, (self._recheck_problem,) if self._recheck_problem else ()
+        return state._replace(cut=self._rechecked, problems=(*state.problems, *own))
+
+    @property
     def state(self) -> PolicyState:
         """How it is, for any thread. Raises KernelError."""
         with self._counting:
             denied, seen = self._counters.denied(), self._proxy.problems()
-        state, own = self._state, (self._recheck_problem,) if self._recheck_problem else ()
-        return state._replace(denied=denied, cut=self._rechecked, problems=(*state.problems, *own, *seen))
+        state = self.known_state
+        return state._replace(denied=denied, problems=(*state.problems, *seen))
 
     def start(self) -> None:
         """Begin, in threads that end with the process."""
@@ -141,12 +147,12 @@ class Enforcer:
                 self._again = time.monotonic() + RETRY
 
     def _turn(self, announced: list[Announced], *, disturbed: bool) -> None:
+        if disturbed:
+            self._table.forget()
         known = self._watch.look()
         if not (self._complete or known.complete):
             self._say(known.problems)
             return
-        if disturbed:
-            self._table.forget()
         admission = self._admitter.admit(known.pods, known.policies, announced)
         cluster = Cluster(known.policies, admission.pods, known.namespaces, {self._node: tuple(self._own())})
         desired = self._compile(cluster, admission, announced)

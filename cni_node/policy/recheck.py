@@ -7,6 +7,7 @@ Must not: know how the table is made.
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from threading import Condition, Thread
 from typing import NamedTuple
 
@@ -50,7 +51,8 @@ def recheck(flows: Flows, evaluator: Evaluator, newest: Callable[[], Evaluator] 
     Reading them takes a while; what is wrong is judged once more by the `newest` state that is in force by then.
     """
     with asking("established connections cannot be cut", "nf_conntrack_netlink"):
-        found = judge(flows.iterate({ip.packed for ip in evaluator.judged}), evaluator)
+        with closing(flows.iterate({ip.packed for ip in evaluator.judged})) as listed:
+            found = judge(listed, evaluator)
         if newest is not None:
             found = judge([*found.cut, *found.freed], newest())
         flows.mark(found.cut, CUT, CUT)

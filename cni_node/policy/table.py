@@ -82,7 +82,8 @@ class PolicyTable:
             self._known = self._socket.read(TYPES) or Contents({}, {})
         difference = Difference(wanted, self._known, judged, adopting=adopting, anew=anew)
         if difference.change != Change():
-            old = [self._socket.delete_table()] if anew else []
+            # added first, since it may not be there; what the kernel refuses is something else then
+            old = [self._socket.add_table(), self._socket.delete_table()] if anew else []
             self._socket.commit([*old, self._socket.add_table(), *difference.messages(self._socket)], generation)
             self._known = difference.after
         return difference.change

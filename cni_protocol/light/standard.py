@@ -22,7 +22,7 @@ if TYPE_CHECKING or b"PYCNI_REAL_MODULES" in posix.environ:
     import signal
     import socket
     import struct
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
     from contextlib import contextmanager, suppress
     from hashlib import sha256
     from typing import Any, NamedTuple, NoReturn, Self, TextIO
@@ -43,7 +43,7 @@ else:
 
     # annotations are evaluated, and then forgotten
     Any = NoReturn = Self = TextIO = object
-    Callable = Collection = Iterable = Iterator = Mapping = Sequence = _Named
+    Callable = Collection = Generator = Iterable = Iterator = Mapping = Sequence = _Named
 
     class _Fields(type):
         def __new__(cls, name, bases, body):
@@ -128,6 +128,7 @@ __all__ = [
     "Any",
     "Callable",
     "Collection",
+    "Generator",
     "Iterable",
     "Iterator",
     "Mapping",

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from cni_bridge import bridge, wiring
-from cni_kernel import sysctl
+from cni_bridge import wiring
+from cni_kernel import sysctl, uplinks
 from cni_kernel.errors import KernelError
 from cni_kernel.kernel import Kernel
 from cni_protocol.errors import CNIError
@@ -160,7 +160,7 @@ LINE = "vxlan id 7 dstport 4789 local 127.0.0.1"
 
 @pytest.fixture
 def lines(mocker: MockerFixture) -> None:
-    mocker.patch.object(bridge, "LINES", (*bridge.LINES, LINE.split()[0]))
+    mocker.patch.object(uplinks, "LINES", (*uplinks.LINES, LINE.split()[0]))
 
 
 LAN_BRIDGES = {
@@ -182,6 +182,12 @@ def test_a_bridge_that_may_live_by_router_advertisements_goes_on_listening(
     rooms.connect(isGateway=gateway)
     assert settings(rooms.host)[0] == "1"
     assert "bridge cni0 was there before, and goes on listening to router advertisements" in capsys.readouterr().err
+
+
+def test_a_bridge_that_a_killed_add_has_left_listens_no_longer(rooms: Rooms) -> None:
+    add_bridge(rooms, up=False)
+    rooms.connect()
+    assert settings(rooms.host)[0] == "0"
 
 
 def test_another_bridge_listens_no_longer(rooms: Rooms, capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,6 +257,9 @@ def test_uplinks_that_have_heard_no_router_yet_listen_while_forwarding(rooms: Ro
         f"ip link add line type {LINE}",
         "ip link add routed type veth peer name far",
         "ip link add to-a-container type veth peer name inner",
+        "ip link add lan type bridge",
+        "ip link add line-of-lan master lan type vxlan id 8 dstport 4790 local 127.0.0.1",
+        "ip link add other type bridge",
         "ip link set routed up",
         "ip address add 192.0.2.1/24 dev routed",
         "ip route add default via 192.0.2.2",
@@ -259,8 +268,9 @@ def test_uplinks_that_have_heard_no_router_yet_listen_while_forwarding(rooms: Ro
     host.run("sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding")
     config = rooms.connect(isGateway=True)
     wiring.configure_host(rooms.outside, config, plan_of(config, "fd00:1::5/64"))
-    names = ("line", "routed", "to-a-container", "lo", "cni0")
-    assert [settings(host, name)[0] for name in names] == ["2", "2", "1", "1", "0"]
+    listening = {name: settings(host, name)[0] for name in host.link_names()}
+    assert {name for name, value in listening.items() if value == "2"} == {"line", "routed", "lan"}
+    assert {"to-a-container", "line-of-lan", "other"} <= {name for name, value in listening.items() if value == "1"}
 
 
 def test_a_failure_leaves_the_container_s_loopback_as_it_was(rooms: Rooms) -> None:

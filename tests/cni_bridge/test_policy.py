@@ -13,6 +13,7 @@ from pytest_mock import MockerFixture
 
 from cni_bridge import policy
 from cni_bridge.policy import announce_pod, withdraw_pod
+from cni_kernel.errors import KernelError
 from cni_protocol.address import CIDR, parse_cidr
 from cni_protocol.errors import TRY_AGAIN_LATER, CNIError
 from cni_protocol.request import Request
@@ -152,7 +153,7 @@ def test_a_pod_that_goes_is_taken_out_by_the_agent_or_else_by_us(
     assert changed == []
     withdraw_pod(str(tmp_path / "none"), request_of(), ADDRESSES)
     assert changed == [("let_go", ["10.1.0.5", "fd00:1::5"])]
-    withdraw_pod(str(tmp_path / "none"), request_of(""), ADDRESSES)
+    withdraw_pod(str(tmp_path / "none"), request_of(""), ADDRESSES)  # no pod: nothing can be left of it
     assert len(changed) == 1
 
 
@@ -165,9 +166,27 @@ def test_a_pod_that_goes_is_taken_out_by_the_agent_or_else_by_us(
     ],
     ids=["no pod", "no namespace", "no address"],
 )
-def test_what_is_no_pod_is_not_announced_and_not_held_back(
+def test_what_is_no_pod_is_not_held_back_where_no_agent_answers(
     args: str, addresses: list[CIDR], let_go: object, changed: list[object], capsys: pytest.CaptureFixture[str]
 ) -> None:
     announce_pod("/nowhere", request_of(args), addresses, required=False)
     assert capsys.readouterr().err == ""
     assert changed == let_go
+
+
+def test_of_what_is_no_pod_the_agent_is_told_so_too(agent: Callable[..., Agent], changed: list[object]) -> None:
+    """Else it would close the address again, for a pod that had it."""
+    asked = agent(said("in force"))
+    announce_pod(asked.path, request_of(""), ADDRESSES, required=True)
+    told = json.loads(asked.heard.partition(b"\r\n\r\n")[2])
+    assert (told["namespace"], told["name"], told["addresses"]) == ("-", "c1", ["10.1.0.5", "fd00:1::5"])
+    assert changed == []
+
+
+def test_a_kernel_without_a_table_of_policies_keeps_nobody_from_starting(
+    mocker: MockerFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusal = KernelError(2, "nftables cannot be asked", "No such file or directory")
+    mocker.patch("cni_bridge.hold_back.let_go", side_effect=refusal)
+    announce_pod("/nowhere", request_of(""), ADDRESSES, required=False)
+    assert "warning: what is left of a pod that had its address: nftables cannot be asked" in capsys.readouterr().err

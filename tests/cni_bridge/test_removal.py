@@ -3,6 +3,7 @@
 import pytest
 
 from cni_bridge import removal
+from cni_kernel.peers import leads_into
 from tests.cni_bridge.rooms import ATTACHMENT, PORT, Rooms, config_of
 
 pytestmark = pytest.mark.kernel
@@ -62,3 +63,11 @@ def test_an_end_with_the_indexes_of_another_pair_takes_nothing_along(rooms: Room
     assert "port" in host.link_names()
     assert "inner" in host.link_names(inside)
     assert sorted(host.link_names("c1")) == ["eth0", "x"]
+
+
+def test_an_end_that_has_just_gone_leads_nowhere(rooms: Rooms) -> None:
+    rooms.host.run("ip", "link", "add", "port", "type", "veth", "peer", "name", "inner")
+    port = rooms.outside.get_link("port")
+    rooms.host.run("ip", "link", "delete", "port")
+    with rooms.host.entered():
+        assert not leads_into(port, rooms.namespace.descriptor)

@@ -111,6 +111,12 @@ def test_a_bridge_name_that_is_taken_is_found(host: Host, obstacle: str) -> None
     refused(50, "interface cni0 is there and is of kind veth")
 
 
+def test_another_name_of_a_bridge_is_found(host: Host) -> None:
+    host.run("ip", "link", "add", "longer", "type", "bridge")
+    host.run("ip", "link", "property", "add", "dev", "longer", "altname", "cni0")
+    refused(50, "cni0 is another name of longer")
+
+
 def test_a_bridge_that_is_down_is_found(host: Host) -> None:
     add_bridge(host, up=False)
     refused(51, "bridge cni0 is down (`ip link set cni0 up`)")

@@ -112,6 +112,15 @@ def test_a_dump_of_many_lists_every_one_once(host: Host, sock: NetlinkSocket) ->
     assert sorted(host.link_names()) == sorted(names)
 
 
+def test_a_list_that_is_closed_early_is_read_to_its_end(host: Host, sock: NetlinkSocket) -> None:
+    sock.send([bridge_message(f"br{number}") for number in range(150)])
+    query = link_message(GETLINK, 0, []).body
+    listed = sock.iterate(GETLINK, query)
+    next(listed)
+    listed.close()
+    assert len(list(sock.iterate(GETLINK, query))) == 151
+
+
 def test_a_late_answer_to_a_request_that_was_given_up_is_passed_over(
     host: Host, sock: NetlinkSocket, mocker: MockerFixture
 ) -> None:

@@ -45,6 +45,13 @@ def test_a_pod_that_the_api_has_not_told_of_waits_where_there_are_policies(names
     assert found.pending == (NEW if answer == PENDING else ())
 
 
+def test_a_container_that_is_no_pod_takes_an_address_from_the_pod_that_had_it() -> None:
+    went, its = Announced("x", "a", "one", NEW), Announced("-", "c1", "", NEW)
+    assert its.replaces(went)
+    found = admit((pod("x/a", "10.0.1.9", metadata={"uid": "one"}),), [DENY_ALL], [its])
+    assert ([each.addresses for each in found.pods], found.pending, found.answers) == ([()], (), {its: IN_FORCE})
+
+
 def test_a_pod_of_the_same_name_that_came_before_is_another() -> None:
     before = pod("x/a", "10.0.1.1", metadata={"uid": "one"})
     assert admit((before,), [DENY_ALL], [Announced("x", "a", "two", NEW)]).pending == NEW

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import cast
@@ -168,7 +168,7 @@ class SlowFlows(Flows):
         self.flow, self.marked = flow, dict[int, list[Flow]]()
         self._meanwhile = meanwhile
 
-    def iterate(self, ends: Collection[bytes]) -> Iterator[Flow]:
+    def iterate(self, ends: Collection[bytes]) -> Generator[Flow, None, None]:
         assert self.flow.destination.packed in ends
         yield self.flow
         self._meanwhile()

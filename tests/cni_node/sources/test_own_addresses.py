@@ -51,3 +51,7 @@ def test_an_address_that_is_gone_gives_way_to_the_next(
     assert source._settings.addresses == OWN
     host.run("sh", "-ec", change)
     assert source._renew(OWN) == now
+
+
+def test_a_node_that_had_no_address_yet_gets_those_that_come(source: EtcdSource) -> None:
+    assert source._renew(()) == OWN

@@ -1,6 +1,7 @@
 """The image of this checkout, as install.sh makes it; kept, so that it is made once for the same sources."""
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -24,7 +25,9 @@ def ensure_own_image(say: Say) -> Path:
         run([str(ROOT / "install.sh"), "--image", str(target / "pycni.tar")], seconds=_BOUND)
 
     made = ensure(f"own-{digest.hexdigest()[:16]}", "1", make, say)
-    for old in sorted(cache().glob("own-*/"), key=lambda path: path.stat().st_mtime)[:-_KEPT]:
+    os.utime(made)  # the last to go is the one that was used last
+    others = [path for path in cache().glob("own-*/") if path != made]
+    for old in sorted(others, key=lambda path: path.stat().st_mtime)[: 1 - _KEPT]:
         shutil.rmtree(old, ignore_errors=True)
         old.with_name(f"{old.name}.lock").unlink(missing_ok=True)
     return made / "pycni.tar"

@@ -13,6 +13,7 @@ import pytest
 from cni_kernel.errors import KernelError
 from cni_node.agent import server
 from cni_node.agent.report import Report
+from cni_node.policy.state import PolicyState
 from tests.kit.host import wait_until
 
 BOUND = 60.0  # seconds
@@ -83,10 +84,12 @@ def test_a_request_has_a_bound_as_a_whole(answers: Answers, monkeypatch: pytest.
 def test_what_a_probe_asks_reads_nothing_from_the_kernel(answers: Answers) -> None:
     state = PropertyMock(side_effect=KernelError(1, "nftables cannot be read", "not permitted"))
     type(answers.enforcer).state = state
+    answers.enforcer.known_state = PolicyState(ready=True, policies=7)
     assert [answers.get(path) for path in ("/healthz", "/readyz")] == [OK, OK]
     assert not state.called
-    answer = answers.read("/status")
-    assert "nftables cannot be read" in json.loads(answer.partition(b"\r\n\r\n")[2])["problems"][0]
+    document = json.loads(answers.read("/status").partition(b"\r\n\r\n")[2])
+    assert "nftables cannot be read" in document["problems"][0]
+    assert document["policies"]["policies"] == 7
 
 
 @pytest.mark.parametrize(

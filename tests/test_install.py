@@ -249,7 +249,7 @@ def test_damaged_installation_is_repaired(place: Place) -> None:
         linked.write_bytes(linked.read_bytes()[:40])
     broken = call_version(place.bin_dir / "cni-bridge")
     assert broken.returncode != 0
-    assert "run install.sh again" in broken.stderr
+    assert "run install.sh again" in broken.stdout
     place.install()
     for name in EXECUTABLES:
         assert_works(place.bin_dir / name)

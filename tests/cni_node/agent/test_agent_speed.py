@@ -77,7 +77,7 @@ def mib_of(agent: Agent) -> float:
     command = [
         sys.executable,
         "-c",
-        "from cni_node.status import Path, fetch, sys; print(fetch(Path(sys.argv[1]), '/metrics'))",
+        "from cni_node.agent.status import Path, fetch, sys; print(fetch(Path(sys.argv[1]), '/metrics'))",
     ]
     text = subprocess.run([*command, str(agent.socket)], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     [line] = [line for line in text.splitlines() if line.startswith("process_resident_memory_bytes ")]

@@ -84,6 +84,9 @@ BRIDGE: list[Fault] = [
 # last, since the kernel forgets who has not answered
 SILENT = """ip route add 10.9.0.0/24 via 192.0.2.9 dev uplink proto 80
 ip neighbour replace 192.0.2.9 dev uplink nud failed"""
+# ADD and the agent see to it that uplinks listen, so somebody else has to have undone it
+DEAF = """sysctl -qw net.ipv6.conf.uplink.accept_ra=1
+ip -6 route add default via fe80::1 dev uplink proto ra"""
 ROUTES: list[Fault] = [
     ("address of another", take_the_address_of_another, {"address-conflict"}),
     ("overlapping address", sh("ip address add 10.1.200.1/24 dev uplink"), {"subnet-overlap"}),
@@ -91,7 +94,7 @@ ROUTES: list[Fault] = [
     ("networkd", start_networkd, {"networkd-routes"}),
     ("blackhole", sh("ip route add blackhole 10.1.3.0/24"), {"route-refuses"}),
     ("own route", sh("ip route delete 10.1.0.0/16 dev cni0"), {"own-route-missing"}),
-    ("router", sh("ip -6 route add default via fe80::1 dev uplink proto ra"), {"accept-ra"}),
+    ("router", sh(DEAF), {"accept-ra"}),
     ("silent", sh(SILENT), {"peer-silent"}),
 ]
 UNPLUGGED: Fault = ("unplugged", pull_the_wire_out, {"peer-unreachable"})

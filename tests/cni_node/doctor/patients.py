@@ -65,8 +65,8 @@ class Patient:
         document = json.loads((self.conf_dir / name).read_text())
         self.name, self.network = document["name"], document["plugins"][0]
 
-    def add(self, name: str, port: int = 0) -> Any:
-        """Connect a pod. Returns the result."""
+    def add(self, name: str, port: int = 0, args: str = "") -> Any:
+        """Connect a pod; `args` as CNI_ARGS. Returns the result."""
         self.host.add_container(name)
         mappings = [{"hostPort": port, "containerPort": 80, "protocol": "tcp"}] if port else []
         runtime = {"runtimeConfig": {"portMappings": mappings}} if port else {}
@@ -78,6 +78,7 @@ class Patient:
             container_id=name,
             netns=f"/run/netns/{name}",
             path=[self._bin],
+            args=args,
         )
         assert outcome.status == 0, outcome
         self.remember(name, outcome.document, mappings)

@@ -100,7 +100,7 @@ def cluster(host: Host, tmp_path: Path, bin_dir: str) -> Iterator[Node]:
 def isolate_a_pod(cluster: Node) -> None:
     """A pod that a policy is about."""
     cluster.patient.take_configuration(CONFIGURATION)
-    result = cluster.patient.add("c1")
+    result = cluster.patient.add("c1", args="IgnoreUnknown=1;K8S_POD_NAMESPACE=x;K8S_POD_NAME=web")
     put_policy(cluster.api, "x", "deny", DENY)
     cluster.api.put(pod_item("x-web", result["ips"][0]["address"].partition("/")[0]), "pods")
     assert wait_until(lambda: cluster.report()["policies"]["isolated"] == 1, BOUND)

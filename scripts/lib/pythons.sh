@@ -5,9 +5,9 @@
 pure=(tests/cni_protocol tests/cni_kernel tests/cni_bridge tests/cni_ipam tests/cni_node tests/test_sources.py tests/test_tests.py)
 tree=${PYCNI_PYTHON_TREE:-/var/cache/pycni/python-trixie} # Debian 13 with its Python, for a machine without a newer one
 
-pure_tests() { # COMMAND...: the interpreter to run pytest with
+pure_tests() { # COMMAND...: the interpreter to run pytest with; one process more than processors, since many tests wait
     say "pure tests: $* -m pytest"
-    "$@" -m pytest -q -m "not kernel and not slow" -p suites.bytecode -p no:cacheprovider --numprocesses "$(nproc)" --dist worksteal "${pure[@]}"
+    "$@" -m pytest -q -m "not kernel and not slow" -p suites.bytecode -p no:cacheprovider --numprocesses "$(($(nproc) + 1))" --dist worksteal "${pure[@]}"
 }
 
 newer_pythons() { # print the Pythons after 3.11 that the machine has, one of each version
@@ -58,7 +58,7 @@ test_in_tree() { # in Debian 13, which debootstrap makes once
         mount --bind "$1" "$2/checkout" && mount -t proc proc "$2/proc" && mount --rbind /dev "$2/dev" &&
         mount -t tmpfs tmp "$2/tmp" && shift && tree=$1 && shift &&
         exec chroot "$tree" sh -c "cd /checkout && exec \"\$@\"" sh "$@"' sh "$root" "$tree" \
-        python3 -m pytest -q -m "not kernel and not slow" -p suites.bytecode -p no:cacheprovider --numprocesses "$(nproc)" --dist worksteal "${pure[@]}"
+        python3 -m pytest -q -m "not kernel and not slow" -p suites.bytecode -p no:cacheprovider --numprocesses "$(($(nproc) + 1))" --dist worksteal "${pure[@]}"
 }
 
 mirror() { apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m 1 '/debian/\?$'; }

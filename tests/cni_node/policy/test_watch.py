@@ -50,6 +50,7 @@ def peers(known: Known) -> set[str]:
     return {pod.namespace for pod in known.pods} - {"x"}
 
 
+@pytest.mark.slow
 def test_no_peer_is_missing_while_other_watches_begin(server: ApiServer, watch: ClusterWatch) -> None:
     team = {f"n{number}" for number in range(MANY)}
     assert wait_until(lambda: peers(watch.look()) == team and watch.look().complete)

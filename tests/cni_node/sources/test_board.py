@@ -59,6 +59,7 @@ def test_a_list_keeps_who_is_named() -> None:
     followed.until(lambda snapshot: peer_names(snapshot) == ["b"])
 
 
+@pytest.mark.slow
 def test_the_first_change_is_published_at_once_and_more_together(long_gap: float) -> None:
     followed = Followed()
     board = board_of(followed, "a")
@@ -72,6 +73,7 @@ def test_the_first_change_is_published_at_once_and_more_together(long_gap: float
     assert len(followed.snapshots) == 3
 
 
+@pytest.mark.slow
 def test_what_is_undone_at_once_is_not_published(long_gap: float) -> None:
     followed = Followed()
     board = board_of(followed, "a", "b")
@@ -98,6 +100,7 @@ def test_who_is_held_stays_for_a_while_and_gives_way_to_others() -> None:
     assert (peer_names(told), time.monotonic() - begun > 0.5) == (["c"], True)
 
 
+@pytest.mark.slow
 def test_who_comes_back_in_time_was_never_gone() -> None:
     followed = Followed()
     board = board_of(followed, "a", "b", "c")

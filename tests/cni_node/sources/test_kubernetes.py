@@ -135,6 +135,7 @@ def test_half_a_line_is_no_event(api: ApiServer, account: Path) -> None:
         assert peer_names(followed.until(lambda snapshot: len(snapshot.peers) > 1)) == ["node2", "node3"]
 
 
+@pytest.mark.slow
 def test_an_expired_history_leads_to_a_list_and_nothing_is_removed_in_between(api: ApiServer, account: Path) -> None:
     with following(source_for(api, account)) as followed:
         followed.until(anything)
@@ -196,6 +197,7 @@ def test_a_nonsensical_list_removes_nothing(api: ApiServer, account: Path, answe
         assert all(peer_names(snapshot) == ["node2"] for snapshot in followed.snapshots)
 
 
+@pytest.mark.slow
 def test_a_silent_watch_is_begun_again(api: ApiServer, account: Path) -> None:
     with following(source_for(api, account, silence=1.2)) as followed:
         followed.until(anything)
